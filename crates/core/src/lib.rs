@@ -1,0 +1,13 @@
+//! The nouns that every layer shares: numeric ids, positions, tokens, limits, and the ports for time,
+//! chance and tasks.
+//!
+//! Must not know: stores, HTTP, async runtimes, or what a room does.
+
+pub mod env;
+pub mod ids;
+pub mod limits;
+pub mod token;
+
+pub use env::{Clock, Env, Rng, Spawner};
+pub use ids::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder, UserNid};
+pub use token::{SyncToken, TimelineToken, TokenError};
