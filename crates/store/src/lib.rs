@@ -1,1 +1,26 @@
-//! Skeleton.
+//! The store port: an ordered key-value core with typed tables, atomic batches with preconditions, and the commit
+//! log whose order is the order of positions (DESIGN 1 and 4).
+//!
+//! - [`backend`]: what an engine must do, in bytes. Engines are leaf crates and make no Matrix decisions.
+//! - [`Store`]: the typed face of a backend; all that the domain crates see.
+//! - [`tables`]: every table, its key and its value, in one place.
+//! - [`log`]: what a commit tells its readers.
+//! - [`memory`]: the backend for tests and simulation.
+//! - [`conformance`]: the one suite that every backend passes.
+//!
+//! Must not know: events' rules, rooms, accounts, HTTP.
+
+pub mod backend;
+mod batch;
+pub mod codec;
+mod error;
+pub mod log;
+pub mod memory;
+mod nids;
+mod store;
+pub mod tables;
+
+pub use batch::Batch;
+pub use error::{CommitError, Error};
+pub use nids::{NidAllocator, NidKind};
+pub use store::{Direction, Read, Store};

@@ -1,0 +1,193 @@
+//! Every table: its key, its value, and what it is for.
+//!
+//! Rows refer to each other by numeric id. "Blind" in a comment means: written without reading first, so that
+//! commits of one room can be pipelined.
+
+mod rooms;
+mod users;
+
+use std::marker::PhantomData;
+
+use myelin_core::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder, UserNid};
+use serde::{Deserialize, Serialize};
+
+pub use rooms::*;
+pub use users::*;
+
+use crate::{
+    codec::{AtPosition, Record},
+    log::LogEntry,
+};
+
+/// The format of the whole store, in [`META`] under [`META_FORMAT`]. Raised with a migration.
+pub const FORMAT: u32 = 1;
+pub const META_FORMAT: &str = "format";
+pub const META_SERVER_NAME: &str = "server_name";
+pub const META_SIGNING_KEY: &str = "signing_key";
+
+/// Number of a table in every backend. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub u8);
+
+/// A table with keys `K` and values `V`.
+pub struct Table<K, V> {
+    pub id: TableId,
+    pub name: &'static str,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+/// A table without its types, for backends and maintenance.
+#[derive(Clone, Copy, Debug)]
+pub struct TableInfo {
+    pub id: TableId,
+    pub name: &'static str,
+    /// Checks that a row decodes.
+    pub check: fn(&[u8], &[u8]) -> Result<(), String>,
+}
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $constant:ident = $id:literal $name:literal: $key:ty => $value:ty;)*) => {
+        $($(#[$doc])* pub const $constant: Table<$key, $value> =
+            Table { id: TableId($id), name: $name, types: PhantomData };)*
+
+        /// Every table, in the order of ids.
+        pub const ALL: &[TableInfo] = &[$(TableInfo {
+            id: TableId($id),
+            name: $name,
+            check: check_row::<$key, $value>,
+        }),*];
+    };
+}
+
+tables! {
+    // The store itself.
+    /// Format version, server name, and other facts about the store as a whole. UTF-8 or raw bytes.
+    META = 1 "meta": String => Vec<u8>;
+    /// Next free number per [`crate::NidKind`].
+    NID_COUNTERS = 2 "nid_counters": u8 => Counter;
+    /// The commit log. Written by the store for every batch, read by everything that follows changes.
+    LOG = 3 "log": Position => LogEntry;
+    /// Durable cursors of background log readers, by name.
+    LOG_CURSORS = 4 "log_cursors": String => Cursor;
+
+    // Interned strings.
+    USER_NIDS = 10 "user_nids": String => UserNid;
+    USER_IDS = 11 "user_ids": UserNid => Name;
+    ROOM_NIDS = 12 "room_nids": String => RoomNid;
+    /// What never changes about a room.
+    ROOMS = 13 "rooms": RoomNid => RoomRecord;
+    EVENT_NIDS = 14 "event_nids": String => EventNid;
+    /// (type, state_key) -> nid.
+    STATE_KEY_NIDS = 15 "state_key_nids": (String, String) => StateKeyNid;
+    STATE_KEYS = 16 "state_keys": StateKeyNid => StateKeyRecord;
+
+    // Events and state.
+    /// Every PDU held, with what this server decided about it. The position is that of the commit that appended it to
+    /// the timeline; a later rewrite (redaction) keeps it.
+    EVENTS = 20 "events": EventNid => AtPosition<EventRecord>;
+    /// Accepted events in the order in which clients see them.
+    TIMELINE = 21 "timeline": (RoomNid, TimelineOrder) => EventNid;
+    /// The compare-and-swap point of a room.
+    ROOM_HEADS = 22 "room_heads": RoomNid => RoomHead;
+    /// Nodes of persistent state trees by content hash (`myelin_dag::state_tree` owns the bytes).
+    STATE_NODES = 23 "state_nodes": [u8; 16] => Vec<u8>;
+    /// Auth chain of a state event, as a roaring treemap of event nids (`myelin_dag::auth_chain` owns the bytes).
+    AUTH_CHAINS = 24 "auth_chains": EventNid => Vec<u8>;
+    /// Events that relate to an event: (room, target event id, order of the relating event). Blind.
+    RELATIONS = 25 "relations": (RoomNid, String, TimelineOrder) => RelationRecord;
+    /// Thread roots, with the position of the newest event in the thread. Blind.
+    THREAD_ROOTS = 26 "thread_roots": (RoomNid, String) => AtPosition<ThreadRootRecord>;
+    /// Results of sends: (user, device id, scope, transaction id); scope is the endpoint and what its path names. Blind.
+    TRANSACTIONS = 27 "transactions": (UserNid, String, String, String) => TransactionRecord;
+
+    // Membership.
+    /// Current membership of everybody a room has heard of.
+    MEMBERS = 30 "members": (RoomNid, UserNid) => AtPosition<MemberRecord>;
+    /// The same seen from the user: local users only.
+    USER_ROOMS = 31 "user_rooms": (UserNid, RoomNid) => AtPosition<UserRoomRecord>;
+    /// What is targeted at one local user, in commit order: own memberships and own account data. A row of account data
+    /// is deleted when the same data is written again, so the table is bounded by what exists.
+    USER_STREAM = 32 "user_stream": (UserNid, Position) => UserChange;
+
+    // Directory.
+    ALIASES = 35 "aliases": String => AliasRecord;
+    ROOM_ALIASES = 36 "room_aliases": (RoomNid, String) => ();
+    /// Rooms published in the room directory.
+    PUBLIC_ROOMS = 37 "public_rooms": RoomNid => ();
+
+    // Receipts.
+    /// (room, user, receipt type, thread id or "" for none).
+    RECEIPTS = 40 "receipts": (RoomNid, UserNid, String, String) => AtPosition<ReceiptRecord>;
+    /// The same by position, for deltas. The row of a replaced receipt is deleted.
+    RECEIPTS_BY_POSITION = 41 "receipts_by_position": (RoomNid, Position) => ReceiptRef;
+
+    // Accounts.
+    ACCOUNTS = 50 "accounts": UserNid => AccountRecord;
+    DEVICES = 51 "devices": (UserNid, String) => DeviceRecord;
+    /// SHA-256 of an access token. Tokens themselves are never stored.
+    ACCESS_TOKENS = 52 "access_tokens": [u8; 32] => AccessTokenRecord;
+    /// SHA-256 of a refresh token.
+    REFRESH_TOKENS = 53 "refresh_tokens": [u8; 32] => RefreshTokenRecord;
+    /// Token hashes by device, to revoke them: (user, device id, hash).
+    DEVICE_TOKENS = 54 "device_tokens": (UserNid, String, [u8; 32]) => DeviceTokenKind;
+    /// SHA-256 of a login token (`m.login.token`).
+    LOGIN_TOKENS = 55 "login_tokens": [u8; 32] => LoginTokenRecord;
+    /// SHA-256 of an OpenID token.
+    OPENID_TOKENS = 56 "openid_tokens": [u8; 32] => OpenIdTokenRecord;
+    REGISTRATION_TOKENS = 57 "registration_tokens": String => RegistrationTokenRecord;
+    /// User-interactive authentication sessions.
+    UIA_SESSIONS = 58 "uia_sessions": String => UiaSessionRecord;
+    /// (user, field) -> JSON value.
+    PROFILES = 59 "profiles": (UserNid, String) => ProfileFieldRecord;
+    /// (user, room or GLOBAL, type).
+    ACCOUNT_DATA = 60 "account_data": (UserNid, RoomNid, String) => AtPosition<AccountDataRecord>;
+    FILTERS = 61 "filters": (UserNid, u64) => FilterRecord;
+    /// Reports of events, rooms and users, by number.
+    REPORTS = 62 "reports": u64 => ReportRecord;
+}
+
+/// The name of a table, for messages.
+pub fn name_of(id: TableId) -> &'static str {
+    ALL.iter().find(|t| t.id == id).map_or("unknown", |t| t.name)
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    pub next: u64,
+}
+impl Record for Counter {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Everything up to here has taken effect.
+    pub position: Position,
+}
+impl Record for Cursor {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name(pub String);
+impl Record for Name {}
+
+fn check_row<K: crate::codec::KeyPart, V: crate::codec::Value>(
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), String> {
+    let mut rest = key;
+    K::decode(&mut rest).map_err(|e| format!("key: {e}"))?;
+    if !rest.is_empty() {
+        return Err(format!("key: {} bytes too many", rest.len()));
+    }
+    V::decode(value).map_err(|e| format!("value: {e}")).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_ids_and_names_are_unique_and_ordered() {
+        assert!(ALL.windows(2).all(|pair| pair[0].id < pair[1].id));
+        let names: std::collections::BTreeSet<_> = ALL.iter().map(|t| t.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+}
