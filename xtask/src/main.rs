@@ -1,1 +1,41 @@
-fn main() {}
+//! The project's own tasks: `cargo xtask test | tidy | bench`.
+//!
+//! Must not know anything of the server's crates: it drives the programs they build, from outside.
+
+mod bench;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Tests, rules and benchmarks of Myelin",
+    disable_help_subcommand = true
+)]
+enum Task {
+    /// Install what is missing and run every test: format, lints, rules, Rust tests, real clients.
+    Test(test::Args),
+    /// Check the rules of the code base that no compiler checks.
+    Tidy(tidy::Args),
+    /// Measure the server under load.
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Task::parse() {
+        Task::Test(args) => test::run(args),
+        Task::Tidy(args) => tidy::run(args),
+        Task::Bench(args) => bench::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! `cargo xtask test`: the one command that runs every test there is.
+//!
+//! It installs what is missing (PostgreSQL, Python, Node.js, cargo-nextest) and fails where it cannot: a test that
+//! was skipped proves nothing. Whatever it starts listens on loopback only, lives in a temporary directory and is
+//! stopped by its process id.
+
+mod clients;
+mod machine;
+mod postgres;
+mod process;
+mod report;
+mod rust;
+
+use clap::ValueEnum;
+
+use self::report::Report;
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run only these sections, e.g. `--only tidy,clients`.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Section>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    Format,
+    Lints,
+    Tidy,
+    Rust,
+    Clients,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let wanted = |section| args.only.is_empty() || args.only.contains(&section);
+    let scratch = tempfile::Builder::new().prefix("myelin-test-").tempdir()?;
+    let mut report = Report::default();
+
+    report.section("what this machine lacks", || {
+        machine::prepare(wanted(Section::Rust), wanted(Section::Clients))
+    })?;
+    if wanted(Section::Format) {
+        report.record("format", rust::format);
+    }
+    if wanted(Section::Lints) {
+        report.record("lints", rust::lints);
+    }
+    if wanted(Section::Tidy) {
+        report.record("tidy", crate::tidy::check);
+    }
+    if wanted(Section::Rust) {
+        report.record("Rust tests", || rust::tests(scratch.path()));
+    }
+    if wanted(Section::Clients)
+        && let Some(server) = report.record("build of the server", rust::build_server)
+    {
+        report.record("matrix-nio", || clients::nio(&server, scratch.path()));
+        report.record("matrix-js-sdk", || clients::js(&server, scratch.path()));
+    }
+    report.finish()
+}

@@ -1,0 +1,87 @@
+//! The real clients: unmodified libraries from the registries, each in a scenario of its own against the built server.
+//!
+//! Their packages are installed into the target directory, pinned by the lock files in `tests/clients`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context;
+
+use super::{process, rust};
+
+/// matrix-nio (Python) in a virtual environment.
+pub fn nio(server: &Path, scratch: &Path) -> anyhow::Result<()> {
+    let sources = sources("nio");
+    let environment = installed("nio", &sources.join("requirements.txt"), |directory| {
+        process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(directory))?;
+        let mut pip = Command::new(directory.join("bin/python"));
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--requirement",
+        ]);
+        process::run(pip.arg(sources.join("requirements.txt")))
+    })?;
+    let mut scenario = Command::new(environment.join("bin/python"));
+    scenario.arg("-B").arg(sources.join("scenario.py"));
+    process::run(within(scratch, "nio", &mut scenario)?.env("MYELIN_BIN", server))
+}
+
+/// matrix-js-sdk (Node.js); Node.js finds packages beside the script, so the script is copied to them.
+pub fn js(server: &Path, scratch: &Path) -> anyhow::Result<()> {
+    let sources = sources("js");
+    let environment = installed("js", &sources.join("package-lock.json"), |directory| {
+        fs::create_dir_all(directory)?;
+        copy(&sources, directory, &["package.json", "package-lock.json"])?;
+        process::run(
+            Command::new("npm")
+                .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
+                .current_dir(directory),
+        )
+    })?;
+    copy(&sources, &environment, &["package.json", "scenario.mjs", "server.mjs"])?;
+    let mut scenario = Command::new("node");
+    scenario.arg(environment.join("scenario.mjs"));
+    process::run(within(scratch, "js", &mut scenario)?.env("MYELIN_BIN", server))
+}
+
+fn sources(client: &str) -> PathBuf {
+    process::workspace_root().join("tests/clients").join(client)
+}
+
+/// The directory with the client's packages, installed anew whenever the file that pins them has changed.
+fn installed(
+    client: &str,
+    pins: &Path,
+    install: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<PathBuf> {
+    let directory = rust::target_directory()?.join("clients").join(client);
+    let stamp = directory.join("installed-from");
+    let wanted = fs::read_to_string(pins).with_context(|| format!("cannot read {}", pins.display()))?;
+    if fs::read_to_string(&stamp).ok().as_deref() != Some(wanted.as_str()) {
+        install(&directory)?;
+        fs::write(&stamp, wanted)?;
+    }
+    Ok(directory)
+}
+
+fn copy(from: &Path, to: &Path, names: &[&str]) -> anyhow::Result<()> {
+    for name in names {
+        fs::copy(from.join(name), to.join(name)).with_context(|| format!("cannot copy {name}"))?;
+    }
+    Ok(())
+}
+
+/// Everything that `command` and its server leave behind goes into a directory of its own in `scratch`.
+fn within<'a>(scratch: &Path, client: &str, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
+    let temporary = scratch.join(client);
+    fs::create_dir(&temporary)?;
+    Ok(command.env("TMPDIR", &temporary).current_dir(temporary))
+}
