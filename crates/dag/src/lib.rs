@@ -1,1 +1,27 @@
-//! Skeleton.
+//! The rules of a room as pure functions: PDUs, their making and checking, authorisation, redaction, visibility,
+//! and the state tree.
+//!
+//! Must not know: stores, networks, clocks, async runtimes. What is missing comes back as a value (`Need`), and the
+//! driver fetches it and asks again.
+
+pub mod auth;
+pub mod build;
+pub mod canonical;
+pub mod client_form;
+pub mod pdu;
+pub mod redaction;
+pub mod room_version;
+pub mod signing;
+pub mod state_tree;
+pub mod visibility;
+
+#[cfg(test)]
+mod samples;
+
+pub use auth::{Rejection, Verdict, auth_types, authorize};
+pub use build::{BuildError, NewEvent, Parents, build};
+pub use canonical::{JsonError, check_json};
+pub use pdu::{Pdu, ReceiveError, Relation};
+pub use room_version::rules;
+pub use signing::SigningKey;
+pub use state_tree::{NodeHash, StateTree};

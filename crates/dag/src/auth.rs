@@ -1,0 +1,95 @@
+//! Authorisation (room versions, "Authorization rules"): ruma's rules over this crate's PDUs.
+//!
+//! Must not know: where auth events and room state come from; both are asked for through closures.
+
+use ruma::{
+    EventId, UserId,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
+    state_res::{self, Event},
+};
+use serde_json::value::RawValue;
+
+use crate::Pdu;
+
+/// The rule that an event broke, in words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Rejection {
+    pub reason: String,
+}
+
+/// What became of a PDU that is an event at all (Server-Server API, "Checks performed on receipt of a PDU").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Accepted,
+    /// Authorised where it stands in the graph, but not by the current state: kept, not shown, not built upon.
+    SoftFailed {
+        reason: String,
+    },
+    /// Not authorised: kept, so that its children can be judged, never shown.
+    Rejected {
+        reason: String,
+    },
+}
+
+impl Verdict {
+    pub fn is_accepted(&self) -> bool {
+        *self == Self::Accepted
+    }
+
+    pub fn is_rejected(&self) -> bool {
+        matches!(self, Self::Rejected { .. })
+    }
+}
+
+impl From<String> for Rejection {
+    fn from(reason: String) -> Self {
+        Self { reason }
+    }
+}
+
+/// The `(type, state_key)` pairs of the room state that authorise an event ("Auth events selection"). In version 12
+/// and up the create event is not among them, though [`authorize`] still asks for it.
+pub fn auth_types(
+    rules: &RoomVersionRules,
+    event_type: &TimelineEventType,
+    sender: &UserId,
+    state_key: Option<&str>,
+    content: &RawValue,
+) -> Result<Vec<(StateEventType, String)>, Rejection> {
+    let types = state_res::auth_types_for_event(event_type, sender, state_key, content, &rules.authorization);
+    types.map_err(Rejection::from)
+}
+
+/// All authorisation rules for an event made here: by its auth events, and by the state before it.
+pub fn authorize<E: Event, S: Event>(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+    fetch_event: impl Fn(&EventId) -> Option<E>,
+    fetch_state: impl Fn(&StateEventType, &str) -> Option<S>,
+) -> Result<(), Rejection> {
+    authorize_by_auth_events(rules, pdu, fetch_event)?;
+    authorize_by_state(rules, pdu, fetch_state)
+}
+
+/// The state-independent rules: the auth events are the right ones, known, of the same room, and not rejected.
+pub fn authorize_by_auth_events<E: Event>(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+    fetch_event: impl Fn(&EventId) -> Option<E>,
+) -> Result<(), Rejection> {
+    Ok(state_res::check_state_independent_auth_rules(&rules.authorization, pdu, fetch_event)?)
+}
+
+/// The state-dependent rules against one state of the room.
+pub fn authorize_by_state<E: Event>(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+    fetch_state: impl Fn(&StateEventType, &str) -> Option<E>,
+) -> Result<(), Rejection> {
+    Ok(state_res::check_state_dependent_auth_rules(&rules.authorization, pdu, fetch_state)?)
+}
+
+#[cfg(test)]
+mod tests;

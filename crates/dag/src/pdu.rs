@@ -1,0 +1,217 @@
+//! PDUs: the federated form of events, parsed once and never changed (Server-Server API, "PDUs").
+//!
+//! Must not know: whether an event was accepted, or where it is stored.
+
+mod content;
+mod receive;
+
+use std::sync::Arc;
+
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    events::{TimelineEventType, room::member::MembershipState},
+    room_version_rules::RoomVersionRules,
+    state_res,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+pub(crate) use self::receive::check_field_sizes;
+pub use self::{content::Relation, receive::ReceiveError};
+
+/// An event in its federated form.
+#[derive(Debug, Clone)]
+pub struct Pdu {
+    pub event_id: OwnedEventId,
+    /// In version 12 and up, derived from the event id for the create event.
+    pub room_id: OwnedRoomId,
+    pub sender: OwnedUserId,
+    pub event_type: TimelineEventType,
+    pub state_key: Option<String>,
+    pub origin_server_ts: MilliSecondsSinceUnixEpoch,
+    /// An untrusted hint of the sender.
+    pub depth: u64,
+    pub prev_events: Vec<OwnedEventId>,
+    pub auth_events: Vec<OwnedEventId>,
+    /// `content.redacts` in version 11 and up, the top-level field before; only on `m.room.redaction`.
+    pub redacts: Option<OwnedEventId>,
+    pub content: Box<RawValue>,
+    /// Canonical JSON with hashes and signatures, without `unsigned`.
+    pub json: Arc<str>,
+    /// Set by the driver from what it stored (see [`Pdu::into_rejected`]); authorisation by this event then fails.
+    pub rejected: bool,
+    /// Whether `room_id` is a field of the JSON (it is not in create events of version 12 and up).
+    pub(crate) room_id_in_json: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    #[error("the event is not a PDU: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the event has no room_id")]
+    NoRoomId,
+}
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    room_id: Option<OwnedRoomId>,
+    sender: OwnedUserId,
+    #[serde(rename = "type")]
+    event_type: TimelineEventType,
+    state_key: Option<String>,
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
+    depth: u64,
+    prev_events: Vec<OwnedEventId>,
+    auth_events: Vec<OwnedEventId>,
+    /// Read only where it means something; elsewhere it may be anything.
+    #[serde(borrow)]
+    redacts: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content: &'a RawValue,
+}
+
+impl Pdu {
+    /// Parses trusted bytes out of the store; hashes and signatures are not checked again.
+    pub fn parse(
+        json: Arc<str>,
+        event_id: OwnedEventId,
+        rules: &RoomVersionRules,
+    ) -> Result<Self, ParseError> {
+        let fields: Fields<'_> = serde_json::from_str(&json)?;
+        let content = fields.content.to_owned();
+        let room_id_in_json = fields.room_id.is_some();
+        let room_id = match fields.room_id {
+            Some(room_id) => room_id,
+            None => room_id_of_create(&event_id, &fields.event_type, rules).ok_or(ParseError::NoRoomId)?,
+        };
+        let redacts = match fields.event_type {
+            TimelineEventType::RoomRedaction => redacts(fields.redacts, &content, rules),
+            _ => None,
+        };
+        Ok(Self {
+            event_id,
+            room_id,
+            sender: fields.sender,
+            event_type: fields.event_type,
+            state_key: fields.state_key,
+            origin_server_ts: fields.origin_server_ts,
+            depth: fields.depth,
+            prev_events: fields.prev_events,
+            auth_events: fields.auth_events,
+            redacts,
+            content,
+            json,
+            rejected: false,
+            room_id_in_json,
+        })
+    }
+
+    /// Takes a PDU from outside: canonical JSON, format and size limits, the event id from the reference hash.
+    /// Hashes and signatures are checked by [`crate::checks`].
+    pub fn receive(raw: &RawValue, rules: &RoomVersionRules) -> Result<Self, ReceiveError> {
+        receive::receive(raw, rules)
+    }
+
+    /// The same event, known to have been rejected.
+    pub fn into_rejected(self) -> Self {
+        Self { rejected: true, ..self }
+    }
+
+    pub fn is_state(&self) -> bool {
+        self.state_key.is_some()
+    }
+
+    /// Whether this is the state event of that type and state key.
+    pub fn is_state_of(&self, event_type: &str, state_key: &str) -> bool {
+        self.state_key.as_deref() == Some(state_key) && self.event_type.to_string() == event_type
+    }
+
+    /// `content.membership` of an `m.room.member` event.
+    pub fn membership(&self) -> Option<MembershipState> {
+        (self.event_type == TimelineEventType::RoomMember).then(|| self.content_field("membership")).flatten()
+    }
+
+    /// One field of the content; `None` if it is absent or of another type.
+    pub fn content_field<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        content::field(&self.content, name)
+    }
+
+    /// `content.m.relates_to`, if it has a type and a target.
+    pub fn relates_to(&self) -> Option<Relation> {
+        content::relation(&self.content)
+    }
+}
+
+fn redacts(
+    top_level: Option<&RawValue>,
+    content: &RawValue,
+    rules: &RoomVersionRules,
+) -> Option<OwnedEventId> {
+    if rules.redaction.content_field_redacts {
+        return content::field(content, "redacts");
+    }
+    top_level.and_then(|raw| serde_json::from_str(raw.get()).ok())
+}
+
+/// The room id that a create event stands for in version 12 and up.
+pub(crate) fn room_id_of_create(
+    event_id: &EventId,
+    event_type: &TimelineEventType,
+    rules: &RoomVersionRules,
+) -> Option<OwnedRoomId> {
+    let derives =
+        rules.authorization.room_create_event_id_as_room_id && *event_type == TimelineEventType::RoomCreate;
+    derives.then(|| RoomId::new_v2(event_id.localpart()).ok()).flatten()
+}
+
+impl state_res::Event for Pdu {
+    type Id = OwnedEventId;
+
+    fn event_id(&self) -> &OwnedEventId {
+        &self.event_id
+    }
+
+    /// As in the JSON: the authorisation rules refuse a create event of version 12 that carries one.
+    fn room_id(&self) -> Option<&RoomId> {
+        self.room_id_in_json.then_some(&*self.room_id)
+    }
+
+    fn sender(&self) -> &UserId {
+        &self.sender
+    }
+
+    fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
+        self.origin_server_ts
+    }
+
+    fn event_type(&self) -> &TimelineEventType {
+        &self.event_type
+    }
+
+    fn content(&self) -> &RawValue {
+        &self.content
+    }
+
+    fn state_key(&self) -> Option<&str> {
+        self.state_key.as_deref()
+    }
+
+    fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &OwnedEventId> + '_> {
+        Box::new(self.prev_events.iter())
+    }
+
+    fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &OwnedEventId> + '_> {
+        Box::new(self.auth_events.iter())
+    }
+
+    fn redacts(&self) -> Option<&OwnedEventId> {
+        self.redacts.as_ref()
+    }
+
+    fn rejected(&self) -> bool {
+        self.rejected
+    }
+}
+
+#[cfg(test)]
+mod tests;
