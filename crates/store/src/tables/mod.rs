@@ -130,12 +130,13 @@ tables! {
     REFRESH_TOKENS = 53 "refresh_tokens": [u8; 32] => RefreshTokenRecord;
     /// Token hashes by device, to revoke them: (user, device id, hash).
     DEVICE_TOKENS = 54 "device_tokens": (UserNid, String, [u8; 32]) => DeviceTokenKind;
-    /// SHA-256 of a login token (`m.login.token`).
+    /// A login token (`m.login.token`): its expiry in milliseconds (8 bytes) and the first 24 bytes of its SHA-256, so
+    /// that what expired first comes first.
     LOGIN_TOKENS = 55 "login_tokens": [u8; 32] => LoginTokenRecord;
-    /// SHA-256 of an OpenID token.
+    /// An OpenID token, keyed like a login token.
     OPENID_TOKENS = 56 "openid_tokens": [u8; 32] => OpenIdTokenRecord;
     REGISTRATION_TOKENS = 57 "registration_tokens": String => RegistrationTokenRecord;
-    /// User-interactive authentication sessions.
+    /// User-interactive authentication sessions; ids begin with their expiry, so that what expired first comes first.
     UIA_SESSIONS = 58 "uia_sessions": String => UiaSessionRecord;
     /// (user, field) -> JSON value.
     PROFILES = 59 "profiles": (UserNid, String) => ProfileFieldRecord;
@@ -144,6 +145,8 @@ tables! {
     FILTERS = 61 "filters": (UserNid, u64) => FilterRecord;
     /// Reports of events, rooms and users, by number.
     REPORTS = 62 "reports": u64 => ReportRecord;
+    /// Deactivated users who still have rooms to leave.
+    DEPARTURES = 63 "departures": UserNid => ();
 }
 
 /// The name of a table, for messages.

@@ -56,6 +56,8 @@ pub struct RefreshTokenRecord {
     pub access_token: [u8; 32],
     /// Used once already; the successor becomes exclusive when one of its tokens is first used.
     pub successor: Option<[u8; 32]>,
+    /// The token that was exchanged for this one, until one of this pair is first used: then it is revoked.
+    pub predecessor: Option<[u8; 32]>,
 }
 impl Record for RefreshTokenRecord {}
 
