@@ -1,1 +1,98 @@
-//! Skeleton.
+//! The shared read side: what is hot in memory, and the log as it arrives.
+//!
+//! - [`Interner`]: strings to numeric ids and back.
+//! - [`Events`]: loaded events, parsed once.
+//! - [`States`]: state trees by root.
+//! - [`RoomViews`]: one immutable [`RoomSnapshot`] per hot room; readers take no lock.
+//! - [`UserRooms`]: the rooms of a local user.
+//! - [`Feed`]: tails the commit log, keeps the newest entries at hand and wakes who waits.
+//! - [`ephemeral`]: typing and presence, which are state and never queued (DESIGN 2).
+//!
+//! Everything here can be dropped and loaded again. Written by `myelin-rooms` (snapshots, events) and by the log;
+//! read by everybody. Must not know: HTTP, authorisation decisions, what a sync response looks like.
+
+pub mod ephemeral;
+mod error;
+mod event;
+mod events;
+mod feed;
+mod interner;
+mod room;
+mod rooms;
+mod states;
+mod user_rooms;
+mod waiters;
+
+use std::sync::Arc;
+
+use myelin_core::Env;
+use myelin_store::{NidAllocator, Store};
+use ruma::OwnedServerName;
+
+pub use error::Error;
+pub use event::Event;
+pub use events::Events;
+pub use feed::{Feed, Recent};
+pub use interner::{Interner, StateKey};
+pub use room::{RoomInfo, RoomSnapshot};
+pub use rooms::RoomViews;
+pub use states::States;
+pub use user_rooms::{UserRoom, UserRooms};
+pub use waiters::Waiter;
+
+/// One process's view of one store. Cheap to clone.
+#[derive(Clone)]
+pub struct View {
+    pub store: Store,
+    pub env: Env,
+    pub server_name: OwnedServerName,
+    pub nids: Arc<NidAllocator>,
+    pub interner: Arc<Interner>,
+    pub events: Arc<Events>,
+    pub states: Arc<States>,
+    pub rooms: Arc<RoomViews>,
+    pub user_rooms: Arc<UserRooms>,
+    pub feed: Arc<Feed>,
+    pub ephemeral: Arc<ephemeral::Ephemeral>,
+}
+
+impl View {
+    /// Nothing runs yet: spawn [`Feed::run`] to follow the log.
+    pub fn new(store: Store, env: Env, server_name: OwnedServerName) -> Self {
+        let nids = Arc::new(NidAllocator::new(store.clone()));
+        let interner = Arc::new(Interner::new(store.clone(), nids.clone(), server_name.clone()));
+        let events = Arc::new(Events::new(store.clone(), interner.clone()));
+        let states = Arc::new(States::new(store.clone()));
+        let rooms = Arc::new(RoomViews::new(store.clone(), interner.clone(), states.clone()));
+        let user_rooms = Arc::new(UserRooms::new(store.clone()));
+        let feed = Arc::new(Feed::new(store.clone(), events.clone(), rooms.clone(), user_rooms.clone()));
+        let ephemeral = Arc::new(ephemeral::Ephemeral::new(env.now_ms(), feed.clone()));
+        Self { store, env, server_name, nids, interner, events, states, rooms, user_rooms, feed, ephemeral }
+    }
+
+    /// A state event of a room's current state.
+    pub async fn current_state_event(
+        &self,
+        room: &RoomSnapshot,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Arc<Event>>, Error> {
+        let Some(key) = self.interner.lookup_state_key(event_type, state_key).await? else { return Ok(None) };
+        match room.current_state.get(key) {
+            Some(nid) => self.events.load(nid).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The room's hot snapshot, by room id; `None` if this server does not hold the room.
+    pub async fn room_by_id(&self, room_id: &ruma::RoomId) -> Result<Option<Arc<RoomSnapshot>>, Error> {
+        match self.interner.lookup_room(room_id).await? {
+            Some(nid) => self.rooms.load(nid).await,
+            None => Ok(None),
+        }
+    }
+
+    pub fn is_local(&self, user: &ruma::UserId) -> bool {
+        user.server_name() == self.server_name
+    }
+}

@@ -1,0 +1,150 @@
+use std::sync::{Arc, OnceLock};
+
+use myelin_core::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder, UserNid};
+use myelin_dag::{client_form, pdu::Pdu, state_tree::NodeHash};
+use myelin_store::{
+    codec::AtPosition,
+    tables::{EventRecord, Placement, SentBy, VerdictRecord},
+};
+use ruma::OwnedEventId;
+
+use crate::{Error, RoomInfo};
+
+/// A PDU with what this server decided about it. Immutable: a redaction makes a new one.
+#[derive(Debug)]
+pub struct Event {
+    pub nid: EventNid,
+    pub room: RoomNid,
+    pub sender: UserNid,
+    /// Set for state events.
+    pub state_key: Option<StateKeyNid>,
+    /// Root of the room state before this event; `None` for outliers.
+    pub state_before: Option<NodeHash>,
+    /// `None` if it is not in the timeline. For an event whose commit is still under way this is a placeholder; the
+    /// timeline table has the truth.
+    pub order: Option<TimelineOrder>,
+    pub verdict: VerdictRecord,
+    pub transaction: Option<SentBy>,
+    pub redacted_by: Option<EventNid>,
+    pub pdu: Arc<Pdu>,
+    client_form: OnceLock<Arc<str>>,
+}
+
+impl Event {
+    pub fn from_row(nid: EventNid, row: AtPosition<EventRecord>, room: &RoomInfo) -> Result<Self, Error> {
+        let record = row.value;
+        let event_id = OwnedEventId::try_from(record.event_id.as_str())
+            .map_err(|e| Error::Damaged(format!("event id '{}': {e}", record.event_id)))?;
+        let pdu = Pdu::parse(record.json.into(), event_id, &room.rules)
+            .map_err(|e| Error::Damaged(format!("{nid:?} does not parse: {e}")))?;
+        let rejected = matches!(record.verdict, VerdictRecord::Rejected { .. });
+        let pdu = if rejected { pdu.into_rejected() } else { pdu };
+        Ok(Self {
+            nid,
+            room: record.room,
+            sender: record.sender,
+            state_key: record.state_key,
+            state_before: record.state_before.map(NodeHash),
+            order: order_of(record.placement, row.position),
+            verdict: record.verdict,
+            transaction: record.transaction,
+            redacted_by: record.redacted_by,
+            pdu: Arc::new(pdu),
+            client_form: OnceLock::new(),
+        })
+    }
+
+    /// An event made or received here, on its way into the store; see [`Event::row`].
+    #[expect(clippy::too_many_arguments, reason = "the columns of a row; a builder would only repeat them")]
+    pub fn new(
+        nid: EventNid,
+        room: RoomNid,
+        sender: UserNid,
+        state_key: Option<StateKeyNid>,
+        state_before: Option<NodeHash>,
+        verdict: VerdictRecord,
+        transaction: Option<SentBy>,
+        pdu: Arc<Pdu>,
+    ) -> Self {
+        Self {
+            nid,
+            room,
+            sender,
+            state_key,
+            state_before,
+            order: None,
+            verdict,
+            transaction,
+            redacted_by: None,
+            pdu,
+            client_form: OnceLock::new(),
+        }
+    }
+
+    /// The row to store. `position` may be a placeholder for a new event.
+    pub fn row(&self, placement: Placement, position: Position) -> AtPosition<EventRecord> {
+        let value = EventRecord {
+            room: self.room,
+            event_id: self.pdu.event_id.as_str().to_owned(),
+            sender: self.sender,
+            state_key: self.state_key,
+            state_before: self.state_before.map(|hash| hash.0),
+            placement,
+            verdict: self.verdict.clone(),
+            transaction: self.transaction.clone(),
+            redacted_by: self.redacted_by,
+            json: self.pdu.json.to_string(),
+        };
+        AtPosition { position, value }
+    }
+
+    /// The same event with its place in the timeline, once that is known.
+    pub fn placed(&self, order: TimelineOrder) -> Self {
+        Self { order: Some(order), ..self.copy() }
+    }
+
+    /// The same event after a redaction.
+    pub fn redacted(&self, pdu: Arc<Pdu>, by: EventNid) -> Self {
+        Self { pdu, redacted_by: Some(by), client_form: OnceLock::new(), ..self.copy() }
+    }
+
+    pub fn accepted(&self) -> bool {
+        self.verdict == VerdictRecord::Accepted
+    }
+
+    /// The client form without `room_id`, without `unsigned` and still open at its end (see
+    /// [`client_form::OpenEvent`]); built on first use and kept.
+    pub fn client_form(&self) -> &Arc<str> {
+        self.client_form.get_or_init(|| client_form::open_event(&self.pdu).as_str().into())
+    }
+
+    /// Approximate size in memory, bytes.
+    pub fn weight(&self) -> usize {
+        // JSON, content and client form are about the same length each.
+        512 + 3 * self.pdu.json.len()
+    }
+
+    fn copy(&self) -> Self {
+        Self {
+            nid: self.nid,
+            room: self.room,
+            sender: self.sender,
+            state_key: self.state_key,
+            state_before: self.state_before,
+            order: self.order,
+            verdict: self.verdict.clone(),
+            transaction: self.transaction.clone(),
+            redacted_by: self.redacted_by,
+            pdu: self.pdu.clone(),
+            client_form: self.client_form.clone(),
+        }
+    }
+}
+
+fn order_of(placement: Placement, position: Position) -> Option<TimelineOrder> {
+    match placement {
+        Placement::Live => Some(position.into()),
+        Placement::Backfilled(order) => Some(TimelineOrder(order)),
+        Placement::Outside => None,
+    }
+}

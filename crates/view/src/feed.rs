@@ -1,0 +1,241 @@
+//! The log as it arrives: one task per process tails it, drops what became stale, and wakes who waits.
+//!
+//! Invariant: an entry is *published* only after its commit is durable and after every cache that it makes stale has
+//! been told; readers take [`Feed::caught_up`] as their "now".
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use myelin_core::{Position, RoomNid, UserNid};
+use myelin_store::{Direction, Store, log::LogEntry, tables::LOG};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::{
+    Error, Events, RoomViews, UserRooms,
+    waiters::{Waiter, Waiters},
+};
+
+/// Entries kept in memory; a reader that is further behind looks at [`Feed::last_change`] or at the tables.
+const RECENT_MAX: usize = 32_768;
+/// Log rows read at a time.
+const PAGE: usize = 1024;
+
+/// A log entry reduced to whom it concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recent {
+    pub position: Position,
+    /// The room whose timeline or receipts changed; `RoomNid::GLOBAL` if none did.
+    pub room: RoomNid,
+    /// The user who has a new row in `user_stream` (own membership, account data).
+    pub user: Option<UserNid>,
+}
+
+pub struct Feed {
+    store: Store,
+    events: Arc<Events>,
+    rooms: Arc<RoomViews>,
+    user_rooms: Arc<UserRooms>,
+    waiters: Arc<Waiters>,
+    recent: RwLock<RecentEntries>,
+    published: watch::Sender<Position>,
+    listeners: RwLock<Vec<Listener>>,
+}
+
+type Listener = Box<dyn Fn(Position, &LogEntry) + Send + Sync>;
+
+struct RecentEntries {
+    /// Everything in `(floor, published]` is in `entries`.
+    floor: Position,
+    entries: VecDeque<Recent>,
+    /// Since the process started.
+    last_change: HashMap<RoomNid, Position>,
+    /// Where the process started.
+    start: Position,
+}
+
+impl Feed {
+    pub(crate) fn new(
+        store: Store,
+        events: Arc<Events>,
+        rooms: Arc<RoomViews>,
+        user_rooms: Arc<UserRooms>,
+    ) -> Self {
+        let start = store.position();
+        let recent =
+            RecentEntries { floor: start, entries: VecDeque::new(), last_change: HashMap::new(), start };
+        Self {
+            store,
+            events,
+            rooms,
+            user_rooms,
+            waiters: Arc::default(),
+            recent: RwLock::new(recent),
+            published: watch::Sender::new(start),
+            listeners: RwLock::default(),
+        }
+    }
+
+    /// Follows the log for ever. Spawn it once per process. A failing store is retried after `pause`.
+    pub async fn run(self: Arc<Self>, clock: Arc<dyn myelin_core::Clock>) {
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+        loop {
+            self.store.wait_past(self.published()).await;
+            if let Err(error) = self.follow().await {
+                tracing::error!(%error, "the log cannot be read; trying again");
+                clock.sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Called for every entry, in order, before it is published; for caches outside this crate. Must be quick.
+    pub fn listen(&self, listener: impl Fn(Position, &LogEntry) + Send + Sync + 'static) {
+        self.listeners.write().push(Box::new(listener));
+    }
+
+    /// The last position that this process has taken in.
+    pub fn published(&self) -> Position {
+        *self.published.borrow()
+    }
+
+    /// "Now" for a reader: completes once everything that was durable at the call has been taken in.
+    pub async fn caught_up(&self) -> Position {
+        let target = self.store.position();
+        if self.published() < target {
+            let mut published = self.published.subscribe();
+            // The sender lives as long as self.
+            published.wait_for(|p| *p >= target).await.ok();
+        }
+        self.published()
+    }
+
+    /// What happened in `(since, until]`, oldest first; `None` if that reaches back further than memory does.
+    pub fn recent(&self, since: Position, until: Position) -> Option<Vec<Recent>> {
+        let recent = self.recent.read();
+        if since < recent.floor {
+            return None;
+        }
+        let start = recent.entries.partition_point(|e| e.position <= since);
+        Some(recent.entries.range(start..).take_while(|e| e.position <= until).copied().collect())
+    }
+
+    /// How many entries lie in `(since, published]`: to choose between [`Feed::recent`] and asking room by room.
+    pub fn distance(&self, since: Position) -> u64 {
+        self.published().0.saturating_sub(since.0)
+    }
+
+    /// When the timeline or receipts of a room last changed, if that was since [`Feed::start`].
+    pub fn last_change(&self, room: RoomNid) -> Option<Position> {
+        self.recent.read().last_change.get(&room).copied()
+    }
+
+    /// The position at which this process started to follow.
+    pub fn start(&self) -> Position {
+        self.recent.read().start
+    }
+
+    pub fn register(&self, user: UserNid) -> Waiter {
+        self.waiters.register(user)
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.waiters.count()
+    }
+
+    /// Something ephemeral (typing, presence) changed for this user.
+    pub fn wake_user(&self, user: UserNid) {
+        self.waiters.wake(user);
+    }
+
+    /// Something ephemeral changed for the joined members of this room.
+    pub fn wake_room(&self, room: RoomNid) {
+        if let Some(snapshot) = self.rooms.cached(room) {
+            self.waiters.wake_members(&snapshot.local_joined);
+        }
+    }
+
+    /// The process shuts down: every long poll answers now.
+    pub fn wake_everybody(&self) {
+        self.waiters.wake_everybody();
+    }
+
+    async fn follow(&self) -> Result<(), Error> {
+        loop {
+            let from = self.published();
+            let until = self.store.position();
+            let rows =
+                self.store.range(&LOG, &from.next(), &until.next(), Direction::Forward, PAGE).await?;
+            let Some(last) = rows.last().map(|(position, _)| *position) else { return Ok(()) };
+            for (position, entry) in &rows {
+                self.take_in(*position, entry);
+            }
+            self.published.send_replace(last);
+            for (_, entry) in &rows {
+                self.wake(entry).await?;
+            }
+        }
+    }
+
+    fn take_in(&self, position: Position, entry: &LogEntry) {
+        let (room, user) = match entry {
+            LogEntry::Event { room, event, member, .. } => {
+                if !self.events.holds(*event) {
+                    // Invariant: what this process commits is in its cache; so another one wrote this room.
+                    self.rooms.forget(*room);
+                }
+                (*room, *member)
+            }
+            LogEntry::Receipt { room, .. } => (*room, None),
+            LogEntry::AccountData { user, .. } | LogEntry::Forgotten { user, .. } => {
+                (RoomNid::GLOBAL, Some(*user))
+            }
+            LogEntry::Profile { .. } | LogEntry::Account { .. } | LogEntry::Directory { .. } => {
+                (RoomNid::GLOBAL, None)
+            }
+        };
+        if let LogEntry::Event { member: Some(user), .. } | LogEntry::Forgotten { user, .. } = entry {
+            self.user_rooms.forget(*user);
+        }
+        for listener in &*self.listeners.read() {
+            listener(position, entry);
+        }
+        self.recent.write().push(Recent { position, room, user });
+    }
+
+    async fn wake(&self, entry: &LogEntry) -> Result<(), Error> {
+        match entry {
+            LogEntry::Event { room, member, .. } => {
+                if let Some(snapshot) = self.rooms.load(*room).await? {
+                    self.waiters.wake_members(&snapshot.local_joined);
+                }
+                if let Some(user) = member {
+                    self.waiters.wake(*user);
+                }
+            }
+            // A private receipt wakes others for nothing: rare, and they go back to sleep.
+            LogEntry::Receipt { room, .. } => self.wake_room(*room),
+            LogEntry::AccountData { user, .. }
+            | LogEntry::Forgotten { user, .. }
+            | LogEntry::Account { user }
+            | LogEntry::Profile { user } => self.waiters.wake(*user),
+            LogEntry::Directory { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+impl RecentEntries {
+    fn push(&mut self, entry: Recent) {
+        if entry.room != RoomNid::GLOBAL {
+            self.last_change.insert(entry.room, entry.position);
+        }
+        self.entries.push_back(entry);
+        if self.entries.len() > RECENT_MAX
+            && let Some(dropped) = self.entries.pop_front()
+        {
+            self.floor = dropped.position;
+        }
+    }
+}

@@ -1,0 +1,97 @@
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use myelin_core::{EventNid, RoomNid, UserNid};
+use myelin_dag::{room_version, state_tree::StateTree};
+use myelin_store::tables::{Membership, RoomHead, RoomRecord};
+use ruma::{OwnedRoomId, RoomVersionId, room_version_rules::RoomVersionRules};
+
+use crate::Error;
+
+/// What never changes about a room.
+#[derive(Debug)]
+pub struct RoomInfo {
+    pub nid: RoomNid,
+    pub room_id: OwnedRoomId,
+    pub version: RoomVersionId,
+    pub rules: RoomVersionRules,
+    /// The `type` of the create event.
+    pub room_type: Option<String>,
+    pub create_event: EventNid,
+}
+
+impl RoomInfo {
+    pub fn from_record(nid: RoomNid, record: RoomRecord) -> Result<Self, Error> {
+        let damaged = |what: &str| Error::Damaged(format!("room '{}' has a bad {what}", record.room_id));
+        let room_id = OwnedRoomId::try_from(record.room_id.as_str()).map_err(|_| damaged("room id"))?;
+        let version = RoomVersionId::try_from(record.room_version.as_str()).map_err(|_| damaged("version"))?;
+        let rules = room_version::rules(&version).ok_or_else(|| damaged("version"))?;
+        Ok(Self {
+            nid,
+            room_id,
+            version,
+            rules,
+            room_type: record.room_type,
+            create_event: record.create_event,
+        })
+    }
+}
+
+/// A room at one head, immutable. Cloning and changing one member costs O(log members).
+#[derive(Clone, Debug)]
+pub struct RoomSnapshot {
+    pub info: Arc<RoomInfo>,
+    pub head: RoomHead,
+    pub current_state: StateTree,
+    /// Everybody the room has heard of, from the current state.
+    pub members: OrdMap<UserNid, (Membership, EventNid)>,
+    /// Joined users of this server: who is woken by a change.
+    pub local_joined: OrdSet<UserNid>,
+    pub joined_count: u64,
+    pub invited_count: u64,
+}
+
+impl RoomSnapshot {
+    pub fn nid(&self) -> RoomNid {
+        self.info.nid
+    }
+
+    pub fn membership(&self, user: UserNid) -> Option<Membership> {
+        self.members.get(&user).map(|(membership, _)| *membership)
+    }
+
+    pub fn is_joined(&self, user: UserNid) -> bool {
+        self.membership(user) == Some(Membership::Join)
+    }
+
+    pub fn joined(&self) -> impl Iterator<Item = (UserNid, EventNid)> + '_ {
+        let joined = self.members.iter().filter(|(_, (membership, _))| *membership == Membership::Join);
+        joined.map(|(user, (_, event))| (*user, *event))
+    }
+
+    /// Records a membership and keeps the counts in step.
+    pub fn set_member(&mut self, user: UserNid, local: bool, membership: Membership, event: EventNid) {
+        let before = self.members.insert(user, (membership, event)).map(|(membership, _)| membership);
+        self.count(before, Some(membership));
+        match (local, membership) {
+            (true, Membership::Join) => drop(self.local_joined.insert(user)),
+            _ => drop(self.local_joined.remove(&user)),
+        }
+    }
+
+    /// The member event is gone from the current state (state resolution took it away).
+    pub fn remove_member(&mut self, user: UserNid) {
+        let before = self.members.remove(&user).map(|(membership, _)| membership);
+        self.count(before, None);
+        self.local_joined.remove(&user);
+    }
+
+    fn count(&mut self, before: Option<Membership>, after: Option<Membership>) {
+        for (count, of) in
+            [(&mut self.joined_count, Membership::Join), (&mut self.invited_count, Membership::Invite)]
+        {
+            *count += u64::from(after == Some(of));
+            *count -= u64::from(before == Some(of));
+        }
+    }
+}
