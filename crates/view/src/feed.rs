@@ -165,8 +165,7 @@ impl Feed {
         loop {
             let from = self.published();
             let until = self.store.position();
-            let rows =
-                self.store.range(&LOG, &from.next(), &until.next(), Direction::Forward, PAGE).await?;
+            let rows = self.store.range(&LOG, &from.next(), &until.next(), Direction::Forward, PAGE).await?;
             let Some(last) = rows.last().map(|(position, _)| *position) else { return Ok(()) };
             for (position, entry) in &rows {
                 self.take_in(*position, entry);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use myelin_core::{EventNid, RoomNid, StateKeyNid, UserNid};
 use myelin_store::{
     Batch, CommitError, NidAllocator, NidKind, Store,
-    tables::{EVENT_NIDS, Name, ROOM_NIDS, ROOMS, STATE_KEY_NIDS, STATE_KEYS, StateKeyRecord, USER_IDS, USER_NIDS},
+    tables::{
+        EVENT_NIDS, Name, ROOM_NIDS, ROOMS, STATE_KEY_NIDS, STATE_KEYS, StateKeyRecord, USER_IDS, USER_NIDS,
+    },
 };
 use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedServerName, OwnedUserId, RoomId, UserId};
@@ -84,8 +86,8 @@ impl Interner {
         }
         let name = self.store.get(&USER_IDS, &nid).await?;
         let Name(name) = name.ok_or_else(|| Error::Damaged(format!("{nid:?} has no user id")))?;
-        let user_id =
-            OwnedUserId::try_from(name.as_str()).map_err(|e| Error::Damaged(format!("user id '{name}': {e}")))?;
+        let user_id = OwnedUserId::try_from(name.as_str())
+            .map_err(|e| Error::Damaged(format!("user id '{name}': {e}")))?;
         self.user_ids.insert(nid, user_id.clone());
         Ok(user_id)
     }
@@ -112,7 +114,11 @@ impl Interner {
         }
     }
 
-    pub async fn lookup_state_key(&self, event_type: &str, state_key: &str) -> Result<Option<StateKeyNid>, Error> {
+    pub async fn lookup_state_key(
+        &self,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<StateKeyNid>, Error> {
         let key = StateKey { event_type: event_type.to_owned(), state_key: state_key.to_owned() };
         if let Some(nid) = self.state_keys.get(&key) {
             return Ok(Some(nid));
@@ -132,7 +138,8 @@ impl Interner {
     /// One name per nid, in order.
     pub async fn state_key_names(&self, nids: &[StateKeyNid]) -> Result<Vec<Arc<StateKey>>, Error> {
         let mut names: Vec<_> = nids.iter().map(|nid| self.state_key_names.get(nid)).collect();
-        let missing: Vec<_> = nids.iter().zip(&names).filter(|(_, n)| n.is_none()).map(|(nid, _)| *nid).collect();
+        let missing: Vec<_> =
+            nids.iter().zip(&names).filter(|(_, n)| n.is_none()).map(|(nid, _)| *nid).collect();
         if !missing.is_empty() {
             let rows = self.store.multi_get(&STATE_KEYS, &missing).await?;
             let mut found = missing.iter().zip(rows);

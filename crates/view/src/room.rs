@@ -24,7 +24,8 @@ impl RoomInfo {
     pub fn from_record(nid: RoomNid, record: RoomRecord) -> Result<Self, Error> {
         let damaged = |what: &str| Error::Damaged(format!("room '{}' has a bad {what}", record.room_id));
         let room_id = OwnedRoomId::try_from(record.room_id.as_str()).map_err(|_| damaged("room id"))?;
-        let version = RoomVersionId::try_from(record.room_version.as_str()).map_err(|_| damaged("version"))?;
+        let version =
+            RoomVersionId::try_from(record.room_version.as_str()).map_err(|_| damaged("version"))?;
         let rules = room_version::rules(&version).ok_or_else(|| damaged("version"))?;
         Ok(Self {
             nid,

@@ -53,7 +53,11 @@ impl States {
         self.cache.insert(tree.root(), tree);
     }
 
-    async fn fetch(&self, missing: &[NodeHash], into: &mut HashMap<NodeHash, Arc<[u8]>>) -> Result<(), Error> {
+    async fn fetch(
+        &self,
+        missing: &[NodeHash],
+        into: &mut HashMap<NodeHash, Arc<[u8]>>,
+    ) -> Result<(), Error> {
         let keys: Vec<[u8; 16]> = missing.iter().map(|hash| hash.0).collect();
         for (hash, bytes) in missing.iter().zip(self.store.multi_get(&STATE_NODES, &keys).await?) {
             let bytes = bytes.ok_or_else(|| Error::Damaged(format!("state node {hash:?} is missing")))?;

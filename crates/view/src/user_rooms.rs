@@ -67,7 +67,16 @@ impl UserRooms {
             let position = row.position;
             let row = row.value;
             let (membership, event) = (row.membership, row.event);
-            (room, UserRoom { membership, event, position, forgotten: row.forgotten, was_joined: row.was_joined })
+            (
+                room,
+                UserRoom {
+                    membership,
+                    event,
+                    position,
+                    forgotten: row.forgotten,
+                    was_joined: row.was_joined,
+                },
+            )
         });
         let rooms: Rooms = Arc::new(rooms.collect());
         self.cache.insert(user, rooms.clone());

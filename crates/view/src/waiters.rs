@@ -55,7 +55,10 @@ impl Waiters {
     pub fn wake_members(&self, users: &OrdSet<UserNid>) {
         let by_user = self.by_user.lock();
         if by_user.len() < users.len() {
-            by_user.iter().filter(|(user, _)| users.contains(*user)).for_each(|(_, waiting)| wake_all(waiting));
+            by_user
+                .iter()
+                .filter(|(user, _)| users.contains(*user))
+                .for_each(|(_, waiting)| wake_all(waiting));
         } else {
             users.iter().filter_map(|user| by_user.get(user)).for_each(|waiting| wake_all(waiting));
         }
