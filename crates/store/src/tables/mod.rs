@@ -100,6 +100,10 @@ tables! {
     /// Results of sends: (user, device id, scope, transaction id); scope is the endpoint and what its path names. Blind.
     TRANSACTIONS = 27 "transactions": (UserNid, String, String, String) => TransactionRecord;
 
+    /// Root of the room's current state from this order on; a row for every change of the current state. The state
+    /// that clients had at an earlier position is the row at or before it. Blind.
+    CURRENT_STATES = 28 "current_states": (RoomNid, TimelineOrder) => CurrentStateRecord;
+
     // Membership.
     /// Current membership of everybody a room has heard of.
     MEMBERS = 30 "members": (RoomNid, UserNid) => AtPosition<MemberRecord>;

@@ -40,6 +40,12 @@ pub struct RoomHead {
 }
 impl Record for RoomHead {}
 
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CurrentStateRecord {
+    pub root: [u8; 16],
+}
+impl Record for CurrentStateRecord {}
+
 /// A PDU and what this server decided about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {
