@@ -1,0 +1,57 @@
+//! What Myelin is out to reach on 2 cores, generator included. Units are those of the row's headline figure.
+
+/// By the name of the row, without the sizes in it: `#` stands for any number.
+const GOALS: &[(&str, f64)] = &[
+    ("send, 1 room, 1 sender", 150.0),
+    ("send, 1 room, 16 senders", 100.0),
+    ("send, 16 rooms, 1 sender", 150.0),
+    ("send, 16 rooms, 16 senders", 100.0),
+    ("fan-out to #: a delivery", 25.0),
+    ("fan-out to 100: last member p50", 10.0),
+    ("idle sync, # rooms", 20.0),
+    ("wake-up, # rooms", 100.0),
+    ("wake-up, # rooms: p50", 2.0),
+    ("initial sync, # rooms", 15_000.0),
+    ("join, # users into one room", 400.0),
+    ("join: last hundred to first, CPU", 1.2),
+    ("page of 100 messages", 1_000.0),
+    ("set one of # state events", 150.0),
+    ("get all # state events", 3_000.0),
+    ("create a room", 2_000.0),
+    ("receipt", 60.0),
+    ("typing", 60.0),
+    ("resident memory after the run", 120.0),
+    ("restart to ready", 0.3),
+    ("disk per 700-byte event", 1_200.0),
+];
+
+pub fn goal(row: &str) -> Option<f64> {
+    GOALS.iter().find(|(pattern, _)| matches(pattern, row)).map(|(_, goal)| *goal)
+}
+
+fn matches(pattern: &str, row: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('#') else { return pattern == row };
+    row.strip_prefix(before)
+        .and_then(|rest| rest.strip_suffix(after))
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::goal;
+
+    #[test]
+    fn a_goal_holds_for_every_size_of_its_workload() {
+        assert_eq!(goal("idle sync, 200 rooms"), Some(20.0));
+        assert_eq!(goal("idle sync, 7 rooms"), Some(20.0));
+        assert_eq!(goal("idle sync, some rooms"), None);
+        assert_eq!(goal("wake-up, 200 rooms: p50"), Some(2.0));
+        assert_eq!(goal("wake-up, 200 rooms"), Some(100.0));
+    }
+
+    #[test]
+    fn a_goal_for_one_size_is_for_that_size() {
+        assert_eq!(goal("fan-out to 100: last member p50"), Some(10.0));
+        assert_eq!(goal("fan-out to 1000: last member p50"), None);
+    }
+}

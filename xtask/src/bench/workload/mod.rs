@@ -1,0 +1,51 @@
+//! The workloads. Each sets up what it needs outside the measured window and returns rows of the table.
+
+mod ephemeral;
+mod fanout;
+mod footprint;
+mod history;
+mod join;
+mod room_state;
+mod rooms;
+mod send;
+mod sync;
+
+use anyhow::{Result, bail};
+
+use super::report::Row;
+use super::world::World;
+
+/// In the order in which they run: those that care how many rooms the shared accounts are in come first,
+/// the footprint of everything comes last.
+pub const NAMES: [&str; 12] = [
+    "fanout",
+    "send",
+    "idle",
+    "wakeup",
+    "initial",
+    "join",
+    "history",
+    "state",
+    "rooms",
+    "receipt",
+    "typing",
+    "footprint",
+];
+
+pub async fn run(name: &str, world: &mut World) -> Result<Vec<Row>> {
+    match name {
+        "fanout" => fanout::run(world).await,
+        "send" => send::run(world).await,
+        "idle" => sync::idle(world).await,
+        "wakeup" => sync::wakeup(world).await,
+        "initial" => sync::initial(world).await,
+        "join" => join::run(world).await,
+        "history" => history::run(world).await,
+        "state" => room_state::run(world).await,
+        "rooms" => rooms::run(world).await,
+        "receipt" => ephemeral::receipt(world).await,
+        "typing" => ephemeral::typing(world).await,
+        "footprint" => footprint::run(world).await,
+        _ => bail!("there is no workload {name}"),
+    }
+}
