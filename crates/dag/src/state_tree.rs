@@ -19,7 +19,7 @@ pub use self::load::Need;
 use self::node::Node;
 
 /// Small leaves keep the bytes written per change small; larger ones keep the number of nodes small.
-pub const LEAF_ENTRIES_MAX: usize = 24;
+pub const LEAF_ENTRIES_MAX: usize = 32;
 
 /// The first 16 bytes of the SHA-256 of a node's bytes. All zeros: the empty tree.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
