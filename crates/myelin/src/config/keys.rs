@@ -1,0 +1,163 @@
+//! Every key there is, declared once: documentation, name, type and default. `docs/configuration.md`, `config default`,
+//! the checks and the types all come from here.
+
+use std::{path::PathBuf, time::Duration};
+
+use ruma::OwnedServerName;
+use url::Url;
+
+use super::{
+    declare::{Key, Section, declare, read_key},
+    problem::Problem,
+    tree::Node,
+    types::{BusUri, Contact, Listener, LogFilter, MediaUri, RateLimit, RegistrationMode, StoreUri, Terms},
+    value::{FromNode, Secret},
+};
+
+declare! {
+    /// Who this server is and where it listens.
+    ["server"] server: Server {
+        /// The name after the colon in user ids, `@alice:example.org`. It is part of every event and **cannot be
+        /// changed** once the server has been started; a start with another name on the same store is refused.
+        name: OwnedServerName = "localhost";
+        /// Where to listen and what to answer there. `serves` chooses among `client` (the Client-Server API),
+        /// `federation` (keys and other servers), `admin` (the administration endpoints) and `metrics`; left out, it is
+        /// `["client", "federation"]`. With `tls` the listener speaks HTTPS with the given PEM files. Port 0 takes a
+        /// free port. The health endpoints `/_myelin/health/live` and `/_myelin/health/ready` are on every listener.
+        listen: Vec<Listener> = [{ address = "127.0.0.1:8008", serves = ["client", "federation", "admin"] }];
+        /// The URL under which clients reach this server, through whatever proxy stands before it. Announced in
+        /// `/.well-known/matrix/client` and checked by `doctor`.
+        public_base_url: Option<Url> => "https://matrix.example.org";
+        /// Reverse proxies whose `X-Forwarded-For` is believed, as addresses. Rate limits by address need it when
+        /// every request arrives from the proxy.
+        trusted_proxies: Vec<std::net::IpAddr> = ["127.0.0.1", "::1"];
+    }
+
+    /// What `/.well-known/matrix/*` says. Serve these paths on the server name itself.
+    ["server.well_known"] well_known: WellKnown {
+        /// `m.homeserver` of `/.well-known/matrix/client`. Not set: `server.public_base_url`; neither set: the
+        /// document is not served.
+        client_base_url: Option<Url> => "https://matrix.example.org";
+        /// `m.server` of `/.well-known/matrix/server`, a host and port for other servers.
+        server: Option<OwnedServerName> => "matrix.example.org:443";
+        /// A page on how to get help, for `/.well-known/matrix/support`.
+        support_page: Option<Url> => "https://example.org/help";
+        /// Whom to contact, for `/.well-known/matrix/support`. `role` is `m.role.admin`, `m.role.security` or
+        /// one of your own; each contact has a `matrix_id`, an `email_address` or both.
+        support_contacts: Vec<Contact> = [];
+    }
+
+    /// Where everything durable is kept.
+    ["store"] store: Store {
+        /// `embedded:PATH` keeps the data in that directory, with no other software. `postgres://user:password@host/database`
+        /// keeps it in PostgreSQL. `memory:` forgets everything at the end, for tests.
+        uri: StoreUri = "embedded:./myelin-data";
+        /// Memory for the blocks of the embedded store, in MiB.
+        cache_mib: u32 = 24;
+        /// Connections to PostgreSQL.
+        connections: u32 = 16;
+    }
+
+    /// How the parts of a larger deployment wake each other.
+    ["bus"] bus: Bus {
+        /// `mem://` is inside the process. `nats://host:port` is recognised and refused: it is not built yet.
+        uri: BusUri = "mem://";
+    }
+
+    /// Uploaded files. The keys are checked and recorded; the media repository itself is not built yet.
+    ["media"] media: Media {
+        /// `file:PATH` or `s3://bucket/prefix`.
+        uri: MediaUri = "file:./myelin-data/media";
+    }
+
+    /// Who may create an account.
+    ["registration"] registration: Registration {
+        /// `token`: whoever holds a registration token (the first start prints one; `myelin registration-token create`
+        /// makes more). `closed`: nobody, accounts come from `myelin user create` or the shared secret. `open`: anybody;
+        /// on a public address this invites spammers.
+        mode: RegistrationMode = "token";
+        /// Lets provisioning tools create accounts, administrators among them, through `/_synapse/admin/v1/register`.
+        /// Not set: that endpoint is off.
+        shared_secret: Option<Secret> => "a long random string";
+        /// Whether guests may come in (`kind=guest`).
+        guests: bool = false;
+        /// Documents that new users must agree to. Each has an `id` (like `privacy_policy`), a `version`, a `name`,
+        /// a `url` and a `language` (`en` if left out).
+        terms: Vec<Terms> = [];
+    }
+
+    /// Sessions, tokens and devices.
+    ["accounts"] accounts: Accounts {
+        /// How long an access token lives when the client asked for refresh tokens.
+        access_token_lifetime: Duration = "5m";
+        /// How long an unused refresh token can be redeemed.
+        refresh_token_lifetime: Duration = "60d";
+        /// How long a token of `POST /login/get_token` can be redeemed.
+        login_token_lifetime: Duration = "2m";
+        /// Accept `?access_token=` in URLs, as clients of specifications before 1.11 send it. URLs end up in logs of
+        /// proxies: turn it off if no such client is in use.
+        query_access_tokens: bool = true;
+    }
+
+    /// How often things may be done, by user and by address. Whoever exceeds a limit gets `429 M_LIMIT_EXCEEDED` and is
+    /// told when to come back. A class is `{ per_second, burst }`: `burst` requests at once, then `per_second`.
+    ["rate_limits"] rate_limits: RateLimits {
+        /// Turn off only for tests and benchmarks.
+        enabled: bool = true;
+        /// Log-ins, by address and by account.
+        login: RateLimit = { per_second = 0.2, burst = 10 };
+        /// New accounts, by address; also availability and token validity checks.
+        registration: RateLimit = { per_second = 0.2, burst = 10 };
+        /// Messages, state events, reactions and redactions, by user.
+        message: RateLimit = { per_second = 10, burst = 100 };
+        /// Joins and knocks, by user.
+        join: RateLimit = { per_second = 0.5, burst = 30 };
+        /// Invites, by user.
+        invite: RateLimit = { per_second = 0.5, burst = 30 };
+        /// New rooms and room upgrades, by user.
+        room_creation: RateLimit = { per_second = 0.1, burst = 20 };
+        /// Receipts, typing, presence, profile, account data and everything else that changes something, by user.
+        write: RateLimit = { per_second = 20, burst = 200 };
+        /// Whatever only reads, by user.
+        read: RateLimit = { per_second = 50, burst = 500 };
+    }
+
+    /// Other servers. The keys are checked and recorded; federation itself is not built yet and none of them has an
+    /// effect.
+    ["federation"] federation: Federation {
+        /// Whether to talk to other servers at all.
+        enabled: bool = true;
+        /// If not empty, only these servers. `*` stands for any characters.
+        allow: Vec<String> = [];
+        /// Never these servers. `*` stands for any characters.
+        deny: Vec<String> = [];
+        /// PEM certificates of authorities to trust besides the system's. `doctor` uses it already.
+        ca_file: Option<PathBuf> => "/etc/myelin/ca.pem";
+        /// Check the certificates of other servers. Never turn this off outside a test network.
+        verify_certificates: bool = true;
+    }
+
+    /// What is logged, to standard error.
+    ["log"] log: Log {
+        /// A level (`error`, `warn`, `info`, `debug`, `trace`), or directives per module, like
+        /// `info,myelin_api=debug`.
+        filter: LogFilter = "info";
+        /// One JSON object per line instead of text.
+        json: bool = false;
+    }
+}
+
+impl FromNode for std::net::IpAddr {
+    const EXPECTS: &'static str = "an IP address";
+
+    fn from_node(node: &Node) -> Result<Self, Problem> {
+        let address = super::value::text::<Self>(node)?;
+        address
+            .parse()
+            .map_err(|_| Problem::new(&node.origin, format!("'{address}' is not {}", Self::EXPECTS)))
+    }
+}
+
+impl super::value::List for std::net::IpAddr {
+    const LIST_EXPECTS: &'static str = "a list of IP addresses";
+}
