@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::{
-    Error, Events, RoomViews, UserRooms,
+    Error, Events, RoomViews, Staging, UserRooms,
     waiters::{Waiter, Waiters},
 };
 
@@ -37,6 +37,7 @@ pub struct Feed {
     store: Store,
     events: Arc<Events>,
     rooms: Arc<RoomViews>,
+    staging: Arc<Staging>,
     user_rooms: Arc<UserRooms>,
     waiters: Arc<Waiters>,
     recent: RwLock<RecentEntries>,
@@ -61,6 +62,7 @@ impl Feed {
         store: Store,
         events: Arc<Events>,
         rooms: Arc<RoomViews>,
+        staging: Arc<Staging>,
         user_rooms: Arc<UserRooms>,
     ) -> Self {
         let start = store.position();
@@ -70,6 +72,7 @@ impl Feed {
             store,
             events,
             rooms,
+            staging,
             user_rooms,
             waiters: Arc::default(),
             recent: RwLock::new(recent),
@@ -180,7 +183,7 @@ impl Feed {
     fn take_in(&self, position: Position, entry: &LogEntry) {
         let (room, user) = match entry {
             LogEntry::Event { room, event, member, .. } => {
-                if !self.events.holds(*event) {
+                if !self.staging.land(*event, position) && !self.events.holds(*event) {
                     // Invariant: what this process commits is in its cache; so another one wrote this room.
                     self.rooms.forget(*room);
                 }

@@ -4,6 +4,7 @@
 //! - [`Events`]: loaded events, parsed once.
 //! - [`States`]: state trees by root.
 //! - [`RoomViews`]: one immutable [`RoomSnapshot`] per hot room; readers take no lock.
+//! - [`Staging`]: events on their way into the store.
 //! - [`UserRooms`]: the rooms of a local user.
 //! - [`Feed`]: tails the commit log, keeps the newest entries at hand and wakes who waits.
 //! - [`ephemeral`]: typing and presence, which are state and never queued (DESIGN 2).
@@ -19,6 +20,7 @@ mod feed;
 mod interner;
 mod room;
 mod rooms;
+mod staging;
 mod states;
 mod user_rooms;
 mod waiters;
@@ -36,6 +38,7 @@ pub use feed::{Feed, Recent};
 pub use interner::{Interner, StateKey};
 pub use room::{RoomInfo, RoomSnapshot};
 pub use rooms::RoomViews;
+pub use staging::{Landing, Staging};
 pub use states::States;
 pub use user_rooms::{UserRoom, UserRooms};
 pub use waiters::Waiter;
@@ -51,6 +54,7 @@ pub struct View {
     pub events: Arc<Events>,
     pub states: Arc<States>,
     pub rooms: Arc<RoomViews>,
+    pub staging: Arc<Staging>,
     pub user_rooms: Arc<UserRooms>,
     pub feed: Arc<Feed>,
     pub ephemeral: Arc<ephemeral::Ephemeral>,
@@ -64,10 +68,30 @@ impl View {
         let events = Arc::new(Events::new(store.clone(), interner.clone()));
         let states = Arc::new(States::new(store.clone()));
         let rooms = Arc::new(RoomViews::new(store.clone(), interner.clone(), states.clone()));
+        let staging = Arc::new(Staging::new(events.clone(), rooms.clone()));
         let user_rooms = Arc::new(UserRooms::new(store.clone()));
-        let feed = Arc::new(Feed::new(store.clone(), events.clone(), rooms.clone(), user_rooms.clone()));
+        let feed = Arc::new(Feed::new(
+            store.clone(),
+            events.clone(),
+            rooms.clone(),
+            staging.clone(),
+            user_rooms.clone(),
+        ));
         let ephemeral = Arc::new(ephemeral::Ephemeral::new(env.now_ms(), feed.clone()));
-        Self { store, env, server_name, nids, interner, events, states, rooms, user_rooms, feed, ephemeral }
+        Self {
+            store,
+            env,
+            server_name,
+            nids,
+            interner,
+            events,
+            states,
+            rooms,
+            staging,
+            user_rooms,
+            feed,
+            ephemeral,
+        }
     }
 
     /// A state event of a room's current state.
