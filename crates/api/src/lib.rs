@@ -1,1 +1,25 @@
-//! Skeleton.
+//! The HTTP edge: the Client-Server API, its errors, limits and authentication (specification: Client-Server API,
+//! "API Standards").
+//!
+//! A handler parses, authenticates, makes one domain call and maps its result; the pattern is described at
+//! [`client`]. Rules and transactions live in the domain crates.
+//!
+//! Must not know: storage engines, sockets, TLS, configuration files.
+
+pub mod client;
+pub mod config;
+mod error;
+pub mod extract;
+mod front;
+mod health;
+pub mod rate_limit;
+pub mod respond;
+mod router;
+mod session;
+mod state;
+
+pub use config::ServerConfig;
+pub use error::ApiError;
+pub use router::{Serves, router};
+pub use session::{Session, SessionLookup, Sessions};
+pub use state::{AppState, Parts, Shutdown};

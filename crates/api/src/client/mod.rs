@@ -1,0 +1,42 @@
+//! The Client-Server API: one file per endpoint family, named like its file in the specification's `data/api`.
+//!
+//! # How a handler reads
+//!
+//! Guard, guard, guard, act, map:
+//!
+//! ```ignore
+//! /// `POST /_matrix/client/v3/rooms/{roomId}/invite`
+//! async fn invite(
+//!     auth: Auth<NotSuspended>,             // who, and who may: Registered (default), WithGuests, Admin, ...
+//!     limits: Limits,                       // counts by user or by address
+//!     State(rooms): State<Arc<Rooms>>,      // the one domain service that it calls
+//!     Path(room_id): Path<OwnedRoomId>,     // M_INVALID_PARAM if it is no room id
+//!     JsonBody(body): JsonBody<InviteBody>, // bounded, M_NOT_JSON, M_BAD_JSON
+//! ) -> Result<Empty, RouteError> {
+//!     limits.check(Class::Invite, &auth)?;
+//!     rooms.invite(&auth.user_id, &room_id, body.user_id, body.reason).await?;
+//!     Ok(Empty)
+//! }
+//! ```
+//!
+//! - The body is a private struct with the specification's field names; unknown fields are ignored. Fields that the
+//!   specification requires are plain (their lack is `M_BAD_JSON`); where it asks for `M_MISSING_PARAM`, they are
+//!   `Option`s and the handler says [`crate::ApiError::missing_param`].
+//! - Endpoints whose body clients may leave out take [`crate::extract::OptionalJsonBody`].
+//! - Domain errors: a `RouteError` enum per file with one `From<RouteError> for ApiError`, or, if the domain has one
+//!   error for the family, one `fn` from it to [`crate::ApiError`]. Nothing else knows status codes.
+//! - Answers: [`crate::respond::Json`], [`crate::respond::RawJson`] for bytes that are JSON already,
+//!   [`crate::respond::Empty`] for `{}`.
+//! - A file has `pub fn routes() -> Router<AppState>`, merged below. `r0` is an alias of `v3` for all of them.
+//! - Nothing is answered before the store said that it is durable.
+
+mod versions;
+mod wellknown;
+
+use axum::Router;
+
+use crate::AppState;
+
+pub fn routes() -> Router<AppState> {
+    Router::new().merge(versions::routes()).merge(wellknown::routes())
+}

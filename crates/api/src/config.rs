@@ -1,0 +1,83 @@
+//! What the edge needs to be told. Plain structs; the binary fills them.
+
+use std::net::IpAddr;
+
+use ruma::{OwnedServerName, ServerName};
+use serde::Serialize;
+
+use crate::rate_limit::RateLimits;
+
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    pub server_name: OwnedServerName,
+    pub well_known: WellKnown,
+    pub registration: Registration,
+    pub rate_limits: RateLimits,
+    /// Accept `?access_token=` besides the `Authorization` header (clients of specification versions up to 1.10).
+    pub query_access_tokens: bool,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+}
+
+impl ServerConfig {
+    /// Defaults for `server_name`: registration closed, rate limits on, nothing announced.
+    pub fn new(server_name: &ServerName) -> Self {
+        Self {
+            server_name: server_name.to_owned(),
+            well_known: WellKnown::default(),
+            registration: Registration::default(),
+            rate_limits: RateLimits::default(),
+            query_access_tokens: true,
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// What `/.well-known/matrix/*` answers; a document that would be empty is a 404.
+#[derive(Clone, Debug, Default)]
+pub struct WellKnown {
+    /// `m.homeserver` `base_url`.
+    pub client_base_url: Option<String>,
+    /// `m.server`: host and port for other servers.
+    pub server: Option<String>,
+    pub support_page: Option<String>,
+    pub support_contacts: Vec<SupportContact>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct SupportContact {
+    pub role: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matrix_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email_address: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Registration {
+    pub mode: RegistrationMode,
+    pub guests: bool,
+    /// `None`: `/_synapse/admin/v1/register` is off.
+    pub shared_secret: Option<String>,
+    /// Documents that a new user agrees to (`m.login.terms`).
+    pub terms: Vec<Terms>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RegistrationMode {
+    #[default]
+    Closed,
+    /// Whoever holds a registration token.
+    Token,
+    Open,
+}
+
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Like `privacy_policy`.
+    pub id: String,
+    pub version: String,
+    pub language: String,
+    pub name: String,
+    pub url: String,
+}

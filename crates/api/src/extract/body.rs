@@ -1,0 +1,59 @@
+//! Request bodies: bounded while they arrive, then parsed.
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+};
+use bytes::Bytes;
+use http::header;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use myelin_core::limits::REQUEST_BODY_SIZE_MAX;
+use serde::de::DeserializeOwned;
+
+use super::json;
+use crate::ApiError;
+
+/// A JSON body of at most `MAX` bytes. `T` may be `Box<RawValue>` to take the text as it is.
+pub struct JsonBody<T, const MAX: usize = REQUEST_BODY_SIZE_MAX>(pub T);
+
+/// The same, where clients may send nothing at all: an empty body is `{}`.
+pub struct OptionalJsonBody<T, const MAX: usize = REQUEST_BODY_SIZE_MAX>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<T, MAX> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        json::parse(&read(request, MAX).await?).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync, const MAX: usize> FromRequest<S> for OptionalJsonBody<T, MAX> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let bytes = read(request, MAX).await?;
+        json::parse(if bytes.is_empty() { b"{}" } else { &bytes }).map(Self)
+    }
+}
+
+/// Refuses by `Content-Length` before reading; without it, stops reading at the limit.
+async fn read(request: Request, max: usize) -> Result<Bytes, ApiError> {
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > max as u64) {
+        return Err(too_large(max));
+    }
+    collect(request.into_body(), max).await
+}
+
+async fn collect(body: Body, max: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(body, max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(max)),
+        Err(error) => Err(ApiError::unknown(format!("The request broke off: {error}."))),
+    }
+}
+
+fn too_large(max: usize) -> ApiError {
+    ApiError::too_large(format!("The request body is larger than {max} bytes."))
+}

@@ -1,0 +1,15 @@
+//! What handlers take as arguments. Every rejection is an [`crate::ApiError`].
+
+mod address;
+mod auth;
+mod body;
+mod json;
+mod params;
+
+pub use address::{ClientAddress, PeerAddress};
+pub use auth::{
+    Access, Admin, Auth, GuestsNotSuspended, Locked, MaybeAuth, NotSuspended, Registered, WithGuests,
+};
+pub use body::{JsonBody, OptionalJsonBody};
+pub use json::parse as parse_json;
+pub use params::{Path, Query};

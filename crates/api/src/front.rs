@@ -1,0 +1,91 @@
+//! What surrounds every request: cross-origin headers (Client-Server API, "Web Browser Clients"), preflight, the `r0`
+//! alias, and the net under panics. One layer, one allocation; it sees every answer, errors included.
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use futures::{FutureExt, future::BoxFuture};
+use http::{
+    HeaderMap, HeaderValue, Method, Uri,
+    header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN},
+};
+use tower::Service;
+
+use crate::{ApiError, respond::Empty};
+
+#[derive(Clone)]
+pub struct Front<S>(pub S);
+
+impl<S> Service<Request> for Front<S>
+where
+    S: Service<Request, Response = Response<Body>, Error = Infallible, Future: Send + 'static>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        if request.method() == Method::OPTIONS {
+            return std::future::ready(Ok(with_cors(Empty.into_response()))).boxed();
+        }
+        if let Some(uri) = without_r0(request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        let answer = AssertUnwindSafe(self.0.call(request)).catch_unwind();
+        async move {
+            let response = match answer.await {
+                Ok(Ok(response)) => response,
+                Ok(Err(never)) => match never {},
+                Err(panic) => ApiError::internal(panic_message(&*panic)).into_response(),
+            };
+            Ok(with_cors(response))
+        }
+        .boxed()
+    }
+}
+
+fn with_cors(mut response: Response) -> Response {
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS"));
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("X-Requested-With, Content-Type, Authorization"),
+    );
+    response
+}
+
+/// Specification versions up to r0.6 had `r0` where `v3` is now.
+fn without_r0(uri: &Uri) -> Option<Uri> {
+    let rest = uri.path_and_query()?.as_str().strip_prefix("/_matrix/client/r0/")?;
+    format!("/_matrix/client/v3/{rest}").parse().ok()
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("a handler panicked: {}", text.unwrap_or_default())
+}
+
+/// The answer to a path that nothing serves.
+pub async fn unknown_path() -> ApiError {
+    ApiError::unrecognized("This server does not know this endpoint.")
+}
+
+/// The answer to a method that an existing path does not have.
+pub async fn unknown_method() -> ApiError {
+    ApiError::unknown_method("This endpoint does not have this method.")
+}

@@ -1,0 +1,31 @@
+//! All routes of a listener.
+
+use axum::Router;
+
+use crate::{
+    AppState, client,
+    front::{Front, unknown_method, unknown_path},
+    health,
+};
+
+/// What a listener answers to, besides the health endpoints, which are everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serves {
+    pub client: bool,
+    pub federation: bool,
+    pub admin: bool,
+    pub metrics: bool,
+}
+
+impl Serves {
+    pub const ALL: Self = Self { client: true, federation: true, admin: true, metrics: true };
+}
+
+pub fn router(state: AppState, serves: Serves) -> Router {
+    let mut routes = health::routes();
+    if serves.client {
+        routes = routes.merge(client::routes());
+    }
+    let routes = routes.fallback(unknown_path).method_not_allowed_fallback(unknown_method).with_state(state);
+    Router::new().fallback_service(Front(routes))
+}

@@ -1,0 +1,98 @@
+//! What handlers can ask for with `State<T>`: each takes the parts that it uses, nobody takes all.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use myelin_core::Env;
+use myelin_store::Store;
+
+use crate::{config::ServerConfig, rate_limit::RateLimiter, session::Sessions};
+
+/// Everything that the composition root hands in.
+pub struct Parts {
+    pub env: Env,
+    pub config: ServerConfig,
+    pub store: Store,
+    pub sessions: Arc<dyn Sessions>,
+    pub shutdown: Shutdown,
+}
+
+/// The router's state. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState(Arc<Shares>);
+
+struct Shares {
+    env: Env,
+    config: Arc<ServerConfig>,
+    store: Store,
+    sessions: Arc<dyn Sessions>,
+    shutdown: Shutdown,
+    limiter: Arc<RateLimiter>,
+}
+
+impl AppState {
+    pub fn new(parts: Parts) -> Self {
+        let limiter = RateLimiter::new(parts.env.clock.clone(), parts.config.rate_limits.clone());
+        Self(Arc::new(Shares {
+            env: parts.env,
+            config: Arc::new(parts.config),
+            store: parts.store,
+            sessions: parts.sessions,
+            shutdown: parts.shutdown,
+            limiter: Arc::new(limiter),
+        }))
+    }
+
+    pub(crate) fn config(&self) -> &ServerConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn sessions(&self) -> &dyn Sessions {
+        &*self.0.sessions
+    }
+}
+
+macro_rules! parts {
+    ($($field:ident: $type:ty),* $(,)?) => {$(
+        impl FromRef<AppState> for $type {
+            fn from_ref(state: &AppState) -> Self {
+                state.0.$field.clone()
+            }
+        }
+    )*};
+}
+parts!(
+    env: Env,
+    config: Arc<ServerConfig>,
+    store: Store,
+    shutdown: Shutdown,
+    limiter: Arc<RateLimiter>,
+);
+
+/// Tells long polls that the server is going down: they answer at once with what they have.
+#[derive(Clone)]
+pub struct Shutdown(Shared<BoxFuture<'static, ()>>);
+
+impl Shutdown {
+    /// The server goes down when `signal` completes.
+    pub fn when(signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(signal.boxed().shared())
+    }
+
+    pub fn never() -> Self {
+        Self::when(std::future::pending())
+    }
+
+    /// Completes once the server is going down.
+    pub fn requested(&self) -> impl Future<Output = ()> + Send + Unpin + 'static {
+        self.0.clone()
+    }
+
+    pub fn is_requested(&self) -> bool {
+        self.0.clone().now_or_never().is_some()
+    }
+}
