@@ -10,6 +10,7 @@ pub mod client;
 pub mod config;
 mod error;
 pub mod extract;
+mod federation;
 mod front;
 mod health;
 pub mod rate_limit;

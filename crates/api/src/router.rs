@@ -3,7 +3,7 @@
 use axum::Router;
 
 use crate::{
-    AppState, client,
+    AppState, client, federation,
     front::{Front, unknown_method, unknown_path},
     health,
 };
@@ -25,6 +25,9 @@ pub fn router(state: AppState, serves: Serves) -> Router {
     let mut routes = health::routes();
     if serves.client {
         routes = routes.merge(client::routes());
+    }
+    if serves.federation {
+        routes = routes.merge(federation::routes());
     }
     let routes = routes.fallback(unknown_path).method_not_allowed_fallback(unknown_method).with_state(state);
     Router::new().fallback_service(Front(routes))

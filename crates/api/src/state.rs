@@ -9,14 +9,14 @@ use futures::{
 };
 use myelin_core::Env;
 use myelin_store::Store;
+use myelin_view::View;
 
 use crate::{config::ServerConfig, rate_limit::RateLimiter, session::Sessions};
 
 /// Everything that the composition root hands in.
 pub struct Parts {
-    pub env: Env,
+    pub view: View,
     pub config: ServerConfig,
-    pub store: Store,
     pub sessions: Arc<dyn Sessions>,
     pub shutdown: Shutdown,
 }
@@ -26,9 +26,8 @@ pub struct Parts {
 pub struct AppState(Arc<Shares>);
 
 struct Shares {
-    env: Env,
+    view: View,
     config: Arc<ServerConfig>,
-    store: Store,
     sessions: Arc<dyn Sessions>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
@@ -36,11 +35,10 @@ struct Shares {
 
 impl AppState {
     pub fn new(parts: Parts) -> Self {
-        let limiter = RateLimiter::new(parts.env.clock.clone(), parts.config.rate_limits.clone());
+        let limiter = RateLimiter::new(parts.view.env.clock.clone(), parts.config.rate_limits.clone());
         Self(Arc::new(Shares {
-            env: parts.env,
+            view: parts.view,
             config: Arc::new(parts.config),
-            store: parts.store,
             sessions: parts.sessions,
             shutdown: parts.shutdown,
             limiter: Arc::new(limiter),
@@ -66,12 +64,23 @@ macro_rules! parts {
     )*};
 }
 parts!(
-    env: Env,
+    view: View,
     config: Arc<ServerConfig>,
-    store: Store,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
 );
+
+impl FromRef<AppState> for Env {
+    fn from_ref(state: &AppState) -> Self {
+        state.0.view.env.clone()
+    }
+}
+
+impl FromRef<AppState> for Store {
+    fn from_ref(state: &AppState) -> Self {
+        state.0.view.store.clone()
+    }
+}
 
 /// Tells long polls that the server is going down: they answer at once with what they have.
 #[derive(Clone)]

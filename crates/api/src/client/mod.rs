@@ -30,7 +30,10 @@
 //! - A file has `pub fn routes() -> Router<AppState>`, merged below. `r0` is an alias of `v3` for all of them.
 //! - Nothing is answered before the store said that it is durable.
 
+mod capabilities;
+mod pushrules;
 mod versions;
+mod voip;
 mod wellknown;
 
 use axum::Router;
@@ -38,5 +41,10 @@ use axum::Router;
 use crate::AppState;
 
 pub fn routes() -> Router<AppState> {
-    Router::new().merge(versions::routes()).merge(wellknown::routes())
+    Router::new()
+        .merge(capabilities::routes())
+        .merge(pushrules::routes())
+        .merge(versions::routes())
+        .merge(voip::routes())
+        .merge(wellknown::routes())
 }

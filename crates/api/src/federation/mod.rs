@@ -1,0 +1,11 @@
+//! What is served to other servers. Federation itself is not built yet; what does not need it is here.
+
+mod version;
+
+use axum::Router;
+
+use crate::AppState;
+
+pub fn routes() -> Router<AppState> {
+    version::routes()
+}
