@@ -123,6 +123,9 @@ pub struct RawBatch {
     /// Encoded [`crate::log::LogEntry`] values; entry `i` gets position `first + i` and becomes row
     /// `log[first + i]`.
     pub entries: Vec<Vec<u8>>,
+    /// Raises the last position before this batch's entries are numbered: a copy of a store goes on counting where
+    /// the original stood. Only copying a store sets it.
+    pub raise_to: Option<Position>,
 }
 
 /// The positions that a batch's log entries got. With no entries, `first == last.next()`.
@@ -155,6 +158,11 @@ pub trait Backend: RawRead {
 
     /// Completes with [`Backend::position`] once it is past `seen`.
     fn wait_past(&self, seen: Position) -> BoxFuture<'_, Position>;
+
+    /// Gives space of deleted and overwritten rows back to the file system. May take minutes; reads and commits go on.
+    fn compact(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Flushes and releases the engine; later calls fail. Idempotent.
     fn close(&self) -> BoxFuture<'_, Result<(), Error>>;

@@ -6,13 +6,15 @@
 //! - [`tables`]: every table, its key and its value, in one place.
 //! - [`log`]: what a commit tells its readers.
 //! - [`memory`]: the backend for tests and simulation.
-//! - [`conformance`]: the one suite that every backend passes.
+//! - `conformance` (feature): the one suite that every backend passes.
 //!
 //! Must not know: events' rules, rooms, accounts, HTTP.
 
 pub mod backend;
 mod batch;
 pub mod codec;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod error;
 pub mod log;
 pub mod memory;

@@ -173,6 +173,7 @@ impl State {
             return Err(Error::Backend("injected: the commit was lost".to_owned()).into());
         }
         self.check(&batch.preconditions)?;
+        self.position = self.position.max(batch.raise_to.unwrap_or_default());
         let first = self.position.next();
         for write in batch.writes {
             self.apply(write, first);
@@ -232,5 +233,59 @@ fn scan_rows(rows: &Rows, range: &KeyRange, direction: ScanDirection, limit: usi
     match direction {
         ScanDirection::Forward => found.take(limit).collect(),
         ScanDirection::Reverse => found.rev().take(limit).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+    use crate::{
+        Batch, Store,
+        conformance::{Harness, sample_entry},
+        tables::META,
+    };
+
+    impl Harness for MemoryDisk {
+        fn open(&self) -> BoxFuture<'_, Arc<dyn Backend>> {
+            let backend: Arc<dyn Backend> = Arc::new(Memory::open(self.clone()));
+            future::ready(backend).boxed()
+        }
+    }
+
+    fn on_memory(case: impl for<'a> FnOnce(&'a dyn Harness) -> BoxFuture<'a, ()>) {
+        block_on(case(&MemoryDisk::default()));
+    }
+
+    crate::conformance_suite!(on_memory);
+
+    fn one_row() -> Batch {
+        let mut batch = Batch::new();
+        batch.put(&META, &"k".to_owned(), &vec![1]);
+        batch.log(&sample_entry());
+        batch
+    }
+
+    #[test]
+    fn a_lost_commit_leaves_nothing_and_a_lost_answer_leaves_everything() {
+        for (fault, kept) in [(Fault::LoseCommits, false), (Fault::LoseAnswers, true)] {
+            let disk = MemoryDisk::default();
+            let store = Store::new(Arc::new(Memory::open(disk.clone())));
+            disk.inject(Some(fault));
+            assert!(block_on(store.commit(one_row())).is_err());
+            disk.inject(None);
+            let reopened = Store::new(Arc::new(Memory::open(disk)));
+            assert_eq!(block_on(reopened.get(&META, &"k".to_owned())).unwrap().is_some(), kept);
+            assert_eq!(reopened.position(), Position(u64::from(kept)));
+        }
+    }
+
+    #[test]
+    fn a_copy_is_independent() {
+        let disk = MemoryDisk::default();
+        let copy = disk.copy();
+        block_on(Store::new(Arc::new(Memory::open(disk))).commit(one_row())).unwrap();
+        assert_eq!(Store::new(Arc::new(Memory::open(copy))).position(), Position::ZERO);
     }
 }
