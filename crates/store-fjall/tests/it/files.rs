@@ -1,0 +1,55 @@
+//! The directory: locking, and what is said when it cannot be opened.
+
+use futures::executor::block_on;
+use myelin_core::{EventNid, Position};
+use myelin_store::{Batch, conformance::sample_entry, tables::EVENT_NIDS};
+use myelin_store_fjall::Fjall;
+
+use crate::open;
+
+#[test]
+fn a_store_in_use_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let refused = Fjall::open(directory.path()).err().expect("the directory is locked").to_string();
+    assert!(refused.contains("in use by another process"), "{refused}");
+    block_on(store.close()).unwrap();
+    open(directory.path());
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_says_so() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let refused = Fjall::open(&file.path().join("store")).err().expect("not a directory").to_string();
+    assert!(refused.contains("cannot open"), "{refused}");
+}
+
+#[test]
+fn a_closed_store_refuses() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    block_on(store.close()).unwrap();
+    assert!(block_on(store.get(&EVENT_NIDS, &"$a".to_owned())).is_err());
+    assert!(block_on(store.snapshot()).is_err());
+    assert!(block_on(store.commit(Batch::new())).is_err());
+}
+
+#[test]
+fn compaction_keeps_every_row() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for round in 0..3_u64 {
+        let mut batch = Batch::new();
+        for n in 0..500_u64 {
+            batch.put(&EVENT_NIDS, &format!("${n}"), &EventNid(round));
+        }
+        batch.delete(&EVENT_NIDS, &format!("${round}"));
+        batch.log(&sample_entry());
+        block_on(store.commit(batch)).unwrap();
+        block_on(store.backend().compact()).unwrap();
+    }
+    let rows = block_on(store.read().all(&EVENT_NIDS, 1000)).unwrap();
+    assert_eq!(rows.len(), 499);
+    assert!(rows.iter().all(|(_, nid)| *nid == EventNid(2)));
+    assert_eq!(store.position(), Position(3));
+}
