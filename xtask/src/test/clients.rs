@@ -39,14 +39,14 @@ pub fn js(server: &Path, scratch: &Path) -> anyhow::Result<()> {
     let sources = sources("js");
     let environment = installed("js", &sources.join("package-lock.json"), |directory| {
         fs::create_dir_all(directory)?;
-        copy(&sources, directory, &["package.json", "package-lock.json"])?;
+        copy(&sources, directory)?;
         process::run(
             Command::new("npm")
                 .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
                 .current_dir(directory),
         )
     })?;
-    copy(&sources, &environment, &["package.json", "scenario.mjs", "server.mjs"])?;
+    copy(&sources, &environment)?;
     let mut scenario = Command::new("node");
     scenario.arg(environment.join("scenario.mjs"));
     process::run(within(scratch, "js", &mut scenario)?.env("MYELIN_BIN", server))
@@ -72,9 +72,13 @@ fn installed(
     Ok(directory)
 }
 
-fn copy(from: &Path, to: &Path, names: &[&str]) -> anyhow::Result<()> {
-    for name in names {
-        fs::copy(from.join(name), to.join(name)).with_context(|| format!("cannot copy {name}"))?;
+/// Copies the files of one directory; the sources of a client have no directories of their own in git.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let entries = fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
+    for file in entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()? {
+        if file.is_file() {
+            fs::copy(&file, to.join(file.file_name().unwrap_or_default()))?;
+        }
     }
     Ok(())
 }
