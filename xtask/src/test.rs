@@ -13,6 +13,7 @@ mod rust;
 
 use clap::ValueEnum;
 
+pub use self::process::workspace_root;
 use self::report::Report;
 
 /// Arguments of `cargo xtask test`.
