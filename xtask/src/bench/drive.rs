@@ -17,6 +17,13 @@ pub struct Limit {
     pub time: Duration,
 }
 
+impl Limit {
+    /// However slow the server is: for what later steps rely on.
+    pub fn whole(operations: usize) -> Self {
+        Self { operations, time: Duration::MAX }
+    }
+}
+
 /// Which operation a user does now.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {

@@ -1,7 +1,6 @@
 //! Back-pagination: from the newest message to the first, a hundred at a time.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde::Deserialize;
@@ -26,9 +25,7 @@ pub async fn run(world: &mut World) -> Result<Vec<Row>> {
     let room = shared_room(users).await?;
     let content = message("history ");
     let write = async |user: &mut User, _: Turn| user.send(&room, &content).await.map(drop);
-    // However slow the server is, there has to be a history of this length.
-    let whole = Limit { operations: sizes.history, time: Duration::MAX };
-    drive(users, whole, write).await?;
+    drive(users, Limit::whole(sizes.history), write).await?;
     server.settle().await?;
 
     let from = RefCell::new(None::<String>);

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use crate::bench::drive::{Turn, measured};
+use crate::bench::drive::{Limit, Turn, measured};
 use crate::bench::report::Row;
 use crate::bench::user::User;
 use crate::bench::world::World;
@@ -23,8 +23,8 @@ pub async fn run(world: &mut World) -> Result<Vec<Row>> {
         let path = format!("rooms/{room}/state/org.example.bench/key{}", turn.number);
         user.put(&path, &json!({ "value": turn.number, "of": "a state event" })).await.map(drop)
     };
-    let written = measured(&world.server, &mut connections, sizes.limit(sizes.state_keys), set).await?;
-    let keys = written.samples.len();
+    let keys = sizes.state_keys;
+    let written = measured(&world.server, &mut connections, Limit::whole(keys), set).await?;
 
     let get = async |user: &mut User, _: Turn| {
         let answer = user.get(&format!("rooms/{room}/state")).await?;
