@@ -160,19 +160,21 @@ mod tests {
 
     #[test]
     fn comments_and_literals_are_blanked_and_nothing_else() {
-        for (text, wanted) in [
-            ("a // b\nc", "a     \nc"),
-            ("a /* b /* c */ d */ e", "a                   e"),
-            (r#"f("}\"{", x)"#, "f(      , x)"),
-            ("r#\"a\"b\"# + 1", "           + 1"),
-            ("b'\\'' + '{'", "b     +    "),
-            ("fn f<'a>(x: &'a str) {}", "fn f<'a>(x: &'a str) {}"),
-            ("br\"x\" c\"y\"", "          "),
-            ("let number = \"n\";", "let number =    ;"),
-            ("for \"x\"", "for    "),
+        for (before, literal, after) in [
+            ("a ", "// b", "\nc"),
+            ("a ", "/* b /* c */ d */", " e"),
+            ("f(", r#""}\"{""#, ", x)"),
+            ("", "r#\"a\"b\"#", " + 1"),
+            ("", r"b'\''", " + x"),
+            ("x == ", "'{'", " && y"),
+            ("", "br\"x\"", " y"),
+            ("for ", "\"x\"", ""),
+            ("fn f<'a>(x: &'a str) { bar::<'a>() }", "", ""),
         ] {
-            assert_eq!(code(text), wanted, "{text}");
+            let blanked = code(&format!("{before}{literal}{after}"));
+            assert_eq!(blanked, format!("{before}{}{after}", " ".repeat(literal.len())), "{literal}");
         }
+        assert_eq!(code("\"a\nb\" c"), "  \n   c", "lines stay lines");
     }
 
     #[test]
