@@ -5,11 +5,15 @@
 //! driver fetches it and asks again.
 
 pub mod auth;
+pub mod auth_chain;
 pub mod build;
 pub mod canonical;
+pub mod checks;
 pub mod client_form;
+pub mod extremities;
 pub mod pdu;
 pub mod redaction;
+pub mod resolve;
 pub mod room_version;
 pub mod signing;
 pub mod state_tree;
@@ -19,9 +23,12 @@ pub mod visibility;
 mod samples;
 
 pub use auth::{Rejection, Verdict, auth_types, authorize};
+pub use auth_chain::AuthChain;
 pub use build::{BuildError, NewEvent, Parents, build};
 pub use canonical::{JsonError, check_json};
+pub use extremities::{Extremity, ForwardExtremities};
 pub use pdu::{Pdu, ReceiveError, Relation};
+pub use resolve::resolve;
 pub use room_version::rules;
 pub use signing::SigningKey;
 pub use state_tree::{NodeHash, StateTree};

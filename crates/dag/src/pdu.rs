@@ -16,7 +16,7 @@ use ruma::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-pub(crate) use self::receive::check_field_sizes;
+pub(crate) use self::receive::{check_field_sizes, received_object};
 pub use self::{content::Relation, receive::ReceiveError};
 
 /// An event in its federated form.

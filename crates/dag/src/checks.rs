@@ -1,0 +1,36 @@
+//! The checks on receipt of a PDU as a path of types: [`RawPdu`] -> [`FormedPdu`] -> [`VerifiedPdu`] ->
+//! [`AuthorizedPdu`] -> [`Verdict`](crate::Verdict) (Server-Server API, "Checks performed on receipt of a PDU").
+//!
+//! No step can be skipped or repeated. Must not know: how keys, auth events and states were obtained.
+//!
+//! | check of the specification | where | if it fails |
+//! |---|---|---|
+//! | 1 is a valid event | [`format`] | dropped |
+//! | 2 signatures | [`signatures`] | dropped |
+//! | 3 hash | [`signatures`] | redacted, then goes on |
+//! | 4 authorised by its auth events | [`auth_events`] | rejected |
+//! | 5 by the state before it | [`room_state`] | rejected |
+//! | 6 by the current state | [`room_state`] | soft-failed |
+
+pub mod auth_events;
+pub mod format;
+pub mod room_state;
+pub mod signatures;
+
+pub use self::{
+    auth_events::Unauthorized, auth_events::missing_auth_events, format::FormedPdu, format::RawPdu,
+    room_state::AuthorizedPdu, signatures::VerifiedPdu,
+};
+use crate::ReceiveError;
+
+/// Why nothing of a PDU is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum Dropped {
+    #[error(transparent)]
+    Format(#[from] ReceiveError),
+    #[error("a signature is missing or wrong: {0}")]
+    Signature(#[from] ruma::signatures::VerificationError),
+}
+
+#[cfg(test)]
+mod tests;

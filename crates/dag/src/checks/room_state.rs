@@ -1,0 +1,33 @@
+//! Checks 5 and 6: authorised by the state before the event, and by the current state of the room.
+
+use ruma::{events::StateEventType, room_version_rules::RoomVersionRules, state_res::Event};
+
+use crate::{Pdu, Verdict, auth::authorize_by_state};
+
+/// An event that its own auth events allow.
+#[derive(Debug, Clone)]
+pub struct AuthorizedPdu {
+    pub(super) pdu: Pdu,
+}
+
+impl AuthorizedPdu {
+    pub fn pdu(&self) -> &Pdu {
+        &self.pdu
+    }
+
+    /// The end of the path: what becomes of the event. `current_state` is asked only if `state_before` allows it.
+    pub fn judge<B: Event, C: Event>(
+        self,
+        rules: &RoomVersionRules,
+        state_before: impl Fn(&StateEventType, &str) -> Option<B>,
+        current_state: impl Fn(&StateEventType, &str) -> Option<C>,
+    ) -> (Pdu, Verdict) {
+        if let Err(rejection) = authorize_by_state(rules, &self.pdu, state_before) {
+            return (self.pdu.into_rejected(), Verdict::Rejected { reason: rejection.reason });
+        }
+        match authorize_by_state(rules, &self.pdu, current_state) {
+            Ok(()) => (self.pdu, Verdict::Accepted),
+            Err(rejection) => (self.pdu, Verdict::SoftFailed { reason: rejection.reason }),
+        }
+    }
+}
