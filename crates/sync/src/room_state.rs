@@ -1,0 +1,26 @@
+//! The state that clients had of a room at a moment.
+
+use std::sync::Arc;
+
+use myelin_core::{EventNid, RoomNid, TimelineOrder};
+use myelin_dag::state_tree::{NodeHash, StateTree};
+use myelin_store::{Direction, tables::CURRENT_STATES};
+use myelin_view::{Event, View};
+
+use crate::Error;
+
+/// The room's current state just after `order`; empty before the room began.
+pub async fn state_at(view: &View, room: RoomNid, order: TimelineOrder) -> Result<StateTree, Error> {
+    let end = TimelineOrder(order.0.saturating_add(1));
+    let range = ((room, TimelineOrder::MIN), (room, end));
+    let rows = view.store.range(&CURRENT_STATES, &range.0, &range.1, Direction::Reverse, 1).await?;
+    match rows.first() {
+        Some((_, row)) => Ok(view.states.load(NodeHash(row.root)).await?),
+        None => Ok(StateTree::new()),
+    }
+}
+
+/// Loads events in order, leaving out what is not there.
+pub async fn load_events(view: &View, nids: &[EventNid]) -> Result<Vec<Arc<Event>>, Error> {
+    Ok(view.events.load_many(nids).await?.into_iter().flatten().collect())
+}

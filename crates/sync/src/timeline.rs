@@ -1,0 +1,117 @@
+//! Walking the timeline of a room as one user sees it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use myelin_core::{EventNid, TimelineOrder};
+use myelin_store::{Direction, tables::TIMELINE};
+use myelin_view::{Event, View};
+use ruma::OwnedUserId;
+
+use crate::{
+    Error,
+    filter::EventFilter,
+    visibility::{Seen, Viewer},
+};
+
+/// Rows looked at for one answer, at most: a filter that matches next to nothing, or history that is hidden, must not
+/// make one request read a whole room.
+const ROWS_MAX: usize = 10_000;
+/// Rows read at once when events have to be passed over.
+const PAGE_MIN: usize = 32;
+
+/// An event in its place.
+#[derive(Clone)]
+pub struct Placed {
+    pub order: TimelineOrder,
+    pub event: Arc<Event>,
+    pub seen: Seen,
+}
+
+/// A stretch of a timeline: `after < order <= until`.
+#[derive(Clone, Copy, Debug)]
+pub struct Stretch {
+    pub after: TimelineOrder,
+    pub until: TimelineOrder,
+}
+
+/// What a walk found, in the direction of the walk.
+pub struct Found {
+    pub events: Vec<Placed>,
+    /// The order of the last row looked at, or `None` if the stretch was read to its end.
+    pub stopped_at: Option<TimelineOrder>,
+}
+
+/// Whose events are passed over, and which are asked for.
+pub struct Wanted<'a> {
+    pub filter: &'a EventFilter,
+    pub ignored: &'a HashSet<OwnedUserId>,
+}
+
+impl Wanted<'_> {
+    fn allows(&self, event: &Event) -> bool {
+        let ignored = event.state_key.is_none() && self.ignored.contains(&event.pdu.sender);
+        !ignored && self.filter.allows_event(&event.pdu)
+    }
+}
+
+/// Up to `limit` events of the stretch that the viewer may see and wants, from its end (`Reverse`) or its start.
+pub async fn walk(
+    view: &View,
+    viewer: &mut Viewer<'_>,
+    room: myelin_core::RoomNid,
+    stretch: Stretch,
+    direction: Direction,
+    limit: usize,
+    wanted: &Wanted<'_>,
+) -> Result<Found, Error> {
+    let mut found = Found { events: Vec::new(), stopped_at: None };
+    let mut left = stretch;
+    let mut looked_at = 0;
+    while looked_at < ROWS_MAX && left.after < left.until {
+        let page = (limit - found.events.len() + 1).max(if looked_at == 0 { 0 } else { PAGE_MIN });
+        let rows = rows_of(view, room, left, direction, page).await?;
+        let done = rows.len() < page;
+        looked_at += rows.len();
+        let nids: Vec<_> = rows.iter().map(|(_, nid)| *nid).collect();
+        let events = view.events.load_many(&nids).await?;
+        for ((order, _), event) in rows.iter().zip(events) {
+            let Some(event) = event else { continue };
+            if found.events.len() == limit {
+                // One more row is there: the stretch was not read to its end.
+                found.stopped_at = found.events.last().map(|last| last.order);
+                return Ok(found);
+            }
+            if wanted.allows(&event)
+                && let Some(seen) = viewer.see(&event).await?
+            {
+                found.events.push(Placed { order: *order, event, seen });
+            }
+        }
+        if done {
+            return Ok(found);
+        }
+        let Some((last, _)) = rows.last() else { return Ok(found) };
+        match direction {
+            Direction::Reverse => left.until = TimelineOrder(last.0.saturating_sub(1)),
+            Direction::Forward => left.after = *last,
+        }
+        found.stopped_at = Some(*last);
+    }
+    if left.after >= left.until {
+        found.stopped_at = None;
+    }
+    Ok(found)
+}
+
+async fn rows_of(
+    view: &View,
+    room: myelin_core::RoomNid,
+    stretch: Stretch,
+    direction: Direction,
+    limit: usize,
+) -> Result<Vec<(TimelineOrder, EventNid)>, Error> {
+    let next = |order: TimelineOrder| TimelineOrder(order.0.saturating_add(1));
+    let (from, to) = ((room, next(stretch.after)), (room, next(stretch.until)));
+    let rows = view.store.range(&TIMELINE, &from, &to, direction, limit).await?;
+    Ok(rows.into_iter().map(|((_, order), nid)| (order, nid)).collect())
+}

@@ -1,0 +1,78 @@
+//! Account data in sync: global, and per room (Client-Server API, "Client Config").
+
+use std::collections::BTreeSet;
+
+use myelin_core::RoomNid;
+use myelin_store::{Direction, tables::ACCOUNT_DATA};
+use ruma::push::Ruleset;
+
+use super::{Changes, Context};
+use crate::{Error, Sync, client_event::small_event, filter::EventFilter, json::Object};
+
+const TYPES_MAX: usize = 10_000;
+const PUSH_RULES: &str = "m.push_rules";
+
+impl Sync {
+    pub(super) async fn push_account_data(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        body: &mut Object<'_>,
+    ) -> Result<bool, Error> {
+        let filter = &context.request.filter.account_data;
+        let mut events = if context.since.is_none() {
+            self.all_account_data(context, RoomNid::GLOBAL, filter).await?
+        } else {
+            let changed = changes.account_data.get(&RoomNid::GLOBAL);
+            self.changed_account_data(context, RoomNid::GLOBAL, changed, filter).await?
+        };
+        if context.since.is_none() && filter.allows_type(PUSH_RULES) {
+            events.extend(self.default_push_rules(context).await?);
+        }
+        let news = !events.is_empty();
+        if news {
+            body.events("account_data", events);
+        }
+        Ok(news)
+    }
+
+    pub(super) async fn changed_account_data(
+        &self,
+        context: &Context<'_>,
+        room: RoomNid,
+        changed: Option<&BTreeSet<String>>,
+        filter: &EventFilter,
+    ) -> Result<Vec<String>, Error> {
+        let Some(types) = changed else { return Ok(Vec::new()) };
+        let user = context.request.requester.user;
+        let types = types.iter().filter(|kind| filter.allows_type(kind));
+        let keys: Vec<_> = types.map(|kind| (user, room, kind.clone())).collect();
+        let rows = self.view.store.multi_get(&ACCOUNT_DATA, &keys).await?;
+        let found = keys.into_iter().zip(rows);
+        Ok(found.filter_map(|((_, _, kind), row)| Some(small_event(&kind, &row?.value.json))).collect())
+    }
+
+    pub(super) async fn all_account_data(
+        &self,
+        context: &Context<'_>,
+        room: RoomNid,
+        filter: &EventFilter,
+    ) -> Result<Vec<String>, Error> {
+        let prefix = (context.request.requester.user, room);
+        let rows = self.view.store.scan(&ACCOUNT_DATA, &prefix, Direction::Forward, TYPES_MAX).await?;
+        let wanted = rows.into_iter().filter(|((_, _, kind), _)| filter.allows_type(kind));
+        Ok(wanted.map(|((_, _, kind), row)| small_event(&kind, &row.value.json)).collect())
+    }
+
+    /// Clients evaluate push rules themselves; whoever has not changed any has the specification's defaults.
+    async fn default_push_rules(&self, context: &Context<'_>) -> Result<Option<String>, Error> {
+        let requester = &context.request.requester;
+        let key = (requester.user, RoomNid::GLOBAL, PUSH_RULES.to_owned());
+        if self.view.store.get(&ACCOUNT_DATA, &key).await?.is_some() {
+            return Ok(None);
+        }
+        let rules = Ruleset::server_default(&requester.user_id);
+        let content = serde_json::json!({ "global": rules }).to_string();
+        Ok(Some(small_event(PUSH_RULES, &content)))
+    }
+}

@@ -1,0 +1,147 @@
+//! What changed for a user in `(since, now]`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use imbl::OrdMap;
+use myelin_core::{EventNid, Position, RoomNid, TimelineOrder, UserNid};
+use myelin_store::{
+    Direction,
+    tables::{Membership, RECEIPTS_BY_POSITION, TIMELINE, USER_STREAM, UserChange},
+};
+use myelin_view::UserRoom;
+use std::sync::Arc;
+
+use super::Context;
+use crate::{Error, Sync};
+
+/// Own changes read for one answer.
+const OWN_CHANGES_MAX: usize = 1_000_000;
+/// Log entries worth looking through before asking each of the user's rooms becomes cheaper.
+const LOG_ENTRIES_PER_ROOM: u64 = 4;
+const LOG_ENTRIES_MIN: u64 = 64;
+
+pub(crate) struct Changes {
+    /// All rooms of the user as of `now`.
+    pub rooms: Arc<OrdMap<RoomNid, UserRoom>>,
+    /// Joined rooms whose timeline, receipts, typing or account data may have changed.
+    pub changed: BTreeSet<RoomNid>,
+    /// The user's own memberships in the interval, oldest first.
+    pub memberships: BTreeMap<RoomNid, Vec<(Membership, EventNid)>>,
+    /// Types of account data written in the interval, by room.
+    pub account_data: BTreeMap<RoomNid, BTreeSet<String>>,
+}
+
+impl Changes {
+    pub async fn find(sync: &Sync, context: &mut Context<'_>) -> Result<Self, Error> {
+        let user = context.request.requester.user;
+        let rooms = rooms_as_of(sync, context, user).await?;
+        let mut changes = Self {
+            rooms,
+            changed: BTreeSet::new(),
+            memberships: BTreeMap::new(),
+            account_data: BTreeMap::new(),
+        };
+        match context.since {
+            None => changes.add_all_joined(),
+            Some(since) => changes.add_since(sync, context, since).await?,
+        }
+        if context.request.full_state {
+            changes.add_all_joined();
+        }
+        Ok(changes)
+    }
+
+    fn add_all_joined(&mut self) {
+        let joined = self.rooms.iter().filter(|(_, room)| room.membership == Membership::Join);
+        self.changed.extend(joined.map(|(nid, _)| *nid));
+    }
+
+    async fn add_since(&mut self, sync: &Sync, context: &Context<'_>, since: Position) -> Result<(), Error> {
+        let feed = &sync.view.feed;
+        let user = context.request.requester.user;
+        let near = feed.distance(since) <= LOG_ENTRIES_PER_ROOM * self.rooms.len() as u64 + LOG_ENTRIES_MIN;
+        let recent = if near { feed.recent(since, context.now) } else { None };
+        let mut own = true;
+        match recent {
+            Some(entries) => {
+                own = entries.iter().any(|entry| entry.user == Some(user));
+                let rooms = entries.into_iter().map(|entry| entry.room);
+                self.changed.extend(rooms.filter(|room| self.rooms.contains_key(room)));
+            }
+            None => self.ask_each_room(sync, since).await?,
+        }
+        if own {
+            self.add_own(sync, user, since, context.now).await?;
+        }
+        let typing = sync.view.ephemeral.typing_rooms_since(context.since_ephemeral);
+        self.changed.extend(typing);
+        let rooms = self.rooms.clone();
+        self.changed.retain(|nid| rooms.get(nid).is_some_and(|room| room.membership == Membership::Join));
+        Ok(())
+    }
+
+    /// After a long time away: O(rooms of the user), no matter how much happened elsewhere.
+    async fn ask_each_room(&mut self, sync: &Sync, since: Position) -> Result<(), Error> {
+        let before_start = since < sync.view.feed.start();
+        for room in self.rooms.keys() {
+            let changed = match sync.view.feed.last_change(*room) {
+                Some(last) => last > since,
+                None => before_start && stored_change_after(sync, *room, since).await?,
+            };
+            if changed {
+                self.changed.insert(*room);
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_own(
+        &mut self,
+        sync: &Sync,
+        user: UserNid,
+        since: Position,
+        now: Position,
+    ) -> Result<(), Error> {
+        let (from, to) = ((user, since.next()), (user, now.next()));
+        let store = &sync.view.store;
+        let rows = store.range(&USER_STREAM, &from, &to, Direction::Forward, OWN_CHANGES_MAX).await?;
+        for (_, change) in rows {
+            match change {
+                UserChange::Membership { room, membership, event } => {
+                    self.memberships.entry(room).or_default().push((membership, event));
+                    self.changed.insert(room);
+                }
+                UserChange::AccountData { room, kind } => {
+                    self.account_data.entry(room).or_default().insert(kind);
+                    self.changed.insert(room);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The user's rooms, not newer than `now`: if a membership was committed meanwhile, `now` moves on to it.
+async fn rooms_as_of(
+    sync: &Sync,
+    context: &mut Context<'_>,
+    user: UserNid,
+) -> Result<Arc<OrdMap<RoomNid, UserRoom>>, Error> {
+    loop {
+        let rooms = sync.view.user_rooms.load(user).await?;
+        if rooms.values().all(|room| room.position <= context.now) {
+            return Ok(rooms);
+        }
+        context.now = sync.view.feed.caught_up().await;
+    }
+}
+
+async fn stored_change_after(sync: &Sync, room: RoomNid, since: Position) -> Result<bool, Error> {
+    let store = &sync.view.store;
+    let (from, to) = ((room, TimelineOrder::from(since.next())), (room, TimelineOrder::MAX));
+    if !store.range(&TIMELINE, &from, &to, Direction::Forward, 1).await?.is_empty() {
+        return Ok(true);
+    }
+    let (from, to) = ((room, since.next()), (room, Position(u64::MAX)));
+    Ok(!store.range(&RECEIPTS_BY_POSITION, &from, &to, Direction::Forward, 1).await?.is_empty())
+}

@@ -1,0 +1,254 @@
+//! `rooms.join` of a sync.
+
+use myelin_core::{EventNid, Position, RoomNid, TimelineOrder, TimelineToken};
+use myelin_store::{Direction, tables::Membership};
+use myelin_view::RoomSnapshot;
+use ruma::events::TimelineEventType;
+
+use super::{
+    Changes, Context,
+    state::{StateRequest, wants_state},
+    summary::Summary,
+};
+use crate::{
+    Error, Sync,
+    filter::TIMELINE_LIMIT_DEFAULT,
+    json::Object,
+    timeline::{Placed, Stretch, Wanted, walk},
+    visibility::Viewer,
+};
+
+/// The stretch of a room's timeline in one answer.
+pub(super) struct Timeline {
+    pub events: Vec<Placed>,
+    /// There is more between the token and the first event.
+    pub limited: bool,
+    prev_batch: TimelineToken,
+}
+
+/// The parts of one joined room.
+struct Joined {
+    summary: Option<Summary>,
+    state: Vec<String>,
+    timeline: Timeline,
+    ephemeral: Vec<String>,
+    account_data: Vec<String>,
+}
+
+impl Sync {
+    pub(super) async fn push_joined(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        rooms: &mut Object<'_>,
+    ) -> Result<(), Error> {
+        let mut text = String::new();
+        let mut join = Object::open(&mut text);
+        for nid in &changes.changed {
+            let joined = changes.rooms.get(nid).is_some_and(|room| room.membership == Membership::Join);
+            let room = if joined { self.view.rooms.load(*nid).await? } else { None };
+            let Some(room) = room else { continue };
+            if !context.request.filter.room.allows_room(&room.info.room_id) {
+                continue;
+            }
+            if let Some(json) = self.joined_room(context, changes, &room).await? {
+                join.raw(room.info.room_id.as_str(), &json);
+            }
+        }
+        let news = !join.is_empty();
+        join.close();
+        if news {
+            rooms.raw("join", &text);
+        }
+        Ok(())
+    }
+
+    /// `None` if nothing in the room is news for this client.
+    async fn joined_room(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        room: &RoomSnapshot,
+    ) -> Result<Option<String>, Error> {
+        let newly_joined = context.since.is_some() && self.newly_joined(changes, room.nid()).await?;
+        let since = context.since.filter(|_| !newly_joined);
+        let full = since.is_none() || context.request.full_state;
+        let parts = self.joined_parts(context, changes, room, since).await?;
+        if !full && parts.is_quiet() {
+            return Ok(None);
+        }
+        let mut json = String::with_capacity(512);
+        let mut out = Object::open(&mut json);
+        if let Some(summary) = &parts.summary {
+            summary.push(&mut out);
+        }
+        out.events(if context.request.state_after { "state_after" } else { "state" }, &parts.state);
+        self.push_timeline(context, &parts.timeline, &mut out).await?;
+        out.events("ephemeral", &parts.ephemeral);
+        out.events("account_data", &parts.account_data);
+        out.close();
+        Ok(Some(json))
+    }
+
+    async fn joined_parts(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        room: &RoomSnapshot,
+        since: Option<Position>,
+    ) -> Result<Joined, Error> {
+        let mut viewer = self.viewer(context, room).await?;
+        let timeline = self.timeline(context, room, &mut viewer, since, context.now.into()).await?;
+        let full = since.is_none() || context.request.full_state;
+        let summary = if full || timeline.changes_summary() {
+            Some(self.summary(room, context.request.requester.user).await?)
+        } else {
+            None
+        };
+        let heroes = summary.as_ref().and_then(|summary| summary.heroes.clone());
+        let request = StateRequest {
+            room: room.nid(),
+            since,
+            until: context.now.into(),
+            timeline: &timeline.events,
+            limited: timeline.limited,
+            members: heroes.unwrap_or_default(),
+        };
+        let state = self.write_state(context, &request, room, &mut viewer).await?;
+        let ephemeral = self.room_ephemeral(context, room, since).await?;
+        let account_data = self.room_account_data(context, changes, room, since).await?;
+        Ok(Joined { summary, state, timeline, ephemeral, account_data })
+    }
+
+    /// Not joined at the token (or not all the time since): the client starts with this room anew.
+    async fn newly_joined(&self, changes: &Changes, room: RoomNid) -> Result<bool, Error> {
+        let Some(memberships) = changes.memberships.get(&room) else { return Ok(false) };
+        if memberships.iter().any(|(membership, _)| *membership != Membership::Join) {
+            return Ok(true);
+        }
+        let Some((_, first)) = memberships.first() else { return Ok(false) };
+        Ok(self.membership_before(*first).await? != Some(Membership::Join))
+    }
+
+    /// What a member event replaced.
+    pub(super) async fn membership_before(
+        &self,
+        member_event: EventNid,
+    ) -> Result<Option<Membership>, Error> {
+        let Some(event) = self.view.events.load(member_event).await? else { return Ok(None) };
+        let (Some(root), Some(key)) = (event.state_before, event.state_key) else { return Ok(None) };
+        let Some(before) = self.view.states.load(root).await?.get(key) else { return Ok(None) };
+        let before = self.view.events.load(before).await?;
+        Ok(before.and_then(|event| event.pdu.membership()).as_ref().map(Membership::from))
+    }
+
+    pub(super) async fn viewer(
+        &self,
+        context: &Context<'_>,
+        room: &RoomSnapshot,
+    ) -> Result<Viewer<'_>, Error> {
+        let requester = &context.request.requester;
+        Viewer::new(&self.view, room, requester.user, &requester.user_id).await
+    }
+
+    /// The newest events in `(since, until]`, oldest first.
+    pub(super) async fn timeline(
+        &self,
+        context: &Context<'_>,
+        room: &RoomSnapshot,
+        viewer: &mut Viewer<'_>,
+        since: Option<Position>,
+        until: TimelineOrder,
+    ) -> Result<Timeline, Error> {
+        let filter = &context.request.filter.room.timeline;
+        if !filter.allows_room(&room.info.room_id) {
+            return Ok(Timeline { events: Vec::new(), limited: false, prev_batch: TimelineToken(until) });
+        }
+        let ignored = self.ignored.of(context.request.requester.user).await?;
+        let wanted = Wanted { filter, ignored: &ignored };
+        let limit = filter.limit_or(TIMELINE_LIMIT_DEFAULT);
+        let stretch = Stretch { after: since.map_or(TimelineOrder::MIN, TimelineOrder::from), until };
+        let found = walk(&self.view, viewer, room.nid(), stretch, Direction::Reverse, limit, &wanted).await?;
+        let mut events = found.events;
+        events.reverse();
+        let first = events.first().map(|first| first.order).or(found.stopped_at);
+        let prev_batch = TimelineToken(first.map_or(until, |first| TimelineOrder(first.0.saturating_sub(1))));
+        Ok(Timeline { events, limited: found.stopped_at.is_some(), prev_batch })
+    }
+
+    pub(super) async fn push_timeline(
+        &self,
+        context: &Context<'_>,
+        timeline: &Timeline,
+        out: &mut Object<'_>,
+    ) -> Result<(), Error> {
+        let bundles = self.bundles(&context.request.requester, &timeline.events, !timeline.limited).await?;
+        let mut events = Vec::with_capacity(timeline.events.len());
+        for placed in &timeline.events {
+            let bundle = bundles.get(&placed.event.nid).map(String::as_str);
+            events.push(context.writer.write(&placed.event, placed.seen, bundle).await?);
+        }
+        let mut batch = out.object("timeline");
+        batch.array("events", events);
+        batch.bool("limited", timeline.limited);
+        batch.string("prev_batch", &timeline.prev_batch.to_string());
+        batch.close();
+        Ok(())
+    }
+
+    /// State events as JSON. State that the user has a right to (they are joined, or it is as of their leaving) is not
+    /// subject to history visibility.
+    pub(super) async fn write_state(
+        &self,
+        context: &Context<'_>,
+        request: &StateRequest<'_>,
+        room: &RoomSnapshot,
+        viewer: &mut Viewer<'_>,
+    ) -> Result<Vec<String>, Error> {
+        let filter = &context.request.filter.room.state;
+        let mut json = Vec::new();
+        if !wants_state(filter) || !filter.allows_room(&room.info.room_id) {
+            return Ok(json);
+        }
+        for event in self.state_events(context, request).await? {
+            let seen = viewer.see_as_state(&event).await?;
+            json.push(context.writer.write(&event, seen, None).await?);
+        }
+        Ok(json)
+    }
+
+    async fn room_account_data(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        room: &RoomSnapshot,
+        since: Option<Position>,
+    ) -> Result<Vec<String>, Error> {
+        let filter = &context.request.filter.room.account_data;
+        if !filter.allows_room(&room.info.room_id) {
+            return Ok(Vec::new());
+        }
+        if since.is_none() {
+            return self.all_account_data(context, room.nid(), filter).await;
+        }
+        self.changed_account_data(context, room.nid(), changes.account_data.get(&room.nid()), filter).await
+    }
+}
+
+impl Timeline {
+    /// Whether the members or the name may have changed in it.
+    fn changes_summary(&self) -> bool {
+        let about = |placed: &Placed| {
+            use TimelineEventType as T;
+            matches!(placed.event.pdu.event_type, T::RoomMember | T::RoomName | T::RoomCanonicalAlias)
+        };
+        self.limited || self.events.iter().any(about)
+    }
+}
+
+impl Joined {
+    fn is_quiet(&self) -> bool {
+        let nothing_shown = self.timeline.events.is_empty() && !self.timeline.limited;
+        nothing_shown && self.state.is_empty() && self.ephemeral.is_empty() && self.account_data.is_empty()
+    }
+}

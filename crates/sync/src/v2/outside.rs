@@ -1,0 +1,182 @@
+//! `rooms.invite`, `rooms.knock` and `rooms.leave` of a sync.
+
+use std::sync::Arc;
+
+use myelin_core::{Position, RoomNid, TimelineOrder};
+use myelin_store::tables::Membership;
+use myelin_view::{Event, RoomSnapshot, UserRoom};
+
+use super::{Changes, Context, state::StateRequest};
+use crate::{Error, Sync, client_event::stripped, json::Object};
+
+/// State that helps to recognise a room before joining it (Client-Server API, "Stripped state").
+const STRIPPED_STATE: [&str; 8] = [
+    "m.room.create",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.avatar",
+    "m.room.encryption",
+    "m.room.name",
+    "m.room.topic",
+    "m.room.history_visibility",
+];
+
+impl Sync {
+    pub(super) async fn push_invited_and_knocked(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        rooms: &mut Object<'_>,
+    ) -> Result<(), Error> {
+        for (membership, section, state) in
+            [(Membership::Invite, "invite", "invite_state"), (Membership::Knock, "knock", "knock_state")]
+        {
+            let mut text = String::new();
+            let mut out = Object::open(&mut text);
+            for (nid, held) in rooms_with(context, changes, |m| m == membership) {
+                if let Some((room, events)) = self.stripped_room(context, nid, held).await? {
+                    let mut entry = out.object(room.info.room_id.as_str());
+                    entry.events(state, events);
+                    entry.close();
+                }
+            }
+            let news = !out.is_empty();
+            out.close();
+            if news {
+                rooms.raw(section, &text);
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` if the filter or the user does not want to hear of it.
+    async fn stripped_room(
+        &self,
+        context: &Context<'_>,
+        nid: RoomNid,
+        held: UserRoom,
+    ) -> Result<Option<(Arc<RoomSnapshot>, Vec<String>)>, Error> {
+        let Some(room) = self.view.rooms.load(nid).await? else { return Ok(None) };
+        let Some(member) = self.view.events.load(held.event).await? else { return Ok(None) };
+        let ignored = self.ignored.of(context.request.requester.user).await?;
+        let unwanted = held.membership == Membership::Invite && ignored.contains(&member.pdu.sender);
+        if unwanted || !context.request.filter.room.allows_room(&room.info.room_id) {
+            return Ok(None);
+        }
+        let events = self.stripped_state(&room, &member).await?;
+        Ok(Some((room, events)))
+    }
+
+    /// What an invited or knocking user may know of the room, their own member event last.
+    pub(crate) async fn stripped_state(
+        &self,
+        room: &RoomSnapshot,
+        member: &Event,
+    ) -> Result<Vec<String>, Error> {
+        let mut events = Vec::new();
+        for event_type in STRIPPED_STATE {
+            let event = self.view.current_state_event(room, event_type, "").await?;
+            events.extend(event.map(|event| stripped(&event)));
+        }
+        let sender = member.pdu.sender.as_str();
+        let inviter = self.view.current_state_event(room, "m.room.member", sender).await?;
+        events.extend(inviter.filter(|event| event.nid != member.nid).map(|event| stripped(&event)));
+        events.push(stripped(member));
+        Ok(events)
+    }
+
+    pub(super) async fn push_left(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        rooms: &mut Object<'_>,
+    ) -> Result<(), Error> {
+        // An initial sync shows rooms of the past only if asked to.
+        if context.since.is_none() && !context.request.filter.room.include_leave {
+            return Ok(());
+        }
+        let mut text = String::new();
+        let mut out = Object::open(&mut text);
+        let left = |m| matches!(m, Membership::Leave | Membership::Ban);
+        for (nid, held) in rooms_with(context, changes, left) {
+            if held.forgotten {
+                continue;
+            }
+            let Some(room) = self.view.rooms.load(nid).await? else { continue };
+            if context.request.filter.room.allows_room(&room.info.room_id) {
+                let json = self.left_room(context, changes, &room, held).await?;
+                out.raw(room.info.room_id.as_str(), &json);
+            }
+        }
+        let news = !out.is_empty();
+        out.close();
+        if news {
+            rooms.raw("leave", &text);
+        }
+        Ok(())
+    }
+
+    /// Everything up to and including the event by which the user left.
+    async fn left_room(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        room: &RoomSnapshot,
+        held: UserRoom,
+    ) -> Result<String, Error> {
+        let until = TimelineOrder::from(held.position);
+        let since = self.joined_at_token(context, changes, room.nid()).await?;
+        let mut viewer = self.viewer(context, room).await?;
+        let timeline = self.timeline(context, room, &mut viewer, since, until).await?;
+        let request = StateRequest {
+            room: room.nid(),
+            since,
+            until,
+            timeline: &timeline.events,
+            limited: timeline.limited,
+            members: Vec::new(),
+        };
+        // Who was never in the room (a declined invite) has no right to its state.
+        let state = if held.was_joined {
+            self.write_state(context, &request, room, &mut viewer).await?
+        } else {
+            Vec::new()
+        };
+        let mut json = String::with_capacity(256);
+        let mut out = Object::open(&mut json);
+        out.events(if context.request.state_after { "state_after" } else { "state" }, state);
+        self.push_timeline(context, &timeline, &mut out).await?;
+        out.close();
+        Ok(json)
+    }
+
+    /// The client's token, if the user was joined at it and the client so has the room up to there.
+    async fn joined_at_token(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        room: RoomNid,
+    ) -> Result<Option<Position>, Error> {
+        let Some((_, first)) = changes.memberships.get(&room).and_then(|m| m.first()) else {
+            return Ok(None);
+        };
+        let joined = self.membership_before(*first).await? == Some(Membership::Join);
+        Ok(context.since.filter(|_| joined))
+    }
+}
+
+/// Rooms with such a membership: all of them in an initial sync, else those where it came about since the token.
+fn rooms_with(
+    context: &Context<'_>,
+    changes: &Changes,
+    wanted: impl Fn(Membership) -> bool,
+) -> Vec<(RoomNid, UserRoom)> {
+    let candidates: Vec<_> = match context.since {
+        None => changes.rooms.iter().map(|(nid, room)| (*nid, *room)).collect(),
+        Some(_) => {
+            let of = |nid: &RoomNid| changes.rooms.get(nid).map(|room| (*nid, *room));
+            changes.memberships.keys().filter_map(of).collect()
+        }
+    };
+    candidates.into_iter().filter(|(_, room)| wanted(room.membership)).collect()
+}

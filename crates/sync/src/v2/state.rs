@@ -1,0 +1,167 @@
+//! The `state` (or `state_after`) of a room in sync.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use myelin_core::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder};
+use myelin_dag::StateTree;
+use myelin_view::Event;
+use ruma::{OwnedUserId, events::TimelineEventType};
+
+use super::{Context, lazy};
+use crate::{
+    Error, Sync,
+    filter::EventFilter,
+    room_state::{load_events, state_at},
+    timeline::Placed,
+};
+
+/// What the state part of one room stands on.
+pub(super) struct StateRequest<'a> {
+    pub room: RoomNid,
+    /// What the client has; `None`: nothing (initial, newly joined).
+    pub since: Option<Position>,
+    /// Up to where the timeline of this answer reaches.
+    pub until: TimelineOrder,
+    pub timeline: &'a [Placed],
+    pub limited: bool,
+    /// Members who must be known beside the senders (heroes).
+    pub members: Vec<OwnedUserId>,
+}
+
+impl Sync {
+    /// The state events to send, from the state trees alone: O(what changed).
+    pub(super) async fn state_events(
+        &self,
+        context: &Context<'_>,
+        request: &StateRequest<'_>,
+    ) -> Result<Vec<Arc<Event>>, Error> {
+        let filter = &context.request.filter.room.state;
+        let target = match target_order(context, request) {
+            Some(order) => Some(state_at(&self.view, request.room, order).await?),
+            None => None,
+        };
+        let changed = self.changed_events(context, request, target.as_ref()).await?;
+        let mut events = load_events(&self.view, &changed).await?;
+        if filter.lazy_load_members {
+            events = self.lazy_load(context, request, target, events).await?;
+        }
+        events.retain(|event| filter.allows_event(&event.pdu));
+        Ok(events)
+    }
+
+    async fn changed_events(
+        &self,
+        context: &Context<'_>,
+        request: &StateRequest<'_>,
+        target: Option<&StateTree>,
+    ) -> Result<Vec<EventNid>, Error> {
+        let Some(target) = target else { return Ok(Vec::new()) };
+        let Some(since) = request.since.filter(|_| !context.request.full_state) else {
+            return Ok(target.iter().map(|(_, event)| event).collect());
+        };
+        let before = state_at(&self.view, request.room, since.into()).await?;
+        let changed = before.diff(target).into_iter().filter_map(|change| change.2);
+        if context.request.state_after {
+            return Ok(changed.collect());
+        }
+        let shown: BTreeSet<_> = request.timeline.iter().map(|placed| placed.event.nid).collect();
+        Ok(changed.filter(|event| !shown.contains(event)).collect())
+    }
+
+    /// Leaves out members who are not needed and adds those who are and have not been sent.
+    async fn lazy_load(
+        &self,
+        context: &Context<'_>,
+        request: &StateRequest<'_>,
+        target: Option<StateTree>,
+        changed: Vec<Arc<Event>>,
+    ) -> Result<Vec<Arc<Event>>, Error> {
+        let state = match target {
+            Some(state) => state,
+            None => state_at(&self.view, request.room, request.until).await?,
+        };
+        let full = request.since.is_none() || context.request.full_state;
+        let needed = self.needed_members(context, request, &state, full).await?;
+        let is_member = |event: &Arc<Event>| event.pdu.event_type == TimelineEventType::RoomMember;
+        let (mut members, mut events): (Vec<_>, Vec<_>) = changed.into_iter().partition(is_member);
+        if full {
+            // In a gap every change of a member counts; in a full state only those who are needed.
+            members.clear();
+        }
+        let requester = &context.request.requester;
+        let sent = self.lazy.of(requester.user, &requester.device_id, request.room);
+        let missing = {
+            let (sent, held) = (sent.lock(), members.iter().map(|m| m.nid).collect::<BTreeSet<_>>());
+            let redundant = context.request.filter.room.state.include_redundant_members;
+            let known = |key, event| !redundant && lazy::has(&sent, key, event, request.since);
+            let missing =
+                needed.into_iter().filter(|(key, event)| !held.contains(event) && !known(*key, *event));
+            missing.map(|(_, event)| event).collect::<Vec<_>>()
+        };
+        members.extend(load_events(&self.view, &missing).await?);
+        remember(&mut sent.lock(), context.now, &members, request.timeline);
+        events.extend(members);
+        Ok(events)
+    }
+
+    /// State keys and events of the members needed to show the timeline.
+    async fn needed_members(
+        &self,
+        context: &Context<'_>,
+        request: &StateRequest<'_>,
+        state: &StateTree,
+        full: bool,
+    ) -> Result<BTreeSet<(StateKeyNid, EventNid)>, Error> {
+        let mut users: BTreeSet<&str> =
+            request.timeline.iter().map(|p| p.event.pdu.sender.as_str()).collect();
+        users.extend(request.members.iter().map(|id| id.as_str()));
+        if full {
+            users.insert(context.request.requester.user_id.as_str());
+        }
+        let shown: BTreeSet<_> = request.timeline.iter().map(|placed| placed.event.nid).collect();
+        let mut needed = BTreeSet::new();
+        for user in users {
+            let Some(key) = self.view.interner.lookup_state_key("m.room.member", user).await? else {
+                continue;
+            };
+            let event = state.get(key).filter(|event| context.request.state_after || !shown.contains(event));
+            needed.extend(event.map(|event| (key, event)));
+        }
+        Ok(needed)
+    }
+}
+
+/// Where the state that the client is to have stands; `None` where it has it already: the timeline is all that happened
+/// since, and it says everything.
+fn target_order(context: &Context<'_>, request: &StateRequest<'_>) -> Option<TimelineOrder> {
+    let full = request.since.is_none() || context.request.full_state;
+    // A timeline filter hides state events from the timeline: then they have to come as state.
+    let complete = context.request.filter.room.timeline.is_open() && !request.limited;
+    if context.request.state_after {
+        let moved = request.timeline.iter().any(|placed| placed.event.state_key.is_some());
+        return (full || !complete || moved).then_some(request.until);
+    }
+    let start = request.timeline.first().map(|first| TimelineOrder(first.order.0.saturating_sub(1)));
+    let filtered = !context.request.filter.room.timeline.is_open();
+    match (full || !complete, start) {
+        (false, _) => None,
+        (true, Some(start)) if !filtered => Some(start),
+        (true, _) => Some(request.until),
+    }
+}
+
+/// Member events of the timeline count as sent, too.
+fn remember(sent: &mut lazy::Sent, now: Position, members: &[Arc<Event>], timeline: &[Placed]) {
+    let in_timeline = timeline.iter().map(|placed| &placed.event);
+    let in_timeline = in_timeline.filter(|event| event.pdu.event_type == TimelineEventType::RoomMember);
+    for event in members.iter().chain(in_timeline) {
+        if let Some(key) = event.state_key {
+            sent.insert(key, (event.nid, now));
+        }
+    }
+}
+
+/// Whether a filter asks for any state at all: a client that excludes everything saves the work.
+pub(super) fn wants_state(filter: &EventFilter) -> bool {
+    filter.types.as_ref().is_none_or(|types| !types.is_empty())
+}
