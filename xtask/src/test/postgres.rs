@@ -151,6 +151,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_server_answers_on_loopback_until_it_is_dropped() {
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let server = Server::start(scratch.path()).expect("PostgreSQL starts");
+        let address =
+            server.uri.trim_start_matches("postgres://postgres@").trim_end_matches("/postgres").to_owned();
+        assert!(address.starts_with("127.0.0.1:"), "{address}");
+        assert!(std::net::TcpStream::connect(&address).is_ok());
+        drop(server);
+        assert!(std::net::TcpStream::connect(&address).is_err(), "it still listens");
+        assert!(
+            !scratch.path().join("postgres/data/postmaster.pid").exists(),
+            "it was not shut down in order"
+        );
+    }
+
+    #[test]
     fn the_newest_version_is_the_largest_number() {
         let newest = ["/usr/lib/postgresql/9/bin/initdb", "/usr/lib/postgresql/15/bin/initdb"];
         assert_eq!(newest.map(|file| major_version(Path::new(file))), [9, 15]);
