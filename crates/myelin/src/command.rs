@@ -1,6 +1,7 @@
 //! The command line, one file per command.
 
 mod config;
+mod serve;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -31,6 +32,8 @@ pub struct Settings {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the server
+    Serve(serve::Command),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -39,6 +42,7 @@ enum Command {
 impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Serve(command) => command.run(&self.settings),
             Command::Config(command) => command.run(&self.settings),
         }
     }

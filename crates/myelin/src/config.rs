@@ -18,7 +18,7 @@ pub use self::{
     keys::*,
     problem::{Problem, Problems},
     reference::{default_toml, markdown},
-    value::Secret,
+    value::parse_duration,
 };
 use self::{
     problem::{Origin, closest},

@@ -3,7 +3,13 @@
 //! The only crate that names backends, and the only one where time, chance and tasks come from the system.
 
 mod command;
+mod compose;
 mod config;
+mod identity;
+mod logging;
+mod runtime;
+mod serve;
+mod storage;
 mod system;
 
 use std::process::ExitCode;

@@ -52,8 +52,6 @@ declare! {
         /// `embedded:PATH` keeps the data in that directory, with no other software. `postgres://user:password@host/database`
         /// keeps it in PostgreSQL. `memory:` forgets everything at the end, for tests.
         uri: StoreUri = "embedded:./myelin-data";
-        /// Memory for the blocks of the embedded store, in MiB.
-        cache_mib: u32 = 24;
         /// Connections to PostgreSQL.
         connections: u32 = 16;
     }
@@ -104,10 +102,14 @@ declare! {
     ["rate_limits"] rate_limits: RateLimits {
         /// Turn off only for tests and benchmarks.
         enabled: bool = true;
-        /// Log-ins, by address and by account.
+        /// Log-ins and refreshes, by address and by account.
         login: RateLimit = { per_second = 0.2, burst = 10 };
-        /// New accounts, by address; also availability and token validity checks.
+        /// Wrong passwords, by account: guessing is slower than signing in.
+        failed_login: RateLimit = { per_second = 0.17, burst = 5 };
+        /// New accounts, by address.
         registration: RateLimit = { per_second = 0.2, burst = 10 };
+        /// Checks of user names and registration tokens, by address.
+        registration_check: RateLimit = { per_second = 0.5, burst = 20 };
         /// Messages, state events, reactions and redactions, by user.
         message: RateLimit = { per_second = 10, burst = 100 };
         /// Joins and knocks, by user.
@@ -116,10 +118,16 @@ declare! {
         invite: RateLimit = { per_second = 0.5, burst = 30 };
         /// New rooms and room upgrades, by user.
         room_creation: RateLimit = { per_second = 0.1, burst = 20 };
-        /// Receipts, typing, presence, profile, account data and everything else that changes something, by user.
+        /// Display name, avatar and profile fields, by user: each change goes to every room of the user.
+        profile: RateLimit = { per_second = 0.2, burst = 20 };
+        /// Reports of events, rooms and users, by user.
+        report: RateLimit = { per_second = 1, burst = 5 };
+        /// Receipts, typing, presence, account data, devices and other small changes, by user.
         write: RateLimit = { per_second = 20, burst = 200 };
         /// Whatever only reads, by user.
         read: RateLimit = { per_second = 50, burst = 500 };
+        /// Searches of the user directory and the room directory, by user.
+        search: RateLimit = { per_second = 1, burst = 100 };
     }
 
     /// Other servers. The keys are checked and recorded; federation itself is not built yet and none of them has an

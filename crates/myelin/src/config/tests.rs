@@ -114,7 +114,7 @@ fn what_is_wrong_in_the_file_is_refused_with_its_line() {
         ("log.filter = \"inof\"", "1: log.filter: 'inof' is not a log level; did you mean 'info'?"),
         ("log.json = 1979-05-27", "1: log.json: expected true or false, found a date"),
         ("server.trusted_proxies = [\"x\"]", "1: server.trusted_proxies: 'x' is not an IP address"),
-        ("store.cache_mib = 99999999999999999999", "1: the number is too large"),
+        ("store.connections = 99999999999999999999", "1: the number is too large"),
     ] {
         assert_eq!(refused(file, &[], &[]), [expected], "{file}");
     }

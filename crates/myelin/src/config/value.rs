@@ -123,10 +123,13 @@ from_text!(Url, "an http(s) URL", |text| match Url::parse(text) {
     Ok(url) => Err(format!("'{}' is not http or https", url.scheme())),
     Err(error) => Err(format!("'{text}' is not a URL: {error}")),
 });
-from_text!(Duration, "a duration, like \"5m\"", |text| {
+from_text!(Duration, "a duration, like \"5m\"", parse_duration);
+
+/// A number and a unit: `90s`, `5m`, `60d`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     duration(text)
         .ok_or_else(|| format!("'{text}' is not a duration; write a number and ms, s, m, h or d, like 5m"))
-});
+}
 
 fn duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

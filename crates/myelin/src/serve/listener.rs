@@ -85,7 +85,13 @@ struct Shared {
 }
 
 impl Shared {
-    fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit, watcher: Watcher) {
+    fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        watcher: Watcher,
+    ) {
         let spawner = self.env.spawner.clone();
         let connection = async move {
             let _permit = permit;
@@ -93,11 +99,13 @@ impl Shared {
             stream.set_nodelay(true).ok();
             match &self.tls {
                 None => self.http(stream, peer, watcher).await,
-                Some(acceptor) => match self.env.timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Some(Ok(stream)) => self.http(stream, peer, watcher).await,
-                    Some(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-                    None => tracing::debug!(%peer, "TLS handshake took too long"),
-                },
+                Some(acceptor) => {
+                    match self.env.timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                        Some(Ok(stream)) => self.http(stream, peer, watcher).await,
+                        Some(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                        None => tracing::debug!(%peer, "TLS handshake took too long"),
+                    }
+                }
             }
         };
         spawner.spawn("connection", Box::pin(connection));

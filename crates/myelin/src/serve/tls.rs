@@ -13,7 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::types::Tls;
 
 pub fn acceptor(tls: &Tls) -> anyhow::Result<TlsAcceptor> {
-    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions()?;
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?;
     let certificates = certificates(&tls.cert)?;
     let mut config = builder
         .with_no_client_auth()

@@ -1,0 +1,23 @@
+//! Logs go to standard error; standard output is for answers to the person at the terminal.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::config::Log;
+
+/// The storage engine tells every file it writes; who wants to know says `fjall=info`.
+const QUIET: &str = "fjall=warn,lsm_tree=warn";
+
+pub fn start(log: &Log) {
+    let filter = EnvFilter::builder().parse_lossy(format!("{QUIET},{}", log.filter.0));
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = if log.json {
+        registry.with(fmt::layer().json().flatten_event(true).with_writer(stderr)).try_init()
+    } else {
+        let colours = stderr().is_terminal();
+        registry.with(fmt::layer().with_target(false).with_ansi(colours).with_writer(stderr)).try_init()
+    };
+    // Invariant: called once per process.
+    started.ok();
+}
