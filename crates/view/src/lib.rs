@@ -6,6 +6,7 @@
 //! - [`RoomViews`]: one immutable [`RoomSnapshot`] per hot room; readers take no lock.
 //! - [`Staging`]: events on their way into the store.
 //! - [`UserRooms`]: the rooms of a local user.
+//! - [`Ignored`]: whom a local user ignores.
 //! - [`Feed`]: tails the commit log, keeps the newest entries at hand and wakes who waits.
 //! - [`ephemeral`]: typing and presence, which are state and never queued (DESIGN 2).
 //!
@@ -17,6 +18,7 @@ mod error;
 mod event;
 mod events;
 mod feed;
+mod ignored;
 mod interner;
 mod room;
 mod rooms;
@@ -35,6 +37,7 @@ pub use error::Error;
 pub use event::Event;
 pub use events::Events;
 pub use feed::{Feed, Recent};
+pub use ignored::Ignored;
 pub use interner::{Interner, StateKey};
 pub use room::{RoomInfo, RoomSnapshot};
 pub use rooms::RoomViews;
@@ -56,6 +59,7 @@ pub struct View {
     pub rooms: Arc<RoomViews>,
     pub staging: Arc<Staging>,
     pub user_rooms: Arc<UserRooms>,
+    pub ignored: Arc<Ignored>,
     pub feed: Arc<Feed>,
     pub ephemeral: Arc<ephemeral::Ephemeral>,
 }
@@ -77,6 +81,9 @@ impl View {
             staging.clone(),
             user_rooms.clone(),
         ));
+        let ignored = Arc::new(Ignored::new(store.clone()));
+        let stale = ignored.clone();
+        feed.listen(move |_, entry| stale.take_in(entry));
         let ephemeral = Arc::new(ephemeral::Ephemeral::new(env.now_ms(), feed.clone()));
         Self {
             store,
@@ -89,6 +96,7 @@ impl View {
             rooms,
             staging,
             user_rooms,
+            ignored,
             feed,
             ephemeral,
         }

@@ -1,0 +1,87 @@
+//! Whom a user ignores: the `m.ignored_user_list` of their account data, parsed (Client-Server API, "Ignoring Users").
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use myelin_core::{RoomNid, UserNid};
+use myelin_store::{Store, log::LogEntry, tables::ACCOUNT_DATA};
+use quick_cache::sync::Cache;
+use ruma::OwnedUserId;
+
+use crate::Error;
+
+const IGNORED_USER_LIST: &str = "m.ignored_user_list";
+const USERS_MAX: usize = 20_000;
+
+type UserIds = Arc<HashSet<OwnedUserId>>;
+
+pub struct Ignored {
+    store: Store,
+    cache: Cache<UserNid, UserIds>,
+    /// Counts invalidations: a load that one overtook is not kept.
+    generation: AtomicU64,
+    nobody: UserIds,
+}
+
+impl Ignored {
+    pub fn new(store: Store) -> Self {
+        let (cache, generation) = (Cache::new(USERS_MAX), AtomicU64::new(0));
+        Self { store, cache, generation, nobody: UserIds::default() }
+    }
+
+    /// Whom `user` ignores. A list that does not parse ignores nobody.
+    pub async fn load(&self, user: UserNid) -> Result<UserIds, Error> {
+        if let Some(ignored) = self.cache.get(&user) {
+            return Ok(ignored);
+        }
+        let generation = self.generation.load(Ordering::SeqCst);
+        let key = (user, RoomNid::GLOBAL, IGNORED_USER_LIST.to_owned());
+        let row = self.store.get(&ACCOUNT_DATA, &key).await?;
+        let ignored = match row.map(|row| parse(&row.value.json)) {
+            Some(ignored) if !ignored.is_empty() => Arc::new(ignored),
+            _ => self.nobody.clone(),
+        };
+        self.cache.insert(user, ignored.clone());
+        if self.generation.load(Ordering::SeqCst) != generation {
+            self.cache.remove(&user);
+        }
+        Ok(ignored)
+    }
+
+    /// Drops what an entry of the log makes stale.
+    pub(crate) fn take_in(&self, entry: &LogEntry) {
+        if let LogEntry::AccountData { user, room: RoomNid::GLOBAL, kind } = entry
+            && kind == IGNORED_USER_LIST
+        {
+            self.generation.fetch_add(1, Ordering::SeqCst);
+            self.cache.remove(user);
+        }
+    }
+}
+
+fn parse(json: &str) -> HashSet<OwnedUserId> {
+    let content: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+    let listed = content.get("ignored_users").and_then(|users| users.as_object());
+    listed.into_iter().flatten().filter_map(|(user_id, _)| user_id.as_str().try_into().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists() {
+        let json = r#"{"ignored_users":{"@a:x.org":{},"not a user":{},"@b:x.org":{"any":1}}}"#;
+        let mut ignored: Vec<_> = parse(json).into_iter().map(|u| u.to_string()).collect();
+        ignored.sort();
+        assert_eq!(ignored, ["@a:x.org", "@b:x.org"]);
+        for json in ["{}", "[]", "7", "not json", r#"{"ignored_users":["@a:x.org"]}"#] {
+            assert!(parse(json).is_empty(), "{json}");
+        }
+    }
+}
