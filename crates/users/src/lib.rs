@@ -1,1 +1,100 @@
-//! Skeleton.
+//! Accounts, sessions, devices, profiles, account data: everything that belongs to a user and not to a room.
+//!
+//! - [`session`](Users::session): who an access token belongs to; the hot path, answered from memory.
+//! - [`registration`], [`registration_tokens`], [`shared_secret`]: how accounts come to be.
+//! - [`login`], [`refresh`](Users::refresh), [`devices`]: how sessions come and go.
+//! - [`uia`]: user-interactive authentication, its sessions and stages.
+//! - [`profile`], [`account_data`], [`tags`], [`filters`], [`openid`], [`directory`].
+//! - [`departure`]: what remains to be done in rooms after a deactivation; rooms are behind a port.
+//!
+//! Every change is one commit with preconditions, so that concurrent registrations of one name or uses of one token
+//! happen exactly once. Must not know: HTTP, what a sync response looks like, how a room works.
+
+mod account;
+pub mod account_data;
+mod config;
+mod deactivation;
+pub mod departure;
+pub mod devices;
+pub mod directory;
+mod error;
+pub mod filters;
+mod grant;
+pub mod login;
+pub mod mutual_rooms;
+pub mod openid;
+mod password;
+pub mod profile;
+mod refresh;
+pub mod registration;
+pub mod registration_tokens;
+mod session;
+pub mod shared_secret;
+pub mod tags;
+#[cfg(test)]
+mod testing;
+mod token;
+mod transaction;
+pub mod uia;
+mod username;
+
+use std::sync::Arc;
+
+use myelin_store::log::LogEntry;
+use myelin_view::View;
+
+pub use account::{Account, AccountSummary, ModerationError, SetPasswordError};
+pub use config::{Config, DirectoryVisibility, PasswordCost, RegistrationMode};
+pub use error::Error;
+pub use grant::{DeviceRequest, DeviceRequestError, Grant, LoginOrigin};
+pub use password::PasswordError;
+pub use refresh::RefreshError;
+pub use session::{Session, SessionError};
+pub use username::{UsernameError, parse_username};
+
+/// One process's accounts. Share it through an `Arc`.
+pub struct Users {
+    view: View,
+    config: Config,
+    sessions: Arc<session::SessionCache>,
+    passwords: password::Passwords,
+    nonces: shared_secret::Nonces,
+    open_uia_sessions: uia::OpenSessions,
+    directory: Arc<directory::LocalUsers>,
+    departures: departure::Signal,
+}
+
+impl Users {
+    /// Follows `view.feed`, so that what other nodes change is not served from memory.
+    pub fn new(view: View, config: Config) -> Self {
+        let sessions = Arc::new(session::SessionCache::new(config.sessions_cached_max));
+        let directory = Arc::new(directory::LocalUsers::default());
+        let (followed, changed) = (sessions.clone(), directory.clone());
+        view.feed.listen(move |_, entry| match entry {
+            LogEntry::Account { user } => {
+                followed.forget(*user);
+                changed.mark(*user);
+            }
+            LogEntry::Profile { user } => changed.mark(*user),
+            _ => {}
+        });
+        Self {
+            sessions,
+            directory,
+            passwords: password::Passwords::new(view.env.clone(), config.password_cost),
+            nonces: shared_secret::Nonces::default(),
+            open_uia_sessions: uia::OpenSessions::default(),
+            departures: departure::Signal::default(),
+            view,
+            config,
+        }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.view.env.now_ms()
+    }
+}

@@ -1,0 +1,289 @@
+//! Making accounts (`POST /register`), in one commit: the account, its profile, its first session, the use of its
+//! registration token.
+
+use myelin_core::UserNid;
+use myelin_store::{
+    Batch,
+    log::LogEntry,
+    tables::{ACCOUNTS, AccountKind, AccountRecord, PROFILES, ProfileFieldRecord, UIA_SESSIONS},
+};
+use ruma::{OwnedUserId, UserId};
+
+use crate::{
+    DeviceRequest, DeviceRequestError, Error, Grant, PasswordError, UsernameError, Users, password,
+    profile::DISPLAYNAME, transaction::transact, uia::Proof, username,
+};
+
+/// What is to be registered.
+#[derive(Clone, Debug, Default)]
+pub struct Registration {
+    /// `None`: a name is made up.
+    pub username: Option<String>,
+    /// `None`: the account cannot log in with a password.
+    pub password: Option<String>,
+    /// `None`: the localpart.
+    pub display_name: Option<String>,
+    pub admin: bool,
+    /// `None` (`inhibit_login`): no session.
+    pub login: Option<DeviceRequest>,
+    /// What user-interactive authentication ended with.
+    pub proof: Proof,
+}
+
+#[derive(Clone, Debug)]
+pub struct Registered {
+    pub user_id: OwnedUserId,
+    pub grant: Option<Grant>,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RegisterError {
+    #[error(transparent)]
+    InvalidUsername(#[from] UsernameError),
+    #[error("this username is taken")]
+    InUse,
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error("the registration token is not valid (any more)")]
+    RegistrationToken,
+    #[error("guests are not allowed on this server")]
+    GuestsDisabled,
+    #[error(transparent)]
+    Device(DeviceRequestError),
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+impl From<myelin_store::Error> for RegisterError {
+    fn from(error: myelin_store::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<DeviceRequestError> for RegisterError {
+    fn from(error: DeviceRequestError) -> Self {
+        match error {
+            DeviceRequestError::Failed(error) => Self::Failed(error),
+            refused => Self::Device(refused),
+        }
+    }
+}
+
+impl Users {
+    /// Whether a username is valid and free (`GET /register/available`).
+    pub async fn check_available(&self, username: &str) -> Result<OwnedUserId, RegisterError> {
+        let user_id = username::parse_username(username, &self.view.server_name)?;
+        match self.account(&user_id).await? {
+            Some(_) => Err(RegisterError::InUse),
+            None => Ok(user_id),
+        }
+    }
+
+    /// Everything that can be said of a registration before authentication.
+    pub async fn check_registration(&self, registration: &Registration) -> Result<(), RegisterError> {
+        if let Some(username) = &registration.username {
+            self.check_available(username).await?;
+        }
+        if let Some(password) = &registration.password {
+            password::check_new(password, self.config.password_size_min)?;
+        }
+        Ok(())
+    }
+
+    pub async fn register(&self, registration: &Registration) -> Result<Registered, RegisterError> {
+        self.check_registration(registration).await?;
+        let user_id = match &registration.username {
+            Some(username) => username::parse_username(username, &self.view.server_name)?,
+            None => self.made_up_user_id()?,
+        };
+        let password_hash = match &registration.password {
+            Some(password) => Some(self.passwords.hash(password).await?),
+            None => None,
+        };
+        let account = AccountRecord { password_hash, admin: registration.admin, ..self.new_account() };
+        self.create(user_id, account, registration).await
+    }
+
+    /// A guest (`POST /register?kind=guest`): a made-up name, no password. The server picks the device id.
+    pub async fn register_guest(&self, device: DeviceRequest) -> Result<Registered, RegisterError> {
+        if !self.config.guests {
+            return Err(RegisterError::GuestsDisabled);
+        }
+        let user_id = self.made_up_user_id()?;
+        let account = AccountRecord { kind: AccountKind::Guest, ..self.new_account() };
+        let login = Some(DeviceRequest { device_id: None, ..device });
+        self.create(user_id, account, &Registration { login, ..Registration::default() }).await
+    }
+
+    async fn create(
+        &self,
+        user_id: OwnedUserId,
+        account: AccountRecord,
+        registration: &Registration,
+    ) -> Result<Registered, RegisterError> {
+        let user = self.view.interner.user(&user_id).await.map_err(Error::from)?;
+        let registered = transact(&self.view.store, async || {
+            if self.account_of(user).await?.is_some() {
+                return Err(RegisterError::InUse);
+            }
+            let mut batch = Batch::new();
+            batch.require_absent(&ACCOUNTS, &user);
+            batch.put(&ACCOUNTS, &user, &account);
+            batch.log(&LogEntry::Profile { user });
+            if account.kind == AccountKind::User {
+                put_display_name(&mut batch, user, &user_id, registration.display_name.as_deref());
+            }
+            self.consume(&mut batch, &registration.proof).await?;
+            let grant = match &registration.login {
+                Some(device) => Some(self.grant(&mut batch, user, user_id.clone(), device).await?),
+                None => None,
+            };
+            Ok((batch, Registered { user_id: user_id.clone(), grant }))
+        })
+        .await?;
+        Ok(registered)
+    }
+
+    /// Adds the use of what the registration was authenticated with.
+    async fn consume(&self, batch: &mut Batch, proof: &Proof) -> Result<(), RegisterError> {
+        if let Some(session) = &proof.session {
+            batch.delete(&UIA_SESSIONS, session);
+        }
+        match &proof.registration_token {
+            Some(token) => self.use_registration_token(batch, token).await,
+            None => Ok(()),
+        }
+    }
+
+    fn new_account(&self) -> AccountRecord {
+        AccountRecord {
+            password_hash: None,
+            created_ms: self.now_ms(),
+            kind: AccountKind::User,
+            admin: false,
+            locked: false,
+            suspended: false,
+            deactivated: false,
+            erased: false,
+        }
+    }
+
+    /// Letters first: names of digits only are not for users, and 60 bits do not collide.
+    fn made_up_user_id(&self) -> Result<OwnedUserId, RegisterError> {
+        let localpart = format!("u{}", self.view.env.random_string(12).to_ascii_lowercase());
+        Ok(username::user_id(&localpart, &self.view.server_name)?)
+    }
+}
+
+fn put_display_name(batch: &mut Batch, user: UserNid, user_id: &UserId, name: Option<&str>) {
+    let json = serde_json::Value::from(name.unwrap_or(user_id.localpart())).to_string();
+    batch.put(&PROFILES, &(user, DISPLAYNAME.to_owned()), &ProfileFieldRecord { json });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::World;
+
+    fn named(username: &str) -> Registration {
+        Registration { username: Some(username.to_owned()), ..Registration::default() }
+    }
+
+    #[test]
+    fn a_registration_makes_an_account_with_a_profile_and_a_session() {
+        let world = World::new();
+        world.run(async {
+            let grant = world.register("Alice").await;
+            assert_eq!(grant.user_id.as_str(), "@alice:example.org");
+            let profile = world.users.profile(&grant.user_id).await.unwrap().unwrap();
+            assert_eq!(serde_json::Value::Object(profile), serde_json::json!({ "displayname": "alice" }));
+            assert_eq!((grant.refresh_token, grant.expires_in_ms), (None, None));
+            let account = world.users.account(&grant.user_id).await.unwrap().unwrap().record;
+            assert_eq!((account.admin, account.kind), (false, AccountKind::User));
+        });
+    }
+
+    #[test]
+    fn a_name_is_given_once() {
+        let world = World::new();
+        world.run(async {
+            world.users.register(&named("alice")).await.unwrap();
+            for taken in ["alice", "ALICE"] {
+                let refused = world.users.register(&named(taken)).await;
+                assert!(matches!(refused, Err(RegisterError::InUse)));
+            }
+            assert!(matches!(world.users.check_available("alice").await, Err(RegisterError::InUse)));
+            assert!(world.users.check_available("bob").await.is_ok());
+        });
+    }
+
+    #[test]
+    fn of_two_nodes_that_register_one_name_one_wins() {
+        let world = World::new();
+        let other = world.another_node();
+        world.run(async {
+            let registration = named("alice");
+            let one = world.users.create_for_test(&registration);
+            let two = other.users.create_for_test(&registration);
+            let (one, two) = futures::join!(one, two);
+            assert_eq!(u8::from(one.is_ok()) + u8::from(two.is_ok()), 1, "{one:?} {two:?}");
+            let loser = one.err().or(two.err());
+            assert!(matches!(loser, Some(RegisterError::InUse)));
+        });
+    }
+
+    impl Users {
+        async fn create_for_test(&self, registration: &Registration) -> Result<Registered, RegisterError> {
+            let user_id = username::parse_username("alice", &self.view.server_name)?;
+            self.create(user_id, self.new_account(), registration).await
+        }
+    }
+
+    #[test]
+    fn a_commit_refuses_what_another_writer_made_in_between() {
+        let world = World::new();
+        world.run(async {
+            let user = world.view.interner.user(ruma::user_id!("@alice:example.org")).await.unwrap();
+            let mut stale = Batch::new();
+            stale.require_absent(&ACCOUNTS, &user);
+            stale.put(&ACCOUNTS, &user, &world.users.new_account());
+            world.register("alice").await;
+            assert!(world.view.store.commit(stale).await.is_err());
+        });
+    }
+
+    #[test]
+    fn names_are_made_up_and_login_can_be_inhibited() {
+        let world = World::new();
+        world.run(async {
+            let registered = world.users.register(&Registration::default()).await.unwrap();
+            assert!(registered.user_id.localpart().starts_with('u'));
+            assert_eq!(registered.grant, None);
+        });
+    }
+
+    #[test]
+    fn guests_only_where_they_are_allowed() {
+        let world = World::new();
+        let refused = world.run(world.users.register_guest(DeviceRequest::default()));
+        assert!(matches!(refused, Err(RegisterError::GuestsDisabled)));
+
+        let world = World::with(|config| config.guests = true);
+        world.run(async {
+            let asked = DeviceRequest { device_id: Some("MINE".to_owned()), ..DeviceRequest::default() };
+            let grant = world.users.register_guest(asked).await.unwrap().grant.unwrap();
+            assert_ne!(grant.device_id, "MINE");
+            assert!(world.users.session(&grant.access_token).await.unwrap().guest);
+        });
+    }
+
+    #[test]
+    fn refused_passwords() {
+        let world = World::new();
+        for password in [String::new(), "x".repeat(513)] {
+            let registration = Registration { password: Some(password), ..named("alice") };
+            let refused = world.run(world.users.register(&registration));
+            assert!(matches!(refused, Err(RegisterError::Password(_))));
+        }
+    }
+}
