@@ -7,14 +7,19 @@
 //! Reads the store through `myelin-view` and writes nothing but receipts and read markers. Must not know: HTTP,
 //! how rooms are written.
 
+pub mod access;
 pub mod aggregations;
 mod client_event;
 mod error;
 pub mod filter;
 mod ignored;
-mod json;
+pub mod json;
+pub mod messages;
+pub mod receipts;
+pub mod room_read;
 mod room_state;
 mod timeline;
+mod typing;
 pub mod v2;
 pub mod visibility;
 
@@ -24,12 +29,24 @@ use std::sync::{
 };
 
 use myelin_core::UserNid;
+use myelin_store::tables::FILTERS;
 use myelin_view::View;
+use quick_cache::sync::Cache;
 use ruma::OwnedUserId;
+
+use crate::filter::Filter;
 
 pub use client_event::Format;
 pub use error::Error;
 pub use ignored::Ignored;
+
+/// Parsed filters kept, of all users together.
+const FILTERS_MAX: usize = 10_000;
+
+/// A filter as JSON, stored or inline.
+pub fn parse_filter(json: &str) -> Result<Filter, Error> {
+    serde_json::from_str(json).map_err(|e| Error::InvalidParam(format!("This is not a filter: {e}.")))
+}
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -44,13 +61,29 @@ pub struct Sync {
     pub(crate) view: View,
     pub(crate) ignored: Ignored,
     pub(crate) lazy: v2::lazy::Memory,
+    filters: Cache<(UserNid, u64), Arc<Filter>>,
     draining: AtomicBool,
 }
 
 impl Sync {
     pub fn new(view: View) -> Arc<Self> {
         let ignored = Ignored::new(&view);
-        Arc::new(Self { view, ignored, lazy: v2::lazy::Memory::default(), draining: AtomicBool::new(false) })
+        let (lazy, filters) = (v2::lazy::Memory::default(), Cache::new(FILTERS_MAX));
+        Arc::new(Self { view, ignored, lazy, filters, draining: AtomicBool::new(false) })
+    }
+
+    /// A filter that the user stored, parsed once: what an id stands for never changes.
+    pub async fn stored_filter(&self, user: UserNid, filter_id: &str) -> Result<Arc<Filter>, Error> {
+        const UNKNOWN: &str = "There is no filter of this id.";
+        let id = filter_id.parse::<u64>().map_err(|_| Error::InvalidParam(UNKNOWN.to_owned()))?;
+        if let Some(filter) = self.filters.get(&(user, id)) {
+            return Ok(filter);
+        }
+        let record = self.view.store.get(&FILTERS, &(user, id)).await?;
+        let record = record.ok_or_else(|| Error::InvalidParam(UNKNOWN.to_owned()))?;
+        let filter = Arc::new(parse_filter(&record.json)?);
+        self.filters.insert((user, id), filter.clone());
+        Ok(filter)
     }
 
     /// From now on no long poll waits: the process is shutting down.

@@ -3,7 +3,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use myelin_core::{EventNid, TimelineOrder};
-use myelin_store::{Direction, tables::TIMELINE};
+use myelin_store::{
+    Direction,
+    tables::{RELATIONS, TIMELINE},
+};
 use myelin_view::{Event, View};
 use ruma::OwnedUserId;
 
@@ -18,6 +21,8 @@ use crate::{
 const ROWS_MAX: usize = 10_000;
 /// Rows read at once when events have to be passed over.
 const PAGE_MIN: usize = 32;
+/// Relations of one event looked at.
+const RELATIONS_MAX: usize = 5_000;
 
 /// An event in its place.
 #[derive(Clone)]
@@ -54,6 +59,29 @@ impl Wanted<'_> {
     }
 }
 
+impl Wanted<'_> {
+    /// `related_by_rel_types` and `related_by_senders`: one relation has to fulfil both.
+    async fn is_related(&self, view: &View, event: &Event) -> Result<bool, Error> {
+        let (types, senders) = (&self.filter.related_by_rel_types, &self.filter.related_by_senders);
+        if types.is_none() && senders.is_none() {
+            return Ok(true);
+        }
+        let prefix = (event.room, event.pdu.event_id.to_string());
+        let rows = view.store.scan(&RELATIONS, &prefix, Direction::Forward, RELATIONS_MAX).await?;
+        for (_, relation) in rows {
+            let type_fits = types.as_ref().is_none_or(|types| types.contains(&relation.rel_type));
+            let sender_fits = match senders {
+                Some(senders) => senders.contains(&view.interner.user_id(relation.sender).await?),
+                None => true,
+            };
+            if type_fits && sender_fits {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 /// Up to `limit` events of the stretch that the viewer may see and wants, from its end (`Reverse`) or its start.
 pub async fn walk(
     view: &View,
@@ -83,6 +111,7 @@ pub async fn walk(
             }
             if wanted.allows(&event)
                 && let Some(seen) = viewer.see(&event).await?
+                && wanted.is_related(view, &event).await?
             {
                 found.events.push(Placed { order: *order, event, seen });
             }

@@ -106,6 +106,13 @@ impl Ephemeral {
         self.state.lock().presence.get(&user).cloned()
     }
 
+    /// Users who are shown as present, but gave no sign of life after `deadline_ms`.
+    pub fn silent_since(&self, deadline_ms: u64) -> Vec<UserNid> {
+        let state = self.state.lock();
+        let silent = |p: &Presence| p.state != PresenceState::Offline && p.last_active_ms < deadline_ms;
+        state.presence.iter().filter(|(_, p)| silent(p)).map(|(user, _)| *user).collect()
+    }
+
     /// Whose presence changed after `since`, oldest change first.
     pub fn presence_since(&self, since: u64) -> Vec<(UserNid, Presence)> {
         let state = self.state.lock();
