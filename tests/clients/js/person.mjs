@@ -1,10 +1,14 @@
 // A user at a matrix-js-sdk client, set up as Element does it, and a tap on the wire: the library hides an event that
 // /sync delivers twice, so what it received is recorded where it arrives.
 
+import { webcrypto } from "node:crypto";
 import { ClientEvent, createClient, Filter, SyncState } from "matrix-js-sdk";
 import { assert, until } from "./wait.mjs";
 
 const TIMELINE_LIMIT = 100;
+
+// Node.js 18, which Debian 12 has, does not show it; browsers and later versions do.
+globalThis.crypto ??= webcrypto;
 
 export class Person {
     constructor(url, name) {
