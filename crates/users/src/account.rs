@@ -120,7 +120,7 @@ impl Users {
     ) -> Result<(), SetPasswordError> {
         password::check_new(new_password, self.config.password_size_min)?;
         let hash = self.passwords.hash(new_password).await?;
-        transact(&self.view.store, async || {
+        transact(&self.view.store, || async {
             let mut batch = Batch::new();
             let account = self.account_of(user).await?.filter(|a| !a.deactivated);
             let account = account.ok_or(SetPasswordError::NoAccount)?;
@@ -142,7 +142,7 @@ impl Users {
         user: UserNid,
         change: impl Fn(&mut AccountRecord),
     ) -> Result<bool, Error> {
-        let found = transact(&self.view.store, async || {
+        let found = transact(&self.view.store, || async {
             let mut batch = Batch::new();
             let Some(account) = self.account_of(user).await? else { return Ok((batch, false)) };
             let mut changed = account.clone();

@@ -88,7 +88,7 @@ impl Users {
     ) -> Result<(), E> {
         check_type(kind)?;
         let key = (user, room, kind.to_owned());
-        transact(&self.view.store, async || {
+        transact(&self.view.store, || async {
             let mut batch = Batch::new();
             let old = self.view.store.get(&ACCOUNT_DATA, &key).await.map_err(Error::from)?;
             let Some(json) = update(old.as_ref().map(|row| row.value.json.as_str()))? else {

@@ -17,7 +17,7 @@ impl Users {
     /// Ends the account for ever: no password, no sessions; with `erase` no profile, account data and filters either.
     /// `false` if there is no such account. Idempotent.
     pub async fn deactivate(&self, user: UserNid, erase: bool) -> Result<bool, Error> {
-        let found = transact(&self.view.store, async || {
+        let found = transact(&self.view.store, || async {
             let mut batch = Batch::new();
             let Some(account) = self.account_of(user).await? else { return Ok((batch, false)) };
             if account.deactivated && (account.erased || !erase) {

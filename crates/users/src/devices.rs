@@ -46,7 +46,7 @@ impl Users {
     ) -> Result<bool, DeviceRequestError> {
         check_display_name(display_name.as_deref())?;
         let key = (user, device_id.to_owned());
-        transact(&self.view.store, async || {
+        transact(&self.view.store, || async {
             let mut batch = Batch::new();
             let Some(device) = self.view.store.get(&DEVICES, &key).await? else { return Ok((batch, false)) };
             if let Some(name) = &display_name {
@@ -60,7 +60,7 @@ impl Users {
 
     /// Logs these devices out; ids that are not there are passed over.
     pub async fn delete_devices(&self, user: UserNid, device_ids: &[String]) -> Result<(), Error> {
-        transact(&self.view.store, async || {
+        transact(&self.view.store, || async {
             let mut batch = Batch::new();
             for device_id in device_ids {
                 self.delete_device(&mut batch, user, device_id).await?;
@@ -82,7 +82,7 @@ impl Users {
 
     /// `POST /logout/all`.
     pub async fn logout_all(&self, user: UserNid) -> Result<(), Error> {
-        transact(&self.view.store, async || {
+        transact(&self.view.store, || async {
             let mut batch = Batch::new();
             self.delete_all_devices(&mut batch, user, None).await?;
             batch.log(&LogEntry::Account { user });

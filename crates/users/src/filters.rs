@@ -29,7 +29,7 @@ impl Users {
     pub async fn define_filter(&self, user: UserNid, definition: &RawValue) -> Result<String, FilterError> {
         let definition = check(definition.get())?;
         let json = definition.to_string();
-        let id = transact(&self.view.store, async || {
+        let id = transact(&self.view.store, || async {
             let mut batch = Batch::new();
             let stored = self.filters(user).await?;
             if let Some((id, _)) = stored.iter().find(|(_, known)| known == &json) {

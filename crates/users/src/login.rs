@@ -68,6 +68,13 @@ impl From<DeviceRequestError> for LoginError {
     }
 }
 
+/// What a login stands on, looked at again in its commit.
+enum Guard {
+    /// The hash that was verified; the password may have been changed meanwhile.
+    Password(Option<String>),
+    LoginToken(TokenHash),
+}
+
 impl Users {
     /// `name` is a user id or a localpart. It takes as long for a user who does not exist.
     pub async fn login_with_password(
@@ -80,11 +87,7 @@ impl Users {
         let hash = account.as_ref().and_then(|a| a.record.password_hash.clone());
         let verified = self.passwords.verify(hash.clone(), password).await?;
         let account = account.filter(|_| verified).ok_or(LoginError::WrongCredentials)?;
-        self.log_in(account.user, account.user_id, device, async |_, current| {
-            // The password was changed while it was being verified.
-            if current == hash { Ok(()) } else { Err(LoginError::WrongCredentials) }
-        })
-        .await
+        self.log_in(account.user, account.user_id, device, Guard::Password(hash)).await
     }
 
     /// Of concurrent logins with one token one succeeds.
@@ -96,13 +99,7 @@ impl Users {
         let key = token::expiring_key(login_token).ok_or(LoginError::LoginToken)?;
         let record = self.load_login_token(&key).await?;
         let user_id = self.view.interner.user_id(record.user).await.map_err(Error::from)?;
-        self.log_in(record.user, user_id, device, async |batch, _| {
-            let current = self.load_login_token(&key).await?;
-            batch.require_equal(&LOGIN_TOKENS, &key, &current);
-            batch.delete(&LOGIN_TOKENS, &key);
-            Ok(())
-        })
-        .await
+        self.log_in(record.user, user_id, device, Guard::LoginToken(key)).await
     }
 
     /// A token with which another device can log in (`POST /login/get_token`).
@@ -111,7 +108,7 @@ impl Users {
         let expires_ms = now_ms + expires_in_ms;
         let token = token::make_expiring(&self.view.env, token::LOGIN, expires_ms);
         let key = token::expiring_key(&token).unwrap_or_else(|| token::hash(&token));
-        transact(&self.view.store, async || {
+        transact(&self.view.store, || async {
             let mut batch = Batch::new();
             for expired in expired_rows(&self.view.store, &LOGIN_TOKENS, now_ms).await? {
                 batch.delete(&LOGIN_TOKENS, &expired);
@@ -142,15 +139,15 @@ impl Users {
         }
     }
 
-    /// Commits a login; `guard` adds its conditions, given the account's current password hash.
+    /// Commits a login if what `guard` says still holds.
     async fn log_in(
         &self,
         user: UserNid,
         user_id: OwnedUserId,
         device: &DeviceRequest,
-        guard: impl AsyncFn(&mut Batch, Option<String>) -> Result<(), LoginError>,
+        guard: Guard,
     ) -> Result<Grant, LoginError> {
-        let grant = transact(&self.view.store, async || {
+        let grant = transact(&self.view.store, || async {
             let account = self.account_of(user).await?.ok_or(LoginError::WrongCredentials)?;
             if account.deactivated {
                 return Err(LoginError::Deactivated);
@@ -160,13 +157,26 @@ impl Users {
             }
             let mut batch = Batch::new();
             batch.require_equal(&ACCOUNTS, &user, &account);
-            guard(&mut batch, account.password_hash).await?;
+            match &guard {
+                Guard::Password(hash) if *hash != account.password_hash => {
+                    return Err(LoginError::WrongCredentials);
+                }
+                Guard::Password(_) => {}
+                Guard::LoginToken(key) => self.use_login_token(&mut batch, key).await?,
+            }
             let grant = self.grant(&mut batch, user, user_id.clone(), device).await?;
             Ok((batch, grant))
         })
         .await?;
         self.sessions.forget(user);
         Ok(grant)
+    }
+
+    async fn use_login_token(&self, batch: &mut Batch, key: &TokenHash) -> Result<(), LoginError> {
+        let current = self.load_login_token(key).await?;
+        batch.require_equal(&LOGIN_TOKENS, key, &current);
+        batch.delete(&LOGIN_TOKENS, key);
+        Ok(())
     }
 
     async fn load_login_token(&self, key: &TokenHash) -> Result<LoginTokenRecord, LoginError> {

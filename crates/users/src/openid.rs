@@ -24,7 +24,7 @@ impl Users {
         let expires_ms = now_ms + expires_in_ms;
         let token = token::make_expiring(&self.view.env, token::OPENID, expires_ms);
         let key = token::expiring_key(&token).unwrap_or_else(|| token::hash(&token));
-        transact(&self.view.store, async || {
+        transact(&self.view.store, || async {
             let mut batch = Batch::new();
             for expired in expired_rows(&self.view.store, &OPENID_TOKENS, now_ms).await? {
                 batch.delete(&OPENID_TOKENS, &expired);

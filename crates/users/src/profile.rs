@@ -78,7 +78,7 @@ impl Users {
         json: Option<String>,
     ) -> Result<(), ProfileError> {
         let key = (user, field.to_owned());
-        transact(&self.view.store, async || {
+        transact(&self.view.store, || async {
             let mut batch = Batch::new();
             let fields = self.profile_fields(user).await?;
             let old = fields.iter().find(|(name, _)| name == field).map(|(_, json)| json.clone());

@@ -36,7 +36,7 @@ impl From<myelin_store::Error> for RefreshError {
 impl Users {
     pub async fn refresh(&self, refresh_token: &str) -> Result<Grant, RefreshError> {
         let hash = token::hash(refresh_token);
-        let (user, grant) = transact(&self.view.store, async || {
+        let (user, grant) = transact(&self.view.store, || async {
             let current = self.load_refresh_token(&hash).await?;
             let mut batch = Batch::new();
             self.require_live(&mut batch, &current).await?;

@@ -122,7 +122,7 @@ impl Users {
         registration: &Registration,
     ) -> Result<Registered, RegisterError> {
         let user = self.view.interner.user(&user_id).await.map_err(Error::from)?;
-        let registered = transact(&self.view.store, async || {
+        let registered = transact(&self.view.store, || async {
             if self.account_of(user).await?.is_some() {
                 return Err(RegisterError::InUse);
             }

@@ -60,7 +60,7 @@ impl Users {
             expires_ms: new.expires_ms,
             created_ms: self.now_ms(),
         };
-        transact(&self.view.store, async || {
+        transact(&self.view.store, || async {
             let mut batch = Batch::new();
             if self.load_registration_token(&token).await?.is_some() {
                 return Err(RegistrationTokenError::Exists);
@@ -86,7 +86,7 @@ impl Users {
     /// `false` if there was no such token.
     pub async fn delete_registration_token(&self, token: &str) -> Result<bool, Error> {
         let key = token.to_owned();
-        transact(&self.view.store, async || {
+        transact(&self.view.store, || async {
             let mut batch = Batch::new();
             let Some(record) = self.load_registration_token(token).await? else { return Ok((batch, false)) };
             batch.require_equal(&REGISTRATION_TOKENS, &key, &record);

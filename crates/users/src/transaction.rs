@@ -9,9 +9,11 @@ use crate::{
 const ATTEMPTS_MAX: usize = 16;
 
 /// Loads, decides and commits, again whenever another writer was first. An empty batch is not committed.
-pub(crate) async fn transact<T, E: From<Error>>(
+///
+/// A closure that returns a future, not an async closure: the compiler cannot see that the futures of those are `Send`.
+pub(crate) async fn transact<T, E: From<Error>, F: Future<Output = Result<(Batch, T), E>>>(
     store: &Store,
-    mut attempt: impl AsyncFnMut() -> Result<(Batch, T), E>,
+    mut attempt: impl FnMut() -> F,
 ) -> Result<T, E> {
     for _ in 0..ATTEMPTS_MAX {
         let (batch, outcome) = attempt().await?;

@@ -264,7 +264,7 @@ impl Users {
             let mut batch = Batch::new();
             batch.require_equal(&UIA_SESSIONS, &id, &stored);
             batch.delete(&UIA_SESSIONS, &id);
-            transact(&self.view.store, async || Ok::<_, Error>((batch.clone(), ()))).await?;
+            transact(&self.view.store, || async { Ok::<_, Error>((batch.clone(), ())) }).await?;
         }
         Ok(Proof { session: None, registration_token })
     }
@@ -282,7 +282,7 @@ impl Users {
         };
         // No precondition: a client that runs two stages of one session at once may have to repeat one.
         batch.put(&UIA_SESSIONS, &id, &attempt.record);
-        transact(&self.view.store, async || Ok::<_, Error>((batch.clone(), ()))).await?;
+        transact(&self.view.store, || async { Ok::<_, Error>((batch.clone(), ())) }).await?;
         Ok(id)
     }
 
