@@ -14,7 +14,7 @@ pub fn prepare(rust: bool, clients: bool) -> anyhow::Result<()> {
     component("rustfmt", "fmt")?;
     component("clippy", "clippy")?;
     if rust {
-        tool("PostgreSQL", &["postgresql"], postgres::version)?;
+        ensure("PostgreSQL", &["postgresql"], postgres::version, install_without_cluster)?;
         nextest()?;
     }
     if clients {
@@ -61,6 +61,16 @@ fn install(packages: &[&str]) -> anyhow::Result<()> {
     process::run(as_root()?.args(["apt-get", "update", "--quiet"]))?;
     let options = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends"];
     process::run(as_root()?.arg("DEBIAN_FRONTEND=noninteractive").args(options).args(packages))
+}
+
+/// Debian's package makes a cluster and starts it, unless this file forbids that; the tests start a server of their own.
+fn install_without_cluster(packages: &[&str]) -> anyhow::Result<()> {
+    let file = "/etc/postgresql-common/createcluster.d/none-for-tests.conf";
+    let forbid = format!("mkdir -p $(dirname {file}) && echo 'create_main_cluster = false' > {file}");
+    process::run(as_root()?.args(["sh", "-c", &forbid]))?;
+    let installed = install(packages);
+    process::run(as_root()?.args(["rm", file]))?;
+    installed
 }
 
 /// `env`, with the rights to install packages.
