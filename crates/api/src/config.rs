@@ -11,7 +11,8 @@ use crate::rate_limit::RateLimits;
 pub struct ServerConfig {
     pub server_name: OwnedServerName,
     pub well_known: WellKnown,
-    pub registration: Registration,
+    /// Documents that a new user agrees to (`m.login.terms`).
+    pub terms: Vec<Terms>,
     pub rate_limits: RateLimits,
     /// Accept `?access_token=` besides the `Authorization` header (clients of specification versions up to 1.10).
     pub query_access_tokens: bool,
@@ -20,12 +21,12 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// Defaults for `server_name`: registration closed, rate limits on, nothing announced.
+    /// Defaults for `server_name`: rate limits on, nothing announced.
     pub fn new(server_name: &ServerName) -> Self {
         Self {
             server_name: server_name.to_owned(),
             well_known: WellKnown::default(),
-            registration: Registration::default(),
+            terms: Vec::new(),
             rate_limits: RateLimits::default(),
             query_access_tokens: true,
             trusted_proxies: Vec::new(),
@@ -51,25 +52,6 @@ pub struct SupportContact {
     pub matrix_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email_address: Option<String>,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct Registration {
-    pub mode: RegistrationMode,
-    pub guests: bool,
-    /// `None`: `/_synapse/admin/v1/register` is off.
-    pub shared_secret: Option<String>,
-    /// Documents that a new user agrees to (`m.login.terms`).
-    pub terms: Vec<Terms>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RegistrationMode {
-    #[default]
-    Closed,
-    /// Whoever holds a registration token.
-    Token,
-    Open,
 }
 
 #[derive(Clone, Debug)]

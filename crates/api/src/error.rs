@@ -15,6 +15,7 @@ pub struct ApiError(Box<Body>);
 
 struct Body {
     status: StatusCode,
+    /// Empty in a challenge.
     errcode: &'static str,
     message: Cow<'static, str>,
     /// Further keys of the error object (`soft_logout`, `room_version`, ...).
@@ -83,6 +84,12 @@ impl ApiError {
         Self(Box::new(Body { status, errcode, message: message.into(), fields: Map::new() }))
     }
 
+    /// `401` of user-interactive authentication: no error yet, just what the client has to do.
+    pub fn challenge(fields: Map<String, Value>) -> Self {
+        let body = Body { status: StatusCode::UNAUTHORIZED, errcode: "", message: "".into(), fields };
+        Self(Box::new(body))
+    }
+
     /// Adds a key to the error object.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.0.fields.insert(key.to_owned(), value.into());
@@ -136,8 +143,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let Body { status, errcode, message, mut fields } = *self.0;
         let retry_after_ms = fields.get("retry_after_ms").and_then(Value::as_u64);
-        fields.insert("errcode".to_owned(), json!(errcode));
-        fields.insert("error".to_owned(), json!(message));
+        if !errcode.is_empty() {
+            fields.insert("errcode".to_owned(), json!(errcode));
+            fields.insert("error".to_owned(), json!(message));
+        }
         let mut response = json_response(status, Value::Object(fields).to_string());
         if let Some(ms) = retry_after_ms {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
@@ -166,6 +175,22 @@ impl From<myelin_store::CommitError> for ApiError {
         match error {
             myelin_store::CommitError::Conflict { .. } => Self::conflict(),
             myelin_store::CommitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<myelin_view::Error> for ApiError {
+    fn from(error: myelin_view::Error) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl From<myelin_users::Error> for ApiError {
+    fn from(error: myelin_users::Error) -> Self {
+        match error {
+            myelin_users::Error::Contended => Self::conflict(),
+            myelin_users::Error::Store(error) => error.into(),
+            other => Self::internal(other),
         }
     }
 }

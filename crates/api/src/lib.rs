@@ -6,6 +6,7 @@
 //!
 //! Must not know: storage engines, sockets, TLS, configuration files.
 
+mod admin;
 pub mod client;
 pub mod config;
 mod error;
@@ -16,11 +17,11 @@ mod health;
 pub mod rate_limit;
 pub mod respond;
 mod router;
-mod session;
 mod state;
+pub mod uia;
 
 pub use config::ServerConfig;
 pub use error::ApiError;
+pub use myelin_users::Session;
 pub use router::{Serves, router};
-pub use session::{Session, SessionLookup, Sessions};
 pub use state::{AppState, Parts, Shutdown};

@@ -3,7 +3,7 @@
 use axum::Router;
 
 use crate::{
-    AppState, client, federation,
+    AppState, admin, client, federation,
     front::{Front, unknown_method, unknown_path},
     health,
 };
@@ -28,6 +28,9 @@ pub fn router(state: AppState, serves: Serves) -> Router {
     }
     if serves.federation {
         routes = routes.merge(federation::routes());
+    }
+    if serves.admin {
+        routes = routes.merge(admin::routes());
     }
     let routes = routes.fallback(unknown_path).method_not_allowed_fallback(unknown_method).with_state(state);
     Router::new().fallback_service(Front(routes))

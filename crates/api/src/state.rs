@@ -9,15 +9,18 @@ use futures::{
 };
 use myelin_core::Env;
 use myelin_store::Store;
+use myelin_sync::Sync;
+use myelin_users::Users;
 use myelin_view::View;
 
-use crate::{config::ServerConfig, rate_limit::RateLimiter, session::Sessions};
+use crate::{config::ServerConfig, rate_limit::RateLimiter};
 
 /// Everything that the composition root hands in.
 pub struct Parts {
     pub view: View,
     pub config: ServerConfig,
-    pub sessions: Arc<dyn Sessions>,
+    pub users: Arc<Users>,
+    pub sync: Arc<Sync>,
     pub shutdown: Shutdown,
 }
 
@@ -28,7 +31,8 @@ pub struct AppState(Arc<Shares>);
 struct Shares {
     view: View,
     config: Arc<ServerConfig>,
-    sessions: Arc<dyn Sessions>,
+    users: Arc<Users>,
+    sync: Arc<Sync>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
 }
@@ -39,7 +43,8 @@ impl AppState {
         Self(Arc::new(Shares {
             view: parts.view,
             config: Arc::new(parts.config),
-            sessions: parts.sessions,
+            users: parts.users,
+            sync: parts.sync,
             shutdown: parts.shutdown,
             limiter: Arc::new(limiter),
         }))
@@ -49,8 +54,8 @@ impl AppState {
         &self.0.config
     }
 
-    pub(crate) fn sessions(&self) -> &dyn Sessions {
-        &*self.0.sessions
+    pub(crate) fn users(&self) -> &Users {
+        &self.0.users
     }
 }
 
@@ -66,6 +71,8 @@ macro_rules! parts {
 parts!(
     view: View,
     config: Arc<ServerConfig>,
+    users: Arc<Users>,
+    sync: Arc<Sync>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
 );

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use myelin_api::{self as api, AppState, Serves, Shutdown};
 use myelin_core::Env;
 use myelin_store::Store;
+use myelin_sync::Sync;
+use myelin_users::Users;
 use myelin_view::View;
 
 use crate::{
@@ -21,6 +23,8 @@ pub struct Server {
     pub env: Env,
     pub store: Store,
     pub view: View,
+    pub users: Arc<Users>,
+    pub sync: Arc<Sync>,
     pub first_start: bool,
 }
 
@@ -33,14 +37,17 @@ impl Server {
             identity::establish(&store, &place, &config.server.name, &env).await?;
         let view = View::new(store.clone(), env.clone(), config.server.name.clone());
         drop(signing_key);
-        Ok(Self { env, store, view, first_start })
+        let users = Arc::new(Users::new(view.clone(), users_config(config)));
+        let sync = Sync::new(view.clone());
+        Ok(Self { env, store, view, users, sync, first_start })
     }
 
     pub fn state(&self, config: &Config, shutdown: Shutdown) -> AppState {
         AppState::new(api::Parts {
             view: self.view.clone(),
             config: api_config(config),
-            sessions: Arc::new(NobodySignedIn),
+            users: self.users.clone(),
+            sync: self.sync.clone(),
             shutdown,
         })
     }
@@ -49,6 +56,7 @@ impl Server {
     pub fn start_readers(&self) {
         let feed = self.view.feed.clone();
         self.env.spawner.spawn("feed", Box::pin(feed.run(self.env.clock.clone())));
+        self.env.spawner.spawn("typing expiry", Box::pin(self.sync.clone().run_expiry()));
     }
 }
 
@@ -62,10 +70,27 @@ pub fn serves(surfaces: &[Surface]) -> Serves {
     }
 }
 
+fn users_config(config: &Config) -> myelin_users::Config {
+    let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    myelin_users::Config {
+        registration: match config.registration.mode {
+            RegistrationMode::Closed => myelin_users::RegistrationMode::Closed,
+            RegistrationMode::Token => myelin_users::RegistrationMode::Token,
+            RegistrationMode::Open => myelin_users::RegistrationMode::Open,
+        },
+        guests: config.registration.guests,
+        shared_secret: config.registration.shared_secret.as_ref().map(|secret| secret.0.clone()),
+        refreshable_token_lifetime_ms: ms(config.accounts.access_token_lifetime),
+        refresh_token_lifetime_ms: Some(ms(config.accounts.refresh_token_lifetime)),
+        login_token_lifetime_ms: ms(config.accounts.login_token_lifetime),
+        ..myelin_users::Config::default()
+    }
+}
+
 fn api_config(config: &Config) -> api::ServerConfig {
     api::ServerConfig {
         well_known: well_known(config),
-        registration: registration(config),
+        terms: terms(config),
         rate_limits: rate_limits(config),
         query_access_tokens: config.accounts.query_access_tokens,
         trusted_proxies: config.server.trusted_proxies.clone(),
@@ -88,7 +113,7 @@ fn well_known(config: &Config) -> api::config::WellKnown {
     }
 }
 
-fn registration(config: &Config) -> api::config::Registration {
+fn terms(config: &Config) -> Vec<api::config::Terms> {
     let terms = config.registration.terms.iter().map(|terms| api::config::Terms {
         id: terms.id.clone(),
         version: terms.version.clone(),
@@ -96,16 +121,7 @@ fn registration(config: &Config) -> api::config::Registration {
         name: terms.name.clone(),
         url: terms.url.to_string(),
     });
-    api::config::Registration {
-        mode: match config.registration.mode {
-            RegistrationMode::Closed => api::config::RegistrationMode::Closed,
-            RegistrationMode::Token => api::config::RegistrationMode::Token,
-            RegistrationMode::Open => api::config::RegistrationMode::Open,
-        },
-        guests: config.registration.guests,
-        shared_secret: config.registration.shared_secret.as_ref().map(|secret| secret.0.clone()),
-        terms: terms.collect(),
-    }
+    terms.collect()
 }
 
 fn rate_limits(config: &Config) -> api::rate_limit::RateLimits {
@@ -127,16 +143,5 @@ fn rate_limits(config: &Config) -> api::rate_limit::RateLimits {
         write: limit(limits.write),
         read: limit(limits.read),
         search: limit(limits.search),
-    }
-}
-
-struct NobodySignedIn;
-
-impl api::Sessions for NobodySignedIn {
-    fn lookup<'a>(
-        &'a self,
-        _: &'a str,
-    ) -> futures::future::BoxFuture<'a, Result<api::SessionLookup, api::ApiError>> {
-        Box::pin(std::future::ready(Ok(api::SessionLookup::Unknown)))
     }
 }

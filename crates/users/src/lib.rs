@@ -28,6 +28,7 @@ pub mod profile;
 mod refresh;
 pub mod registration;
 pub mod registration_tokens;
+pub mod reports;
 mod session;
 pub mod shared_secret;
 pub mod tags;

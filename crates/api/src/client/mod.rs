@@ -30,8 +30,11 @@
 //! - A file has `pub fn routes() -> Router<AppState>`, merged below. `r0` is an alias of `v3` for all of them.
 //! - Nothing is answered before the store said that it is durable.
 
+mod admin;
 mod capabilities;
 mod pushrules;
+mod registration_tokens;
+mod report_content;
 mod versions;
 mod voip;
 mod wellknown;
@@ -42,8 +45,11 @@ use crate::AppState;
 
 pub fn routes() -> Router<AppState> {
     Router::new()
+        .merge(admin::routes())
         .merge(capabilities::routes())
         .merge(pushrules::routes())
+        .merge(registration_tokens::routes())
+        .merge(report_content::routes())
         .merge(versions::routes())
         .merge(voip::routes())
         .merge(wellknown::routes())

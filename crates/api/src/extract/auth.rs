@@ -5,8 +5,12 @@ use std::{marker::PhantomData, ops::Deref, sync::Arc};
 
 use axum::extract::FromRequestParts;
 use http::{header, request::Parts};
+use myelin_users::{LoginOrigin, SessionError};
 
-use crate::{ApiError, AppState, Session, extract::ClientAddress, session::SessionLookup};
+use crate::{ApiError, AppState, Session, extract::ClientAddress};
+
+/// Longer ones are cut.
+const USER_AGENT_CHARS_MAX: usize = 256;
 
 /// An authenticated request. `A` says who may make it; a handler reads the session through `Deref`.
 pub struct Auth<A = Registered> {
@@ -78,23 +82,9 @@ impl<A: Access> FromRequestParts<AppState> for Auth<A> {
         let token = access_token(parts, state)?.ok_or_else(|| {
             ApiError::missing_token("This needs an access token in the Authorization header.")
         })?;
-        let session = match state.sessions().lookup(token).await? {
-            SessionLookup::Active(session) => session,
-            SessionLookup::Expired => {
-                return Err(
-                    ApiError::unknown_token("The access token has expired.").with("soft_logout", true)
-                );
-            }
-            SessionLookup::Unknown => {
-                return Err(
-                    ApiError::unknown_token("The access token is not known.").with("soft_logout", false)
-                );
-            }
-        };
+        let session = state.users().session(token).await?;
         check_access::<A>(&session)?;
-        let address = ClientAddress::of(parts, &state.config().trusted_proxies);
-        let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-        state.sessions().seen(&session, address.0, user_agent);
+        state.users().saw(&session, || origin(parts, state));
         Ok(Self { session, access: PhantomData })
     }
 }
@@ -107,6 +97,30 @@ impl FromRequestParts<AppState> for MaybeAuth {
             Some(_) => Auth::from_request_parts(parts, state).await.map(|auth| Self(Some(auth))),
             None => Ok(Self(None)),
         }
+    }
+}
+
+impl From<SessionError> for ApiError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Unknown => {
+                Self::unknown_token("The access token is not known.").with("soft_logout", false)
+            }
+            SessionError::Expired => {
+                Self::unknown_token("The access token has expired.").with("soft_logout", true)
+            }
+            SessionError::Failed(error) => error.into(),
+        }
+    }
+}
+
+/// Where the request comes from, as device lists show it.
+pub(crate) fn origin(parts: &Parts, state: &AppState) -> LoginOrigin {
+    let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let user_agent = user_agent.map(|text| text.chars().take(USER_AGENT_CHARS_MAX).collect());
+    LoginOrigin {
+        ip: Some(ClientAddress::of(parts, &state.config().trusted_proxies).0.to_string()),
+        user_agent,
     }
 }
 
@@ -140,44 +154,4 @@ fn access_token<'a>(parts: &'a Parts, state: &AppState) -> Result<Option<&'a str
     }
     let pairs = parts.uri.query().unwrap_or_default().split('&');
     Ok(pairs.filter_map(|pair| pair.strip_prefix("access_token=")).find(|token| !token.is_empty()))
-}
-
-#[cfg(test)]
-mod tests {
-    use myelin_core::UserNid;
-    use ruma::{device_id, user_id};
-
-    use super::*;
-
-    fn session(change: impl FnOnce(&mut Session)) -> Session {
-        let mut session = Session {
-            user: UserNid(1),
-            user_id: user_id!("@a:localhost").to_owned(),
-            device_id: device_id!("D").to_owned(),
-            guest: false,
-            admin: false,
-            locked: false,
-            suspended: false,
-        };
-        change(&mut session);
-        session
-    }
-
-    fn errcode<A: Access>(change: impl FnOnce(&mut Session)) -> Option<&'static str> {
-        check_access::<A>(&session(change)).err().map(|error| error.errcode())
-    }
-
-    #[test]
-    fn access_is_as_declared() {
-        assert_eq!(errcode::<Registered>(|_| ()), None);
-        assert_eq!(errcode::<Registered>(|s| s.guest = true), Some("M_GUEST_ACCESS_FORBIDDEN"));
-        assert_eq!(errcode::<WithGuests>(|s| s.guest = true), None);
-        assert_eq!(errcode::<Registered>(|s| s.locked = true), Some("M_USER_LOCKED"));
-        assert_eq!(errcode::<Locked>(|s| s.locked = true), None);
-        assert_eq!(errcode::<Registered>(|s| s.suspended = true), None);
-        assert_eq!(errcode::<NotSuspended>(|s| s.suspended = true), Some("M_USER_SUSPENDED"));
-        assert_eq!(errcode::<GuestsNotSuspended>(|s| s.suspended = true), Some("M_USER_SUSPENDED"));
-        assert_eq!(errcode::<Admin>(|_| ()), Some("M_FORBIDDEN"));
-        assert_eq!(errcode::<Admin>(|s| s.admin = true), None);
-    }
 }

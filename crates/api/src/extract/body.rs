@@ -37,7 +37,7 @@ impl<T: DeserializeOwned, S: Send + Sync, const MAX: usize> FromRequest<S> for O
 }
 
 /// Refuses by `Content-Length` before reading; without it, stops reading at the limit.
-async fn read(request: Request, max: usize) -> Result<Bytes, ApiError> {
+pub async fn read(request: Request, max: usize) -> Result<Bytes, ApiError> {
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > max as u64) {

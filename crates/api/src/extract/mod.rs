@@ -4,12 +4,14 @@ mod address;
 mod auth;
 mod body;
 mod json;
+mod origin;
 mod params;
 
 pub use address::{ClientAddress, PeerAddress};
 pub use auth::{
     Access, Admin, Auth, GuestsNotSuspended, Locked, MaybeAuth, NotSuspended, Registered, WithGuests,
 };
-pub use body::{JsonBody, OptionalJsonBody};
+pub use body::{JsonBody, OptionalJsonBody, read as read_body};
 pub use json::parse as parse_json;
+pub use origin::Origin;
 pub use params::{Path, Query};
