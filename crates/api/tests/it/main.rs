@@ -1,0 +1,10 @@
+//! The router driven in process, over the memory store and simulated time: no sockets.
+
+mod admin;
+mod auth;
+mod browsers;
+mod hostile;
+mod limits;
+mod routes;
+mod small;
+mod world;

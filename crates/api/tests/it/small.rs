@@ -1,0 +1,84 @@
+//! The small endpoints: versions, well-known, health, capabilities, push rules.
+
+use myelin_api::config::SupportContact;
+use serde_json::json;
+
+use crate::world::World;
+
+#[test]
+fn versions() {
+    let versions = World::new().get("/_matrix/client/versions", None).ok();
+    let listed: Vec<_> =
+        versions["versions"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+    for version in ["r0.6.1", "v1.1", "v1.11"] {
+        assert!(listed.contains(&version), "{version}");
+    }
+}
+
+#[test]
+fn well_known_documents_are_there_when_there_is_something_to_say() {
+    let world = World::new();
+    for name in ["client", "server", "support"] {
+        assert_eq!(world.get(&format!("/.well-known/matrix/{name}"), None).error(), (404, "M_NOT_FOUND"));
+    }
+    let world = World::with(|config| {
+        config.well_known.client_base_url = Some("https://m.example.org".to_owned());
+        config.well_known.server = Some("m.example.org:443".to_owned());
+        config.well_known.support_contacts = vec![SupportContact {
+            role: "m.role.admin".to_owned(),
+            matrix_id: None,
+            email_address: Some("admin@example.org".to_owned()),
+        }];
+    });
+    let get = |name: &str| world.get(&format!("/.well-known/matrix/{name}"), None).ok();
+    assert_eq!(get("client"), json!({ "m.homeserver": { "base_url": "https://m.example.org" } }));
+    assert_eq!(get("server"), json!({ "m.server": "m.example.org:443" }));
+    let contact = json!({ "role": "m.role.admin", "email_address": "admin@example.org" });
+    assert_eq!(get("support"), json!({ "contacts": [contact] }));
+}
+
+#[test]
+fn health() {
+    let world = World::new();
+    assert_eq!(world.get("/_myelin/health/live", None).ok(), json!({ "status": "live" }));
+    assert_eq!(world.get("/_myelin/health/ready", None).ok(), json!({ "status": "ready" }));
+}
+
+#[test]
+fn capabilities_depend_on_who_asks() {
+    let world = World::new();
+    let get =
+        |token: &str| world.get("/_matrix/client/v3/capabilities", Some(token)).ok()["capabilities"].clone();
+    let (alice, admin) = (get(&world.user("alice")), get(&world.admin("root")));
+    assert_eq!(alice["m.room_versions"]["default"], "12");
+    assert_eq!(alice["m.room_versions"]["available"]["12"], "stable");
+    assert!(alice["m.account_moderation"].is_null());
+    assert_eq!(admin["m.account_moderation"], json!({ "suspend": true, "lock": true }));
+}
+
+#[test]
+fn push_rules_are_the_default_ones() {
+    let world = World::new();
+    let token = world.user("alice");
+    let all = world.get("/_matrix/client/v3/pushrules/", Some(&token)).ok();
+    let global = world.get("/_matrix/client/v3/pushrules/global/", Some(&token)).ok();
+    assert_eq!(all["global"], global);
+    let rules = |kind: &str| {
+        global[kind].as_array().unwrap().iter().map(|r| r["rule_id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(rules("override")[0], ".m.rule.master");
+    assert!(rules("underride").contains(&json!(".m.rule.message")));
+}
+
+#[test]
+fn federation_version() {
+    let version = World::new().get("/_matrix/federation/v1/version", None).ok();
+    assert_eq!(version["server"]["name"], "Myelin");
+}
+
+#[test]
+fn no_turn_server() {
+    let world = World::new();
+    let token = world.user("alice");
+    assert_eq!(world.get("/_matrix/client/v3/voip/turnServer", Some(&token)).error(), (404, "M_NOT_FOUND"));
+}

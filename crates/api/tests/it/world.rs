@@ -1,0 +1,128 @@
+//! One server, its requests and its answers.
+
+use std::sync::Arc;
+
+use axum::{Router, body::Body};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
+use myelin_store::{Store, memory::Memory};
+use myelin_sync::Sync;
+use myelin_testenv::Sim;
+use myelin_users::{Config, DeviceRequest, PasswordCost, Users, registration::Registration};
+use myelin_view::View;
+use ruma::server_name;
+use serde_json::Value;
+use tower::ServiceExt;
+
+pub struct World {
+    pub sim: Sim,
+    pub view: View,
+    pub users: Arc<Users>,
+    router: Router,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub json: Value,
+}
+
+impl Answer {
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.json);
+        self.json
+    }
+
+    pub fn error(&self) -> (u16, &str) {
+        (self.status.as_u16(), self.json["errcode"].as_str().unwrap_or_default())
+    }
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// Rate limits are off unless `configure` turns them on.
+    pub fn with(configure: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::open(configure, |_| ())
+    }
+
+    /// Registration is closed unless `configure` opens it; passwords are cheap.
+    pub fn with_users(configure: impl FnOnce(&mut Config)) -> Self {
+        Self::open(|_| (), configure)
+    }
+
+    fn open(configure: impl FnOnce(&mut ServerConfig), configure_users: impl FnOnce(&mut Config)) -> Self {
+        let sim = Sim::new(1);
+        let mut config = ServerConfig::new(server_name!("localhost"));
+        config.rate_limits.enabled = false;
+        configure(&mut config);
+        let password_cost = PasswordCost { memory_kib: 8, iterations: 1 };
+        let mut users = Config { password_cost, ..Config::default() };
+        configure_users(&mut users);
+        let store = Store::new(Arc::new(Memory::default()));
+        let view = View::new(store, sim.env(), config.server_name.clone());
+        let env = sim.env();
+        env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock)));
+        let users = Arc::new(Users::new(view.clone(), users));
+        let sync = Sync::new(view.clone());
+        let parts =
+            Parts { view: view.clone(), users: users.clone(), sync, config, shutdown: Shutdown::never() };
+        Self { router: router(AppState::new(parts), Serves::ALL), sim, view, users }
+    }
+
+    /// Registers somebody; their access token. The password is `<name>'s password`.
+    pub fn user(&self, name: &str) -> String {
+        self.register(name, false)
+    }
+
+    pub fn admin(&self, name: &str) -> String {
+        self.register(name, true)
+    }
+
+    fn register(&self, name: &str, admin: bool) -> String {
+        let registration = Registration {
+            username: Some(name.to_owned()),
+            password: Some(format!("{name}'s password")),
+            login: Some(DeviceRequest::default()),
+            admin,
+            ..Registration::default()
+        };
+        let registered = self.sim.block_on(self.users.register(&registration)).unwrap();
+        registered.grant.unwrap().access_token
+    }
+
+    pub fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        self.request(Method::GET, path, token, "")
+    }
+
+    pub fn post(&self, path: &str, token: Option<&str>, json: &Value) -> Answer {
+        self.request(Method::POST, path, token, json.to_string())
+    }
+
+    pub fn put(&self, path: &str, token: Option<&str>, json: &Value) -> Answer {
+        self.request(Method::PUT, path, token, json.to_string())
+    }
+
+    pub fn request(&self, method: Method, path: &str, token: Option<&str>, body: impl Into<Body>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.send(request.body(body.into()).unwrap())
+    }
+
+    /// What is not JSON comes back as `Null`.
+    pub fn send(&self, request: Request<Body>) -> Answer {
+        self.sim.block_on(async {
+            let response = self.router.clone().oneshot(request).await.unwrap();
+            let (parts, body) = response.into_parts();
+            let bytes = body.collect().await.unwrap().to_bytes();
+            let json = serde_json::from_slice(&bytes).unwrap_or_default();
+            Answer { status: parts.status, headers: parts.headers, json }
+        })
+    }
+}
