@@ -11,15 +11,20 @@
 //! | 4 authorised by its auth events | [`auth_events`] | rejected |
 //! | 5 by the state before it | [`room_state`] | rejected |
 //! | 6 by the current state | [`room_state`] | soft-failed |
+//! | 7 validated by the policy server | [`policy_server`] | soft-failed |
 
 pub mod auth_events;
 pub mod format;
+pub mod policy_server;
 pub mod room_state;
 pub mod signatures;
 
 pub use self::{
-    auth_events::Unauthorized, auth_events::missing_auth_events, format::FormedPdu, format::RawPdu,
-    room_state::AuthorizedPdu, signatures::VerifiedPdu,
+    auth_events::{Unauthorized, missing_auth_events},
+    format::{FormedPdu, RawPdu},
+    policy_server::{check_policy_server, policy_of},
+    room_state::AuthorizedPdu,
+    signatures::VerifiedPdu,
 };
 use crate::ReceiveError;
 

@@ -202,6 +202,18 @@ proptest! {
         prop_assert_eq!(sorted(&loaded), map.into_iter().collect::<Vec<_>>());
     }
 
+    /// The path to one leaf; eight more where a leaf becomes a branch.
+    #[test]
+    fn one_change_writes_a_number_of_nodes_logarithmic_in_the_size(size in 1_u64..6_000, k in any::<u64>()) {
+        let tree = tree_of(size);
+        let levels = 2 + (size as f64).log(8.0).ceil() as usize;
+        for k in [k, 1 + k % size] {
+            let new = tree.insert(key(k), event(u64::MAX)).new_nodes_since(&tree).len();
+            prop_assert!(new <= levels + 8, "{} nodes for {} keys", new, size);
+            prop_assert!(tree.remove(key(k)).new_nodes_since(&tree).len() <= levels);
+        }
+    }
+
     #[test]
     fn bytes_from_anywhere_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), kind in 0_u8..2) {
         let bytes = [vec![1, kind], bytes].concat();
