@@ -123,7 +123,7 @@ impl Pdu {
 
     /// Whether this is the state event of that type and state key.
     pub fn is_state_of(&self, event_type: &str, state_key: &str) -> bool {
-        self.state_key.as_deref() == Some(state_key) && self.event_type.to_string() == event_type
+        self.state_key.as_deref() == Some(state_key) && self.event_type == TimelineEventType::from(event_type)
     }
 
     /// `content.membership` of an `m.room.member` event.
