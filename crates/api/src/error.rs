@@ -194,3 +194,15 @@ impl From<myelin_users::Error> for ApiError {
         }
     }
 }
+
+impl From<myelin_sync::Error> for ApiError {
+    fn from(error: myelin_sync::Error) -> Self {
+        match error {
+            myelin_sync::Error::View(error) => error.into(),
+            myelin_sync::Error::Forbidden(message) => Self::forbidden(message),
+            myelin_sync::Error::NotFound(message) => Self::not_found(message),
+            myelin_sync::Error::InvalidParam(message) => Self::invalid_param(message),
+            myelin_sync::Error::Busy => Self::conflict(),
+        }
+    }
+}

@@ -68,7 +68,7 @@ impl Sync {
         let Some(room) = self.view.rooms.load(event.room).await? else { return Ok(None) };
         let mut viewer = Viewer::new(&self.view, &room, requester.user, &requester.user_id).await?;
         let Some(seen) = viewer.see(&event).await? else { return Ok(None) };
-        let ignored = self.ignored.of(requester.user).await?;
+        let ignored = self.view.ignored.load(requester.user).await?;
         if event.redacted_by.is_some() || ignored.contains(&event.pdu.sender) {
             return Ok(None);
         }

@@ -12,7 +12,6 @@ pub mod aggregations;
 mod client_event;
 mod error;
 pub mod filter;
-mod ignored;
 pub mod json;
 pub mod messages;
 pub mod receipts;
@@ -38,7 +37,6 @@ use crate::filter::Filter;
 
 pub use client_event::Format;
 pub use error::Error;
-pub use ignored::Ignored;
 
 /// Parsed filters kept, of all users together.
 const FILTERS_MAX: usize = 10_000;
@@ -59,7 +57,6 @@ pub struct Requester {
 /// The read side of one process.
 pub struct Sync {
     pub(crate) view: View,
-    pub(crate) ignored: Ignored,
     pub(crate) lazy: v2::lazy::Memory,
     filters: Cache<(UserNid, u64), Arc<Filter>>,
     draining: AtomicBool,
@@ -67,9 +64,8 @@ pub struct Sync {
 
 impl Sync {
     pub fn new(view: View) -> Arc<Self> {
-        let ignored = Ignored::new(&view);
         let (lazy, filters) = (v2::lazy::Memory::default(), Cache::new(FILTERS_MAX));
-        Arc::new(Self { view, ignored, lazy, filters, draining: AtomicBool::new(false) })
+        Arc::new(Self { view, lazy, filters, draining: AtomicBool::new(false) })
     }
 
     /// A filter that the user stored, parsed once: what an id stands for never changes.

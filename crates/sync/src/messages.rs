@@ -79,7 +79,7 @@ impl Sync {
         let stretch = request.stretch(readable, from);
         let limit = request.limit.map_or(LIMIT_DEFAULT, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let limit = limit.min(request.filter.limit_or(TIMELINE_LIMIT_MAX)).clamp(1, TIMELINE_LIMIT_MAX);
-        let ignored = self.ignored.of(requester.user).await?;
+        let ignored = self.view.ignored.load(requester.user).await?;
         let wanted = Wanted { filter: &request.filter, ignored: &ignored };
         let mut viewer = Viewer::new(&self.view, &readable.room, requester.user, &requester.user_id).await?;
         let room = readable.room.nid();

@@ -35,6 +35,15 @@ mod capabilities;
 mod pushrules;
 mod registration_tokens;
 mod report_content;
+mod event_context;
+mod message_pagination;
+mod presence;
+mod receipts;
+mod relations;
+mod rooms;
+mod space_hierarchy;
+mod sync;
+mod typing;
 mod versions;
 mod voip;
 mod wellknown;
@@ -50,6 +59,15 @@ pub fn routes() -> Router<AppState> {
         .merge(pushrules::routes())
         .merge(registration_tokens::routes())
         .merge(report_content::routes())
+        .merge(event_context::routes())
+        .merge(message_pagination::routes())
+        .merge(presence::routes())
+        .merge(receipts::routes())
+        .merge(relations::routes())
+        .merge(rooms::routes())
+        .merge(space_hierarchy::routes())
+        .merge(sync::routes())
+        .merge(typing::routes())
         .merge(versions::routes())
         .merge(voip::routes())
         .merge(wellknown::routes())

@@ -5,6 +5,7 @@ use std::{marker::PhantomData, ops::Deref, sync::Arc};
 
 use axum::extract::FromRequestParts;
 use http::{header, request::Parts};
+use myelin_sync::Requester;
 use myelin_users::{LoginOrigin, SessionError};
 
 use crate::{ApiError, AppState, Session, extract::ClientAddress};
@@ -72,6 +73,15 @@ impl<A> Deref for Auth<A> {
 impl<A> Auth<A> {
     pub fn session(&self) -> &Arc<Session> {
         &self.session
+    }
+
+    /// Who asks, for the read side.
+    pub fn requester(&self) -> Requester {
+        Requester {
+            user: self.session.user,
+            user_id: self.session.user_id.clone(),
+            device_id: self.session.device_id.to_string(),
+        }
     }
 }
 

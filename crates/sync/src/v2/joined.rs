@@ -164,7 +164,7 @@ impl Sync {
         if !filter.allows_room(&room.info.room_id) {
             return Ok(Timeline { events: Vec::new(), limited: false, prev_batch: TimelineToken(until) });
         }
-        let ignored = self.ignored.of(context.request.requester.user).await?;
+        let ignored = self.view.ignored.load(context.request.requester.user).await?;
         let wanted = Wanted { filter, ignored: &ignored };
         let limit = filter.limit_or(TIMELINE_LIMIT_DEFAULT);
         let stretch = Stretch { after: since.map_or(TimelineOrder::MIN, TimelineOrder::from), until };

@@ -58,7 +58,7 @@ impl Sync {
     ) -> Result<Option<(Arc<RoomSnapshot>, Vec<String>)>, Error> {
         let Some(room) = self.view.rooms.load(nid).await? else { return Ok(None) };
         let Some(member) = self.view.events.load(held.event).await? else { return Ok(None) };
-        let ignored = self.ignored.of(context.request.requester.user).await?;
+        let ignored = self.view.ignored.load(context.request.requester.user).await?;
         let unwanted = held.membership == Membership::Invite && ignored.contains(&member.pdu.sender);
         if unwanted || !context.request.filter.room.allows_room(&room.info.room_id) {
             return Ok(None);

@@ -1,0 +1,86 @@
+//! `/context`, `/timestamp_to_event`, `/initialSync` of a room and `/events` (Client-Server API, "Getting events for a
+//! room", "Room previews").
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, routing::get};
+use myelin_sync::Sync;
+use ruma::{OwnedEventId, OwnedRoomId};
+use serde::Deserialize;
+
+use super::message_pagination::{direction, token};
+use crate::{
+    ApiError, AppState,
+    extract::{Auth, Path, Query, WithGuests, parse_json},
+    respond::RawJson,
+};
+
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/_matrix/client/v3/rooms/{roomId}/context/{eventId}", get(context))
+        .route("/_matrix/client/v1/rooms/{roomId}/timestamp_to_event", get(timestamp_to_event))
+        .route("/_matrix/client/v3/rooms/{roomId}/initialSync", get(initial_sync))
+        .route("/_matrix/client/v3/events", get(peek))
+}
+
+#[derive(Deserialize)]
+struct ContextParams {
+    limit: Option<u64>,
+    filter: Option<String>,
+}
+
+async fn context(
+    auth: Auth<WithGuests>,
+    State(sync): State<Arc<Sync>>,
+    Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Query(params): Query<ContextParams>,
+) -> Result<RawJson, ApiError> {
+    let filter = params.filter.as_deref().map_or_else(|| Ok(Default::default()), |f| parse_json(f.as_bytes()))?;
+    let json = sync.context(&auth.requester(), &room_id, &event_id, params.limit, &filter).await?;
+    Ok(RawJson(json.into()))
+}
+
+#[derive(Deserialize)]
+struct TimestampParams {
+    /// Milliseconds since the epoch.
+    ts: u64,
+    dir: Option<String>,
+}
+
+async fn timestamp_to_event(
+    auth: Auth,
+    State(sync): State<Arc<Sync>>,
+    Path(room_id): Path<OwnedRoomId>,
+    Query(params): Query<TimestampParams>,
+) -> Result<RawJson, ApiError> {
+    let direction = direction(params.dir.as_deref().unwrap_or("f"))?;
+    Ok(RawJson(sync.event_at(&auth.requester(), &room_id, params.ts, direction).await?.into()))
+}
+
+async fn initial_sync(
+    auth: Auth<WithGuests>,
+    State(sync): State<Arc<Sync>>,
+    Path(room_id): Path<OwnedRoomId>,
+) -> Result<RawJson, ApiError> {
+    Ok(RawJson(sync.room_initial_sync(&auth.requester(), &room_id).await?.into()))
+}
+
+#[derive(Deserialize)]
+struct PeekParams {
+    room_id: Option<OwnedRoomId>,
+    from: Option<String>,
+    /// Milliseconds.
+    #[serde(default)]
+    timeout: u64,
+}
+
+async fn peek(
+    auth: Auth<WithGuests>,
+    State(sync): State<Arc<Sync>>,
+    Query(params): Query<PeekParams>,
+) -> Result<RawJson, ApiError> {
+    // Without a room it is the old event stream, which `/sync` has replaced.
+    let room_id = params.room_id.ok_or_else(|| ApiError::missing_param("room_id: the room to peek into."))?;
+    let from = token("from", params.from.as_deref())?;
+    Ok(RawJson(sync.peek(&auth.requester(), &room_id, from, params.timeout).await?.into()))
+}

@@ -1,0 +1,61 @@
+//! `GET /_matrix/client/v3/rooms/{roomId}/messages` (Client-Server API, "Getting events for a room").
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, routing::get};
+use myelin_core::TimelineToken;
+use myelin_store::Direction;
+use myelin_sync::{Sync, messages::MessagesRequest};
+use ruma::OwnedRoomId;
+use serde::Deserialize;
+
+use crate::{
+    ApiError, AppState,
+    extract::{Auth, Path, Query, WithGuests, parse_json},
+    respond::RawJson,
+};
+
+pub fn routes() -> Router<AppState> {
+    Router::new().route("/_matrix/client/v3/rooms/{roomId}/messages", get(messages))
+}
+
+#[derive(Deserialize)]
+struct Params {
+    dir: String,
+    from: Option<String>,
+    to: Option<String>,
+    limit: Option<u64>,
+    filter: Option<String>,
+}
+
+async fn messages(
+    auth: Auth<WithGuests>,
+    State(sync): State<Arc<Sync>>,
+    Path(room_id): Path<OwnedRoomId>,
+    Query(params): Query<Params>,
+) -> Result<RawJson, ApiError> {
+    let request = MessagesRequest {
+        from: token("from", params.from.as_deref())?,
+        to: token("to", params.to.as_deref())?,
+        direction: direction(&params.dir)?,
+        limit: params.limit,
+        filter: params.filter.as_deref().map_or_else(|| Ok(Default::default()), |f| parse_json(f.as_bytes()))?,
+    };
+    Ok(RawJson(sync.messages(&auth.requester(), &room_id, &request).await?.into()))
+}
+
+/// `dir`: `b` or `f`.
+pub fn direction(dir: &str) -> Result<Direction, ApiError> {
+    match dir {
+        "b" => Ok(Direction::Reverse),
+        "f" => Ok(Direction::Forward),
+        _ => Err(ApiError::invalid_param("dir is 'b' (backwards) or 'f' (forwards).")),
+    }
+}
+
+/// A pagination token, or the token of a sync; an empty one is none.
+pub fn token(name: &str, value: Option<&str>) -> Result<Option<TimelineToken>, ApiError> {
+    let value = value.filter(|value| !value.is_empty());
+    let parsed = value.map(str::parse).transpose();
+    parsed.map_err(|error| ApiError::invalid_param(format!("{name}: {error}.")))
+}
