@@ -10,13 +10,16 @@
 pub mod access;
 pub mod aggregations;
 mod client_event;
+pub mod context;
 mod error;
 pub mod filter;
 pub mod json;
 pub mod messages;
 pub mod receipts;
+pub mod relations;
 pub mod room_read;
 mod room_state;
+pub mod spaces;
 mod timeline;
 mod typing;
 pub mod v2;

@@ -159,7 +159,9 @@ impl MessagesRequest {
 
     fn stretch(&self, readable: &Readable, from: TimelineOrder) -> Stretch {
         match self.direction {
-            Direction::Reverse => Stretch { after: self.to.map_or(TimelineOrder::MIN, |to| to.0), until: from },
+            Direction::Reverse => {
+                Stretch { after: self.to.map_or(TimelineOrder::MIN, |to| to.0), until: from }
+            }
             Direction::Forward => {
                 Stretch { after: from, until: self.to.map_or(readable.until, |to| to.0.min(readable.until)) }
             }

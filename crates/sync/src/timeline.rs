@@ -97,7 +97,7 @@ pub async fn walk(
     let mut looked_at = 0;
     while looked_at < ROWS_MAX && left.after < left.until {
         let page = (limit - found.events.len() + 1).max(if looked_at == 0 { 0 } else { PAGE_MIN });
-        let rows = rows_of(view, room, left, direction, page).await?;
+        let rows = rows(view, room, left, direction, page).await?;
         let done = rows.len() < page;
         looked_at += rows.len();
         let nids: Vec<_> = rows.iter().map(|(_, nid)| *nid).collect();
@@ -132,7 +132,8 @@ pub async fn walk(
     Ok(found)
 }
 
-async fn rows_of(
+/// Rows of a stretch as they are stored: the caller sees to visibility.
+pub async fn rows(
     view: &View,
     room: myelin_core::RoomNid,
     stretch: Stretch,

@@ -114,6 +114,12 @@ impl Feed {
         self.published()
     }
 
+    /// Completes once something after `seen` has been taken in.
+    pub async fn moved_past(&self, seen: Position) {
+        // The sender lives as long as self.
+        self.published.subscribe().wait_for(|p| *p > seen).await.ok();
+    }
+
     /// What happened in `(since, until]`, oldest first; `None` if that reaches back further than memory does.
     pub fn recent(&self, since: Position, until: Position) -> Option<Vec<Recent>> {
         let recent = self.recent.read();
