@@ -10,7 +10,6 @@ use futures::{
 use myelin_core::Env;
 use myelin_store::Store;
 use myelin_sync::Sync;
-use myelin_sync::Sync;
 use myelin_users::Users;
 use myelin_view::View;
 
@@ -21,7 +20,6 @@ pub struct Parts {
     pub view: View,
     pub config: ServerConfig,
     pub users: Arc<Users>,
-    pub sync: Arc<Sync>,
     pub sync: Arc<Sync>,
     pub shutdown: Shutdown,
 }
@@ -46,7 +44,6 @@ impl AppState {
             view: parts.view,
             config: Arc::new(parts.config),
             users: parts.users,
-            sync: parts.sync,
             sync: parts.sync,
             shutdown: parts.shutdown,
             limiter: Arc::new(limiter),

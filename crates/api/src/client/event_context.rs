@@ -35,7 +35,8 @@ async fn context(
     Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
     Query(params): Query<ContextParams>,
 ) -> Result<RawJson, ApiError> {
-    let filter = params.filter.as_deref().map_or_else(|| Ok(Default::default()), |f| parse_json(f.as_bytes()))?;
+    let filter =
+        params.filter.as_deref().map_or_else(|| Ok(Default::default()), |f| parse_json(f.as_bytes()))?;
     let json = sync.context(&auth.requester(), &room_id, &event_id, params.limit, &filter).await?;
     Ok(RawJson(json.into()))
 }

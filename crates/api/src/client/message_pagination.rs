@@ -39,7 +39,10 @@ async fn messages(
         to: token("to", params.to.as_deref())?,
         direction: direction(&params.dir)?,
         limit: params.limit,
-        filter: params.filter.as_deref().map_or_else(|| Ok(Default::default()), |f| parse_json(f.as_bytes()))?,
+        filter: params
+            .filter
+            .as_deref()
+            .map_or_else(|| Ok(Default::default()), |f| parse_json(f.as_bytes()))?,
     };
     Ok(RawJson(sync.messages(&auth.requester(), &room_id, &request).await?.into()))
 }

@@ -32,14 +32,14 @@
 
 mod admin;
 mod capabilities;
-mod pushrules;
-mod registration_tokens;
-mod report_content;
 mod event_context;
 mod message_pagination;
 mod presence;
+mod pushrules;
 mod receipts;
+mod registration_tokens;
 mod relations;
+mod report_content;
 mod rooms;
 mod space_hierarchy;
 mod sync;

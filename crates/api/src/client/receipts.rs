@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::State,
-    routing::post,
-};
+use axum::{Router, extract::State, routing::post};
 use myelin_core::UserNid;
 use myelin_sync::{Requester, Sync, receipts::NewReceipt};
 use myelin_users::Users;
@@ -58,7 +54,11 @@ async fn receipt(
             let receipt = NewReceipt { receipt_type, thread_id };
             sync.set_receipt(&requester, &room_id, &event_id, &receipt).await?;
         }
-        _ => return Err(ApiError::invalid_param("The receipt type is m.read, m.read.private or m.fully_read.")),
+        _ => {
+            return Err(ApiError::invalid_param(
+                "The receipt type is m.read, m.read.private or m.fully_read.",
+            ));
+        }
     }
     Ok(Empty)
 }

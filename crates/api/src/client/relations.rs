@@ -22,7 +22,10 @@ pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/_matrix/client/v1/rooms/{roomId}/relations/{eventId}", get(of_event))
         .route("/_matrix/client/v1/rooms/{roomId}/relations/{eventId}/{relType}", get(of_type))
-        .route("/_matrix/client/v1/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}", get(of_event_type))
+        .route(
+            "/_matrix/client/v1/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}",
+            get(of_event_type),
+        )
         .route("/_matrix/client/v1/rooms/{roomId}/threads", get(threads))
 }
 
