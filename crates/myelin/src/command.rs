@@ -1,13 +1,23 @@
 //! The command line, one file per command.
 
 mod config;
+mod doctor;
+mod password;
+mod registration_token;
 mod serve;
+mod user;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Loaded, Sources};
+use crate::{
+    compose::Server,
+    config::{Loaded, Sources, types::StoreUri},
+    logging, runtime,
+    serve::control,
+};
 
 /// A Matrix homeserver.
 #[derive(Parser)]
@@ -34,6 +44,14 @@ pub struct Settings {
 enum Command {
     /// Run the server
     Serve(serve::Command),
+    /// Create, change, close and list accounts
+    #[command(subcommand)]
+    User(user::Command),
+    /// Make and list tokens with which people can register
+    #[command(subcommand)]
+    RegistrationToken(registration_token::Command),
+    /// Find out what is wrong with this installation, and what to do about it
+    Doctor(doctor::Command),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -43,6 +61,9 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(command) => command.run(&self.settings),
+            Command::User(command) => command.run(&self.settings),
+            Command::RegistrationToken(command) => command.run(&self.settings),
+            Command::Doctor(command) => command.run(&self.settings),
             Command::Config(command) => command.run(&self.settings),
         }
     }
@@ -57,5 +78,31 @@ impl Settings {
         let sources =
             Sources { file: self.config.clone(), env: Sources::process_env(), dev, set: self.set.clone() };
         Ok(sources.load()?)
+    }
+
+    /// Does `work` on a server that is composed but answers nobody.
+    fn with_server<T>(&self, work: impl AsyncFnOnce(&Server) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let loaded = self.load()?;
+        logging::quietly(&loaded.config.log);
+        runtime::command()?.block_on(Box::pin(async {
+            let config = &loaded.config;
+            let opened = Server::open(config, crate::system::env()).await;
+            let server = opened.with_context(|| in_the_way(&config.store.uri))?;
+            let result = work(&server).await;
+            server.store.close().await.context("the store could not be closed cleanly")?;
+            result
+        }))
+    }
+}
+
+/// What may keep a command from the store.
+fn in_the_way(uri: &StoreUri) -> String {
+    match uri {
+        StoreUri::Embedded(path) if control::is_answered(path) => format!(
+            "a server is running over {uri}, and an embedded store serves one process at a time: stop the server, run \
+             this command, and start it again. (With PostgreSQL commands work beside the server; accounts can also be \
+             made through registration.shared_secret.)"
+        ),
+        uri => format!("the store {uri} cannot be used"),
     }
 }

@@ -12,7 +12,7 @@ use myelin_view::View;
 use crate::{
     config::{
         Config,
-        types::{RateLimit, RegistrationMode, Surface},
+        types::{BusUri, RateLimit, RegistrationMode, Surface},
     },
     identity::{self, Identity, KeyPlace},
     storage,
@@ -31,6 +31,8 @@ pub struct Server {
 impl Server {
     /// Opens the store and builds what stands on it. Nothing runs yet.
     pub async fn open(config: &Config, env: Env) -> anyhow::Result<Self> {
+        // The bus inside one process is the feed of the log.
+        let BusUri::Mem = config.bus.uri;
         let store = storage::open(&config.store).await?;
         let place = KeyPlace::of(storage::directory(&config.store.uri));
         let Identity { signing_key, first_start } =

@@ -9,8 +9,18 @@ use crate::config::Log;
 /// The storage engine tells every file it writes; who wants to know says `fjall=info`.
 const QUIET: &str = "fjall=warn,lsm_tree=warn";
 
+/// For the server.
 pub fn start(log: &Log) {
-    let filter = EnvFilter::builder().parse_lossy(format!("{QUIET},{}", log.filter.0));
+    install(log, &log.filter.0);
+}
+
+/// For commands, whose output is for a person: only what goes wrong.
+pub fn quietly(log: &Log) {
+    install(log, "warn");
+}
+
+fn install(log: &Log, directives: &str) {
+    let filter = EnvFilter::builder().parse_lossy(format!("{QUIET},{directives}"));
     let registry = tracing_subscriber::registry().with(filter);
     let started = if log.json {
         registry.with(fmt::layer().json().flatten_event(true).with_writer(stderr)).try_init()

@@ -1,5 +1,6 @@
 //! Running the server: bind, announce, answer, drain, close.
 
+pub mod control;
 mod listener;
 mod summary;
 pub mod tls;
@@ -20,6 +21,7 @@ use self::listener::Bound;
 use crate::{
     compose::{Server, serves},
     config::{Config, Loaded},
+    storage,
 };
 
 /// How long running requests may take to finish once the server is told to stop.
@@ -43,6 +45,7 @@ pub async fn run(loaded: &Loaded, dev: bool) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let bound = bind(&server, config, stopping.clone()).await?;
     server.start_readers();
+    let control = control::start(&server, storage::directory(&config.store.uri), stopping.clone())?;
     let addresses: Vec<_> = bound.iter().map(|bound| bound.address).collect();
     let running =
         bound.into_iter().map(|bound| bound.run(server.env.clone(), connections.clone(), stopping.clone()));
@@ -55,12 +58,14 @@ pub async fn run(loaded: &Loaded, dev: bool) -> anyhow::Result<()> {
     tracing::info!("stopping: running requests may finish");
     sd_notify::notify(false, &[NotifyState::Stopping]).ok();
     stop.send_replace(true);
+    server.sync.drain();
     tokio::select! {
         drained = server.env.timeout(DRAIN_TIMEOUT, listeners.wait()) => if drained.is_none() {
             tracing::warn!("some requests did not finish in time and are cut off");
         },
         () = signals.wait() => tracing::warn!("told to stop again: not waiting for running requests"),
     }
+    drop(control);
     server.store.close().await.context("the store could not be closed cleanly")?;
     tracing::info!("stopped");
     Ok(())

@@ -69,6 +69,7 @@ fn what_is_wrong_in_the_file_is_refused_with_its_line() {
             "[[server.listen]]\naddress = \"[::1]:1\"\ntls = { cert = \"x\" }",
             "3: server.listen: tls: the field 'key' is missing",
         ),
+        ("server.listen = []", "1: server.listen: a server needs at least one listener"),
         ("store.uri = \"embedded:\"", "1: store.uri: 'embedded:' names no directory; write embedded:PATH"),
         (
             "store.uri = \"postgres:x\"",
@@ -201,6 +202,7 @@ fn dangers_are_pointed_out() {
         ("store.uri = \"memory:\"\n", "in memory"),
         ("registration.shared_secret = \"short\"\n", "short enough"),
         ("federation.verify_certificates = false\n", "not checked"),
+        ("federation.deny = [\"evil.org\"]\n", "no effect"),
     ] {
         let warnings = load(&format!("{public}{file}"), &[], &[]).expect("valid").config.warnings();
         assert!(warnings.iter().any(|warning| warning.contains(word)), "{word}: {warnings:?}");

@@ -234,6 +234,7 @@ impl FromNode for Listener {
 
 impl List for Listener {
     const LIST_EXPECTS: &'static str = "a list of { address, tls = { cert, key }, serves }";
+    const NOT_EMPTY: Option<&'static str> = Some("a server needs at least one listener");
 }
 
 /// A leaky bucket: `burst` requests at once, then `per_second`.

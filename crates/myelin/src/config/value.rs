@@ -210,7 +210,10 @@ impl<T: FromNode + List> FromNode for Vec<T> {
 
     fn from_node(node: &Node) -> Result<Self, Problem> {
         match &node.content {
-            Content::Array(items) => items.iter().map(T::from_node).collect(),
+            Content::Array(items) => match T::NOT_EMPTY {
+                Some(reason) if items.is_empty() => Err(Problem::new(&node.origin, reason)),
+                _ => items.iter().map(T::from_node).collect(),
+            },
             _ => Err(wrong_kind::<Self>(node)),
         }
     }
@@ -219,6 +222,8 @@ impl<T: FromNode + List> FromNode for Vec<T> {
 /// How a list of these is called.
 pub trait List {
     const LIST_EXPECTS: &'static str;
+    /// Why the list cannot be empty.
+    const NOT_EMPTY: Option<&'static str> = None;
 }
 
 impl List for String {

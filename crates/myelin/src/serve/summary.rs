@@ -3,6 +3,8 @@
 
 use std::{fmt::Write, net::SocketAddr};
 
+use myelin_users::registration_tokens::NewRegistrationToken;
+
 use crate::{
     compose::Server,
     config::{
@@ -17,7 +19,7 @@ pub async fn announce(
     addresses: &[SocketAddr],
     dev: bool,
 ) -> anyhow::Result<()> {
-    let token: Option<String> = None;
+    let token = invitation(server, loaded).await?;
     let urls: Vec<_> =
         loaded.config.server.listen.iter().zip(addresses).map(|(l, address)| url(l, *address)).collect();
     if loaded.config.log.json {
@@ -27,6 +29,23 @@ pub async fn announce(
     }
     print!("{}", text(loaded, &urls, token.as_deref(), dev));
     Ok(())
+}
+
+/// The one-time registration token of a server without accounts; the same one until it is used.
+async fn invitation(server: &Server, loaded: &Loaded) -> anyhow::Result<Option<String>> {
+    if loaded.config.registration.mode != RegistrationMode::Token
+        || !server.users.accounts(None, 1).await?.is_empty()
+    {
+        return Ok(None);
+    }
+    const TOKENS_LOOKED_AT: usize = 16;
+    for known in server.users.registration_tokens(TOKENS_LOOKED_AT).await? {
+        if known.uses_allowed == Some(1) && server.users.is_valid_registration_token(&known.token).await? {
+            return Ok(Some(known.token));
+        }
+    }
+    let once = NewRegistrationToken { uses_allowed: Some(1), ..NewRegistrationToken::default() };
+    Ok(Some(server.users.create_registration_token(once).await?.token))
 }
 
 fn url(listener: &Listener, address: SocketAddr) -> String {

@@ -1,0 +1,7 @@
+//! The real binary on a free loopback port, with its data in a temporary directory.
+
+mod doctor;
+mod first_start;
+mod process;
+mod settings;
+mod users;

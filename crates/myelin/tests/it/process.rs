@@ -1,0 +1,135 @@
+//! Runs the binary and talks to it.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+pub const ANY_PORT: &str = "server.listen=[{ address = \"127.0.0.1:0\" }]";
+
+/// `myelin` in a directory of its own, with nothing of the caller's environment that would configure it.
+pub fn myelin(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+    command.current_dir(directory).args(arguments).stdin(Stdio::null());
+    let configured = std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("MYELIN__"));
+    configured.for_each(|name| drop(command.env_remove(name)));
+    command
+}
+
+/// What a command that ends by itself said.
+pub struct Said {
+    pub success: bool,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Self { success: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+pub fn run(directory: &Path, arguments: &[&str]) -> Said {
+    myelin(directory, arguments).output().expect("it runs").into()
+}
+
+/// The same with something on standard input.
+pub fn run_with_input(directory: &Path, arguments: &[&str], input: &str) -> Said {
+    let mut command = myelin(directory, arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it runs");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("written");
+    child.wait_with_output().expect("it ends").into()
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub summary: String,
+    pub address: String,
+}
+
+impl Server {
+    /// Starts `serve` and reads its summary to the end.
+    pub fn start(directory: &Path, arguments: &[&str]) -> Self {
+        let arguments: Vec<_> = ["serve", "--set", ANY_PORT].iter().chain(arguments).copied().collect();
+        let mut command = myelin(directory, &arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let mut summary = String::new();
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        while !summary.contains("stops the server") {
+            if lines.read_line(&mut summary).expect("UTF-8") == 0 {
+                let mut err = String::new();
+                child.stderr.take().expect("piped").read_to_string(&mut err).expect("UTF-8");
+                panic!("the server ended: {summary}{err}");
+            }
+        }
+        let (_, address) = summary.split_once("://").expect("an address");
+        let address = address.split_whitespace().next().expect("an address").to_owned();
+        Self { child, summary, address }
+    }
+
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        request(&self.address, "GET", path, None, None)
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        request(&self.address, "POST", path, None, Some(body))
+    }
+
+    pub fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
+    }
+
+    /// Waits for the end; what it logged and how it ended.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let mut log = String::new();
+        self.child.stderr.take().expect("piped").read_to_string(&mut log).expect("UTF-8");
+        (self.child.wait().expect("it ends"), log)
+    }
+
+    pub fn stop(self) -> String {
+        self.terminate();
+        let (status, log) = self.wait();
+        assert!(status.success(), "{status}: {log}");
+        log
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// One request on a connection of its own.
+pub fn request(
+    address: &str,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Option<&Value>,
+) -> (u16, Value) {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let mut stream = TcpStream::connect(address).expect("connected");
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{authorization}\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+}
