@@ -12,6 +12,9 @@ pub enum Error {
         "the store has format {found}, this binary knows up to {known}: start the newer version, or restore a backup"
     )]
     NewerFormat { found: u32, known: u32 },
+    /// A copy goes into an empty store only.
+    #[error("the target store is not empty (table '{table}' has rows)")]
+    NotEmpty { table: &'static str },
     #[error("a {what} of {size} bytes is over the store's limit of {limit}")]
     TooLarge { what: &'static str, size: usize, limit: usize },
 }

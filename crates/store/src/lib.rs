@@ -6,6 +6,7 @@
 //! - [`tables`]: every table, its key and its value, in one place.
 //! - [`log`]: what a commit tells its readers.
 //! - [`memory`]: the backend for tests and simulation.
+//! - [`maintenance`]: verify, copy (backup, moving between engines).
 //! - `conformance` (feature): the one suite that every backend passes.
 //!
 //! Must not know: events' rules, rooms, accounts, HTTP.
@@ -16,7 +17,9 @@ pub mod codec;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
+mod format;
 pub mod log;
+pub mod maintenance;
 pub mod memory;
 mod nids;
 mod store;
@@ -25,4 +28,4 @@ pub mod tables;
 pub use batch::Batch;
 pub use error::{CommitError, Error};
 pub use nids::{NidAllocator, NidKind};
-pub use store::{Direction, Read, Store};
+pub use store::{Direction, Read, Snapshot, Store};

@@ -27,7 +27,7 @@ pub struct Read<'a> {
 
 /// A consistent view of all tables at one moment.
 pub struct Snapshot {
-    raw: Box<dyn RawRead>,
+    pub(crate) raw: Box<dyn RawRead>,
 }
 
 impl Snapshot {
@@ -163,6 +163,12 @@ impl<'a> Read<'a> {
         limit: usize,
     ) -> Result<Vec<(K, V)>, Error> {
         self.rows(table, KeyRange { start: Vec::new(), end: None }, Direction::Forward, limit).await
+    }
+
+    /// The row with the greatest key.
+    pub async fn last<K: KeyPart, V: Value>(&self, table: &Table<K, V>) -> Result<Option<(K, V)>, Error> {
+        let everything = KeyRange { start: Vec::new(), end: None };
+        Ok(self.rows(table, everything, Direction::Reverse, 1).await?.pop())
     }
 
     async fn rows<K: KeyPart, V: Value>(
