@@ -89,3 +89,34 @@ pub async fn unknown_path() -> ApiError {
 pub async fn unknown_method() -> ApiError {
     ApiError::unknown_method("This endpoint does not have this method.")
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, routing::get};
+    use http::StatusCode;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn hostile() -> ApiError {
+        panic!("on purpose");
+    }
+
+    fn answer(request: Request) -> Response {
+        let routes = Router::new().route("/_matrix/client/v3/hostile", get(hostile));
+        let answer = Front(routes).oneshot(request);
+        futures::executor::block_on(answer).unwrap_or_else(|never| match never {})
+    }
+
+    #[test]
+    fn a_panic_is_an_error_of_the_server() {
+        let response = answer(Request::get("/_matrix/client/r0/hostile").body(Body::empty()).unwrap());
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        let body = futures::executor::block_on(response.into_body().collect()).unwrap().to_bytes();
+        let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(json["errcode"], "M_UNKNOWN");
+        assert!(!json["error"].as_str().unwrap().contains("purpose"), "details stay in the log");
+    }
+}

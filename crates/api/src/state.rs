@@ -112,3 +112,20 @@ impl Shutdown {
         self.0.clone().now_or_never().is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shutdown_is_seen_by_everybody() {
+        let (trigger, signal) = futures::channel::oneshot::channel::<()>();
+        let shutdown = Shutdown::when(signal.map(|_| ()));
+        let waiting = shutdown.clone().requested();
+        assert!(!shutdown.is_requested());
+        trigger.send(()).unwrap();
+        assert!(shutdown.is_requested());
+        assert!(waiting.now_or_never().is_some());
+        assert!(!Shutdown::never().is_requested());
+    }
+}

@@ -1,6 +1,12 @@
 //! The small endpoints: versions, well-known, health, capabilities, push rules.
 
 use myelin_api::config::SupportContact;
+use myelin_core::{Position, RoomNid};
+use myelin_store::{
+    Batch,
+    codec::AtPosition,
+    tables::{ACCOUNT_DATA, AccountDataRecord},
+};
 use serde_json::json;
 
 use crate::world::World;
@@ -68,6 +74,30 @@ fn push_rules_are_the_default_ones() {
     };
     assert_eq!(rules("override")[0], ".m.rule.master");
     assert!(rules("underride").contains(&json!(".m.rule.message")));
+}
+
+#[test]
+fn stored_push_rules_are_kept_and_completed() {
+    let world = World::new();
+    let token = world.user("alice");
+    let rule = json!({
+        "rule_id": "!quiet:localhost",
+        "default": false,
+        "enabled": true,
+        "actions": [],
+    });
+    let json = json!({ "global": { "room": [rule] } }).to_string();
+    world.sim.block_on(async {
+        let user = world.users.session(&token).await.unwrap().user;
+        let key = (user, RoomNid::GLOBAL, "m.push_rules".to_owned());
+        let mut batch = Batch::new();
+        let value = AccountDataRecord { json };
+        batch.put(&ACCOUNT_DATA, &key, &AtPosition { position: Position(1), value });
+        world.view.store.commit(batch).await.unwrap();
+    });
+    let global = world.get("/_matrix/client/v3/pushrules/global/", Some(&token)).ok();
+    assert_eq!(global["room"][0]["rule_id"], "!quiet:localhost");
+    assert_eq!(global["override"][0]["rule_id"], ".m.rule.master");
 }
 
 #[test]
