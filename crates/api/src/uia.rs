@@ -125,7 +125,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for UiaBody<T> {
 impl<T: DeserializeOwned> UiaBody<T> {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         let mut members: BTreeMap<String, Value> = parse_json(bytes)?;
-        let auth = members.remove("auth").map(parse_auth).transpose()?;
+        // Clients that have nothing to say yet may say null.
+        let auth = members.remove("auth").filter(|auth| !auth.is_null()).map(parse_auth).transpose()?;
         let rest = serde_json::to_vec(&members).map_err(ApiError::internal)?;
         Ok(Self { body: parse_json(&rest)?, auth, request: Sha256::digest(&rest).into() })
     }

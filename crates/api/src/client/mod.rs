@@ -30,23 +30,40 @@
 //! - A file has `pub fn routes() -> Router<AppState>`, merged below. `r0` is an alias of `v3` for all of them.
 //! - Nothing is answered before the store said that it is durable.
 
+mod account_data;
+mod account_deactivation;
 mod admin;
 mod capabilities;
+mod device_management;
 mod event_context;
+mod filter;
+mod login;
+mod login_token;
+mod logout;
 mod message_pagination;
+mod mutual_rooms;
+mod openid;
+mod own;
+mod password_management;
 mod presence;
+mod profile;
 mod pushrules;
 mod receipts;
+mod refresh;
+mod registration;
 mod registration_tokens;
 mod relations;
 mod report_content;
 mod rooms;
 mod space_hierarchy;
 mod sync;
+mod tags;
 mod typing;
+mod users;
 mod versions;
 mod voip;
 mod wellknown;
+mod whoami;
 
 use axum::Router;
 
@@ -54,21 +71,37 @@ use crate::AppState;
 
 pub fn routes() -> Router<AppState> {
     Router::new()
+        .merge(account_data::routes())
+        .merge(account_deactivation::routes())
         .merge(admin::routes())
         .merge(capabilities::routes())
-        .merge(pushrules::routes())
-        .merge(registration_tokens::routes())
-        .merge(report_content::routes())
+        .merge(device_management::routes())
         .merge(event_context::routes())
+        .merge(filter::routes())
+        .merge(login::routes())
+        .merge(login_token::routes())
+        .merge(logout::routes())
         .merge(message_pagination::routes())
+        .merge(mutual_rooms::routes())
+        .merge(openid::routes())
+        .merge(password_management::routes())
         .merge(presence::routes())
+        .merge(profile::routes())
+        .merge(pushrules::routes())
         .merge(receipts::routes())
+        .merge(refresh::routes())
+        .merge(registration::routes())
+        .merge(registration_tokens::routes())
         .merge(relations::routes())
+        .merge(report_content::routes())
         .merge(rooms::routes())
         .merge(space_hierarchy::routes())
         .merge(sync::routes())
+        .merge(tags::routes())
         .merge(typing::routes())
+        .merge(users::routes())
         .merge(versions::routes())
         .merge(voip::routes())
         .merge(wellknown::routes())
+        .merge(whoami::routes())
 }

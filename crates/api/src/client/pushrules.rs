@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{ApiError, AppState, Session, extract::Auth, respond::Json};
 
-const PUSH_RULES: &str = "m.push_rules";
+pub(super) const PUSH_RULES: &str = "m.push_rules";
 
 /// `m.push_rules` account data.
 #[derive(Deserialize)]
@@ -34,7 +34,7 @@ async fn global(auth: Auth, State(store): State<Store>) -> Result<Json<Ruleset>,
     load(&store, &auth).await.map(Json)
 }
 
-async fn load(store: &Store, session: &Session) -> Result<Ruleset, ApiError> {
+pub(super) async fn load(store: &Store, session: &Session) -> Result<Ruleset, ApiError> {
     let defaults = Ruleset::server_default(&session.user_id);
     let key = (session.user, RoomNid::GLOBAL, PUSH_RULES.to_owned());
     let stored = store.get(&ACCOUNT_DATA, &key).await?;

@@ -1,5 +1,6 @@
 //! What is served to other servers. Federation itself is not built yet; what does not need it is here.
 
+mod openid;
 mod version;
 
 use axum::Router;
@@ -7,5 +8,5 @@ use axum::Router;
 use crate::AppState;
 
 pub fn routes() -> Router<AppState> {
-    version::routes()
+    Router::new().merge(openid::routes()).merge(version::routes())
 }

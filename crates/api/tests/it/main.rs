@@ -7,4 +7,5 @@ mod hostile;
 mod limits;
 mod routes;
 mod small;
+mod users;
 mod world;
