@@ -1,6 +1,7 @@
 //! Who may make a request.
 
 use http::Request;
+use myelin_users::DeviceRequest;
 use ruma::{UserId, user_id};
 
 use crate::world::World;
@@ -66,6 +67,15 @@ fn locked_accounts_may_do_nothing() {
     assert_eq!(answer.json["soft_logout"], true);
     world.lock(user_id!("@alice:localhost"), false);
     world.get(CAPABILITIES, Some(&token)).ok();
+}
+
+#[test]
+fn guests_may_do_what_is_listed_for_them() {
+    let world = World::with_users(|config| config.guests = true);
+    let guest = world.sim.block_on(world.users.register_guest(DeviceRequest::default())).unwrap();
+    let token = guest.grant.unwrap().access_token;
+    assert_eq!(world.get(CAPABILITIES, Some(&token)).error(), (403, "M_GUEST_ACCESS_FORBIDDEN"));
+    world.get("/_matrix/client/v3/sync?timeout=0", Some(&token)).ok();
 }
 
 #[test]
