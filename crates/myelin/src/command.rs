@@ -5,6 +5,7 @@ mod doctor;
 mod password;
 mod registration_token;
 mod serve;
+mod store;
 mod user;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -50,6 +51,9 @@ enum Command {
     /// Make and list tokens with which people can register
     #[command(subcommand)]
     RegistrationToken(registration_token::Command),
+    /// Verify, back up and compact the store
+    #[command(subcommand)]
+    Store(store::Command),
     /// Find out what is wrong with this installation, and what to do about it
     Doctor(doctor::Command),
     /// Look at the configuration
@@ -63,6 +67,7 @@ impl Cli {
             Command::Serve(command) => command.run(&self.settings),
             Command::User(command) => command.run(&self.settings),
             Command::RegistrationToken(command) => command.run(&self.settings),
+            Command::Store(command) => command.run(&self.settings),
             Command::Doctor(command) => command.run(&self.settings),
             Command::Config(command) => command.run(&self.settings),
         }

@@ -25,7 +25,6 @@ pub struct Server {
     pub view: View,
     pub users: Arc<Users>,
     pub sync: Arc<Sync>,
-    pub first_start: bool,
 }
 
 impl Server {
@@ -35,13 +34,13 @@ impl Server {
         let BusUri::Mem = config.bus.uri;
         let store = storage::open(&config.store).await?;
         let place = KeyPlace::of(storage::directory(&config.store.uri));
-        let Identity { signing_key, first_start } =
+        let Identity { signing_key, .. } =
             identity::establish(&store, &place, &config.server.name, &env).await?;
         let view = View::new(store.clone(), env.clone(), config.server.name.clone());
         drop(signing_key);
         let users = Arc::new(Users::new(view.clone(), users_config(config)));
         let sync = Sync::new(view.clone());
-        Ok(Self { env, store, view, users, sync, first_start })
+        Ok(Self { env, store, view, users, sync })
     }
 
     pub fn state(&self, config: &Config, shutdown: Shutdown) -> AppState {

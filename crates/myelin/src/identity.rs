@@ -122,23 +122,23 @@ async fn make_key(store: &Store, place: &KeyPlace, env: &Env) -> anyhow::Result<
     let mut seed = [0; 32];
     env.rng.fill(&mut seed);
     let key = SigningKey::from_seed(&format!("a_{}", env.random_string(4)), seed)?;
+    keep_key(store, place, &key).await?;
+    // Of several nodes one was first: its key is the server's.
+    load_key(store, place).await?.context("the signing key vanished")
+}
+
+/// Puts a key where there is none; in the store, one that is there stays.
+pub async fn keep_key(store: &Store, place: &KeyPlace, key: &SigningKey) -> anyhow::Result<()> {
     match place {
-        KeyPlace::File(path) => {
-            write_key(path, &key.to_text())
-                .with_context(|| format!("cannot write the signing key {}", path.display()))?;
-            Ok(key)
-        }
+        KeyPlace::File(path) => write_key(path, &key.to_text())
+            .with_context(|| format!("cannot write the signing key {}", path.display())),
         KeyPlace::Store => {
             let mut batch = Batch::new();
             let name = META_SIGNING_KEY.to_owned();
             batch.require_absent(&META, &name);
             batch.put(&META, &name, &key.to_text().into_bytes());
             match store.commit(batch).await {
-                Ok(_) => Ok(key),
-                // Another node was first: its key is the server's.
-                Err(CommitError::Conflict { .. }) => {
-                    load_key(store, place).await?.context("the signing key vanished")
-                }
+                Ok(_) | Err(CommitError::Conflict { .. }) => Ok(()),
                 Err(error) => Err(error).context("the signing key could not be stored"),
             }
         }

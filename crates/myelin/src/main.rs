@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod identity;
 mod logging;
+mod maintenance;
 mod runtime;
 mod serve;
 mod storage;

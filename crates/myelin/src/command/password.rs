@@ -18,7 +18,7 @@ pub fn obtain(given: Option<String>, user_id: &UserId) -> anyhow::Result<String>
 
 fn ask(user_id: &UserId) -> anyhow::Result<String> {
     let terminal = Term::stderr();
-    let mut secret = |question: &str| -> io::Result<String> {
+    let secret = |question: &str| -> io::Result<String> {
         terminal.write_str(question)?;
         terminal.read_secure_line()
     };

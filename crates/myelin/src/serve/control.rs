@@ -1,44 +1,66 @@
-//! The control socket: how commands reach the server that holds an embedded store (`myelin store backup` while it
-//! runs). Whoever may write to the data directory may use it; the file's mode is the only authentication.
+//! The control socket: how `myelin store …` reaches the server that holds an embedded store, so that backups are made
+//! while it runs. The mode of the file is the only authentication: whoever may open it owns the data anyway.
 //!
-//! One line of JSON in, lines of JSON out: `{"progress": …}` any number of times, then `{"done": …}` or
-//! `{"error": …}`.
+//! One line of JSON in (a [`Task`]), lines of JSON out: progress any number of times, then the outcome or an error.
 
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
+use myelin_core::Env;
+use myelin_store::{Store, maintenance::Progress};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
-use crate::compose::Server;
+use crate::{
+    compose::Server,
+    maintenance::{self, Outcome, Task},
+};
 
 const REQUEST_SIZE_MAX: u64 = 64 * 1024;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Progress that nobody has read yet; more is dropped.
+const PROGRESS_WAITING_MAX: usize = 16;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Request {
-    /// Which version runs.
-    Version,
+enum Reply {
+    Progress(Step),
+    Done(Outcome),
+    Failed(String),
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reply {
-    Progress { rows: u64 },
-    Done { message: String },
-    Error { message: String },
+/// How far a task is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    pub name: String,
+    /// From 1.
+    pub number: u64,
+    pub steps: u64,
+    pub rows: u64,
+}
+
+impl From<Progress> for Step {
+    fn from(progress: Progress) -> Self {
+        Self {
+            name: progress.step.to_owned(),
+            number: progress.step_number as u64,
+            steps: progress.steps as u64,
+            rows: progress.rows,
+        }
+    }
 }
 
 /// Where the server over the store in `directory` listens.
-pub fn path(directory: &Path) -> PathBuf {
+fn path(directory: &Path) -> PathBuf {
     directory.join("control.sock")
 }
 
@@ -75,59 +97,100 @@ pub fn start(
             return Ok(Control(None));
         }
     };
+    let control = Control(Some(path.clone()));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
         .context("the control socket cannot be made private")?;
-    server.env.spawner.spawn("control socket", Box::pin(listen(socket, stop)));
-    Ok(Control(Some(path)))
+    let work = Work { env: server.env.clone(), store: server.store.clone(), directory: directory.to_owned() };
+    server.env.spawner.spawn("control socket", Box::pin(listen(socket, work, stop)));
+    Ok(control)
 }
 
-async fn listen(socket: UnixListener, mut stop: watch::Receiver<bool>) {
+/// One task at a time: these are big pieces of work.
+async fn listen(socket: UnixListener, work: Work, mut stop: watch::Receiver<bool>) {
     loop {
-        tokio::select! {
-            _ = stop.changed() => return,
-            accepted = socket.accept() => match accepted {
-                // One at a time: these are big pieces of work.
-                Ok((stream, _)) => answer(stream).await,
+        let served = async {
+            match socket.accept().await {
+                Ok((stream, _)) => {
+                    work.answer(stream).await.map_err(|error| tracing::debug!(%error, "control socket")).ok()
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the control socket failed");
-                    return;
+                    work.env.clock.sleep(REQUEST_TIMEOUT).await;
+                    None
                 }
-            },
+            }
+        };
+        tokio::select! {
+            _ = stop.changed() => return,
+            _ = served => {}
         }
     }
 }
 
-async fn answer(stream: UnixStream) {
-    let (read, mut write) = stream.into_split();
-    let mut line = String::new();
-    let reply = match BufReader::new(read.take(REQUEST_SIZE_MAX)).read_line(&mut line).await {
-        Ok(_) => match serde_json::from_str(&line) {
-            Ok(Request::Version) => Ok(env!("CARGO_PKG_VERSION").to_owned()),
-            Err(error) => Err(anyhow::anyhow!("the request is not understood: {error}")),
-        },
-        Err(error) => Err(error.into()),
-    };
-    let reply = match reply {
-        Ok(message) => Reply::Done { message },
-        Err(error) => Reply::Error { message: format!("{error:#}") },
-    };
-    let mut text = serde_json::to_string(&reply).unwrap_or_default();
+#[derive(Clone)]
+struct Work {
+    env: Env,
+    store: Store,
+    directory: PathBuf,
+}
+
+impl Work {
+    async fn answer(&self, stream: UnixStream) -> anyhow::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut line = String::new();
+        let mut input = BufReader::new(read.take(REQUEST_SIZE_MAX));
+        let request = self.env.timeout(REQUEST_TIMEOUT, input.read_line(&mut line)).await;
+        if request.context("no request")?? == 0 {
+            // Somebody only looked whether a server is here.
+            return Ok(());
+        }
+        let (report, mut reports) = mpsc::channel(PROGRESS_WAITING_MAX);
+        let task = serde_json::from_str(&line).context("the request is not understood")?;
+        let work = self.clone();
+        // Walks whole tables without a pause: not on a thread that serves requests.
+        let mut result = tokio::task::spawn_blocking(move || work.perform(task, &report));
+        let reply = loop {
+            tokio::select! {
+                Some(step) = reports.recv() => send(&mut write, &Reply::Progress(step)).await?,
+                result = &mut result => break match result? {
+                    Ok(outcome) => Reply::Done(outcome),
+                    Err(error) => Reply::Failed(format!("{error:#}")),
+                },
+            }
+        };
+        send(&mut write, &reply).await
+    }
+
+    fn perform(&self, task: Task, report: &mpsc::Sender<Step>) -> anyhow::Result<Outcome> {
+        tracing::info!(?task, "asked through the control socket");
+        let mut on_progress = |progress| drop(report.try_send(Step::from(progress)));
+        let task = maintenance::run(task, &self.store, Some(&self.directory), &mut on_progress);
+        tokio::runtime::Handle::current().block_on(task)
+    }
+}
+
+async fn send(write: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string(reply)?;
     text.push('\n');
-    write.write_all(text.as_bytes()).await.ok();
+    Ok(write.write_all(text.as_bytes()).await?)
 }
 
 /// Asks the server that runs over the store in `directory`; `None` if none does.
-pub async fn ask(directory: &Path, request: &Request) -> anyhow::Result<Option<String>> {
+pub async fn ask(
+    directory: &Path,
+    task: &Task,
+    mut on_step: impl FnMut(Step),
+) -> anyhow::Result<Option<Outcome>> {
     let Ok(mut stream) = UnixStream::connect(path(directory)).await else { return Ok(None) };
-    let mut text = serde_json::to_string(request)?;
+    let mut text = serde_json::to_string(task)?;
     text.push('\n');
     stream.write_all(text.as_bytes()).await?;
     let mut lines = BufReader::new(stream).lines();
     while let Some(line) = lines.next_line().await? {
         match serde_json::from_str(&line)? {
-            Reply::Progress { .. } => {}
-            Reply::Done { message } => return Ok(Some(message)),
-            Reply::Error { message } => anyhow::bail!(message),
+            Reply::Progress(step) => on_step(step),
+            Reply::Done(outcome) => return Ok(Some(outcome)),
+            Reply::Failed(message) => anyhow::bail!(message),
         }
     }
     anyhow::bail!("the server went away before it was done")

@@ -3,5 +3,7 @@
 mod doctor;
 mod first_start;
 mod process;
+mod sessions;
 mod settings;
+mod store;
 mod users;
