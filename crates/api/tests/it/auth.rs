@@ -1,6 +1,6 @@
 //! Who may make a request.
 
-use http::Request;
+use http::{Method, Request};
 use myelin_users::DeviceRequest;
 use ruma::{UserId, user_id};
 
@@ -58,7 +58,7 @@ fn an_expired_token_is_a_soft_logout() {
 }
 
 #[test]
-fn locked_accounts_may_do_nothing() {
+fn locked_accounts_may_only_log_out() {
     let world = World::new();
     let token = world.user("alice");
     world.lock(user_id!("@alice:localhost"), true);
@@ -67,6 +67,8 @@ fn locked_accounts_may_do_nothing() {
     assert_eq!(answer.json["soft_logout"], true);
     world.lock(user_id!("@alice:localhost"), false);
     world.get(CAPABILITIES, Some(&token)).ok();
+    world.lock(user_id!("@alice:localhost"), true);
+    world.request(Method::POST, "/_matrix/client/v3/logout", Some(&token), "").ok();
 }
 
 #[test]

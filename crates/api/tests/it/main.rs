@@ -4,6 +4,7 @@ mod admin;
 mod auth;
 mod browsers;
 mod hostile;
+mod hostile_everywhere;
 mod limits;
 mod routes;
 mod small;

@@ -5,7 +5,7 @@ use http::Method;
 use crate::world::World;
 
 /// `(file of the specification's data/api/client-server, its operations)`.
-const FAMILIES: [(&str, &[&str]); 52] = [
+pub const FAMILIES: [(&str, &[&str]); 52] = [
     (
         "account-data",
         &[
@@ -210,7 +210,7 @@ fn every_operation_is_served() {
 }
 
 /// Samples for the parameters.
-fn filled_in(path: &str) -> String {
+pub fn filled_in(path: &str) -> String {
     let samples = [
         ("{userId}", "@alice:localhost"),
         ("{roomId}", "!room:localhost"),
