@@ -27,9 +27,10 @@ struct Params {
     set_presence: Option<String>,
     #[serde(default)]
     timeout: u64,
-    /// v1.16, and its name before that (MSC4222).
+    /// v1.16.
     #[serde(default)]
     use_state_after: bool,
+    /// Its name before that; the answer has its earlier name then, too.
     #[serde(default, rename = "org.matrix.msc4222.use_state_after")]
     unstable_use_state_after: bool,
 }
@@ -44,11 +45,21 @@ async fn sync(
         since: params.since.as_deref().map(parse_since).transpose()?,
         filter: filter_of(&sync, &auth, params.filter.as_deref()).await?,
         full_state: params.full_state,
-        state_after: params.use_state_after || params.unstable_use_state_after,
+        state_form: params.state_form(),
         timeout_ms: params.timeout,
         set_presence: presence_of(params.set_presence.as_deref())?,
     };
     Ok(RawJson(sync.sync(request).await?.into()))
+}
+
+impl Params {
+    fn state_form(&self) -> v2::StateForm {
+        match (self.use_state_after, self.unstable_use_state_after) {
+            (true, _) => v2::StateForm::After,
+            (false, true) => v2::StateForm::AfterUnstable,
+            (false, false) => v2::StateForm::Before,
+        }
+    }
 }
 
 fn parse_since(token: &str) -> Result<SyncToken, ApiError> {

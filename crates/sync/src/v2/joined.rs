@@ -82,7 +82,7 @@ impl Sync {
         if let Some(summary) = &parts.summary {
             summary.push(&mut out);
         }
-        out.events(if context.request.state_after { "state_after" } else { "state" }, &parts.state);
+        out.events(context.request.state_form.key(), &parts.state);
         self.push_timeline(context, &parts.timeline, &mut out).await?;
         out.events("ephemeral", &parts.ephemeral);
         out.events("account_data", &parts.account_data);

@@ -31,10 +31,35 @@ pub struct Request {
     pub since: Option<SyncToken>,
     pub filter: Arc<Filter>,
     pub full_state: bool,
-    /// `use_state_after` (v1.16).
-    pub state_after: bool,
+    pub state_form: StateForm,
     pub timeout_ms: u64,
     pub set_presence: PresenceState,
+}
+
+/// Which state of a room the client asks for, and under which key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateForm {
+    /// At the start of the timeline: `state`.
+    #[default]
+    Before,
+    /// At its end: `state_after` (`use_state_after`, v1.16).
+    After,
+    /// The same for clients that know it by its earlier name only (MSC4222).
+    AfterUnstable,
+}
+
+impl StateForm {
+    pub fn is_after(self) -> bool {
+        self != Self::Before
+    }
+
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Before => "state",
+            Self::After => "state_after",
+            Self::AfterUnstable => "org.matrix.msc4222.state_after",
+        }
+    }
 }
 
 /// What one attempt at an answer stands on.

@@ -144,7 +144,7 @@ impl Sync {
         };
         let mut json = String::with_capacity(256);
         let mut out = Object::open(&mut json);
-        out.events(if context.request.state_after { "state_after" } else { "state" }, state);
+        out.events(context.request.state_form.key(), state);
         self.push_timeline(context, &timeline, &mut out).await?;
         out.close();
         Ok(json)

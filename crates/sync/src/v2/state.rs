@@ -61,7 +61,7 @@ impl Sync {
         };
         let before = state_at(&self.view, request.room, since.into()).await?;
         let changed = before.diff(target).into_iter().filter_map(|change| change.2);
-        if context.request.state_after {
+        if context.request.state_form.is_after() {
             return Ok(changed.collect());
         }
         let shown: BTreeSet<_> = request.timeline.iter().map(|placed| placed.event.nid).collect();
@@ -124,7 +124,9 @@ impl Sync {
             let Some(key) = self.view.interner.lookup_state_key("m.room.member", user).await? else {
                 continue;
             };
-            let event = state.get(key).filter(|event| context.request.state_after || !shown.contains(event));
+            let event = state
+                .get(key)
+                .filter(|event| context.request.state_form.is_after() || !shown.contains(event));
             needed.extend(event.map(|event| (key, event)));
         }
         Ok(needed)
@@ -137,7 +139,7 @@ fn target_order(context: &Context<'_>, request: &StateRequest<'_>) -> Option<Tim
     let full = request.since.is_none() || context.request.full_state;
     // A timeline filter hides state events from the timeline: then they have to come as state.
     let complete = context.request.filter.room.timeline.is_open() && !request.limited;
-    if context.request.state_after {
+    if context.request.state_form.is_after() {
         let moved = request.timeline.iter().any(|placed| placed.event.state_key.is_some());
         return (full || !complete || moved).then_some(request.until);
     }
