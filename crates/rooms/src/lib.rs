@@ -1,1 +1,73 @@
-//! Skeleton.
+//! The room engine: the only writer of rooms (DESIGN 3).
+//!
+//! Everything that changes a room goes one way: a *command* ([`commands`]) acts on a draft of the room's newest head,
+//! the draft becomes one batch, and the batch commits if the head is still the same. What is acknowledged is durable.
+//!
+//! Must not know: HTTP, sessions, how the rooms are read.
+
+mod auth_chains;
+mod authorise;
+mod commands;
+mod directory;
+mod error;
+mod power_levels;
+mod profile;
+mod relations;
+mod runs;
+mod sender;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use myelin_dag::SigningKey;
+use myelin_view::{RoomSnapshot, View};
+use ruma::RoomId;
+
+use self::{
+    auth_chains::AuthChains,
+    writer::{Transactions, Writers},
+};
+pub use self::{
+    commands::{
+        create::{CreateRoom, InitialState, Preset},
+        join::Join,
+        membership::MembershipChange,
+        upgrade::Upgrade,
+    },
+    directory::{
+        Visibility,
+        listing::{Page, PublicRoom, PublicRoomsQuery},
+    },
+    error::Error,
+    runs::run_profile_propagation,
+    sender::{Sender, Transaction},
+};
+
+/// The engine of one process. Any number of processes may write the same rooms.
+pub struct Rooms {
+    view: View,
+    key: Arc<SigningKey>,
+    writers: Arc<Writers>,
+    transactions: Transactions,
+    chains: AuthChains,
+}
+
+impl Rooms {
+    /// `key` signs every event made here.
+    pub fn new(view: View, key: Arc<SigningKey>) -> Self {
+        let chains = AuthChains::new(view.store.clone());
+        Self { view, key, writers: Arc::default(), transactions: Transactions::default(), chains }
+    }
+
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The newest durable snapshot of a room that this server holds.
+    async fn room(&self, room_id: &RoomId) -> Result<Arc<RoomSnapshot>, Error> {
+        self.view.room_by_id(room_id).await?.ok_or_else(|| Error::unknown_room(room_id))
+    }
+}

@@ -1,0 +1,155 @@
+//! The first two events of any room: it is created, and its creator joins.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use myelin_core::{EventNid, RoomNid};
+use myelin_dag::{NewEvent, Parents, Pdu, StateTree, authorize, build};
+use myelin_store::{
+    NidKind,
+    tables::{ROOM_NIDS, ROOMS, RoomHead, RoomRecord},
+};
+use myelin_view::{RoomInfo, RoomSnapshot};
+use ruma::{
+    OwnedRoomId, RoomId, RoomVersionId,
+    events::{StateEventType, room::member::MembershipState},
+    room_version_rules::RoomVersionRules,
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    Error, Rooms, Sender,
+    commands::{check_names, membership::MembershipChange, state_event},
+    writer::Draft,
+};
+
+/// Length of the random part of a room id.
+const OPAQUE_ID_LENGTH: usize = 18;
+/// Rooms that one user creates in the same way in one millisecond.
+const SAME_MILLISECOND_MAX: u64 = 1_000;
+
+impl Rooms {
+    /// A draft with the create event and the creator's join.
+    pub(crate) async fn begin_room(
+        &self,
+        sender: &Sender,
+        version: &RoomVersionId,
+        rules: &RoomVersionRules,
+        content: Map<String, Value>,
+    ) -> Result<Draft<'_>, Error> {
+        let room_type = content.get("type").and_then(Value::as_str).map(ToOwned::to_owned);
+        let create = self.create_event(sender, version, rules, content).await?;
+        let nid = RoomNid(self.view.nids.allocate(NidKind::Room).await?);
+        let create_event = EventNid(self.view.nids.allocate(NidKind::Event).await?);
+        let room_id = create.room_id.clone();
+        let info = RoomInfo {
+            nid,
+            room_id,
+            version: version.clone(),
+            rules: rules.clone(),
+            room_type,
+            create_event,
+        };
+        let info = Arc::new(info);
+        self.view.interner.remember_room(info.clone());
+        let mut draft = Draft::new(self, empty(info.clone()));
+        let room_id = info.room_id.to_string();
+        draft.batch.require_absent(&ROOM_NIDS, &room_id);
+        draft.batch.put(&ROOM_NIDS, &room_id, &nid);
+        draft.batch.put(&ROOMS, &nid, &record(&info));
+        draft.place(create_event, sender.user, create, &[], None).await?;
+        self.target(&sender.user_id).await?;
+        let profile = self.profile(sender.user).await?;
+        let content = MembershipChange::default().content(&MembershipState::Join, &profile);
+        draft.append_member(sender, &sender.user_id, &content).await?;
+        Ok(draft)
+    }
+
+    /// Where the room id is the hash of this event, a room that was created with the same words in the same
+    /// millisecond has it already: then the event is from the next millisecond.
+    async fn create_event(
+        &self,
+        sender: &Sender,
+        version: &RoomVersionId,
+        rules: &RoomVersionRules,
+        mut content: Map<String, Value>,
+    ) -> Result<Pdu, Error> {
+        content.insert("room_version".to_owned(), version.as_str().into());
+        if rules.authorization.use_room_create_sender {
+            content.remove("creator");
+        } else {
+            content.insert("creator".to_owned(), sender.user_id.as_str().into());
+        }
+        let event = state_event(sender, "m.room.create", "", &content)?;
+        let now_ms = self.view.env.now_ms();
+        for at_ms in now_ms..now_ms + SAME_MILLISECOND_MAX {
+            let pdu = self.build_create_event(&event, rules, at_ms)?;
+            if self.view.interner.lookup_room(&pdu.room_id).await?.is_none() {
+                return Ok(pdu);
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    fn build_create_event(
+        &self,
+        event: &NewEvent,
+        rules: &RoomVersionRules,
+        at_ms: u64,
+    ) -> Result<Pdu, Error> {
+        let derived = rules.authorization.room_create_event_id_as_room_id;
+        let room_id = if derived { None } else { Some(self.random_room_id()?) };
+        let parents = Parents { room_id, depth: 1, ..Parents::default() };
+        let pdu = build(rules, event.clone(), parents, at_ms, &self.key)?;
+        let none = |_: &StateEventType, _: &str| None::<&Pdu>;
+        authorize(rules, &pdu, |_| None::<&Pdu>, none)
+            .map_err(|rejection| Error::BadJson(format!("'creation_content' is not right: {rejection}.")))?;
+        Ok(pdu)
+    }
+
+    fn random_room_id(&self) -> Result<OwnedRoomId, Error> {
+        let opaque = self.view.env.random_string(OPAQUE_ID_LENGTH);
+        let id = format!("!{opaque}:{}", self.view.server_name);
+        let id = <&RoomId>::try_from(id.as_str()).map(ToOwned::to_owned);
+        id.map_err(|error| Error::damaged(format!("the server name makes no room id: {error}")))
+    }
+}
+
+impl Draft<'_> {
+    /// State that a request asks for; its names are the client's.
+    pub(crate) async fn append_initial(
+        &mut self,
+        sender: &Sender,
+        event_type: &str,
+        state_key: &str,
+        content: &(impl Serialize + Sync),
+    ) -> Result<(), Error> {
+        let event: NewEvent = state_event(sender, event_type, state_key, content)?;
+        check_names(&event.event_type, state_key)?;
+        self.append(sender, event).await.map(drop)
+    }
+}
+
+fn record(info: &RoomInfo) -> RoomRecord {
+    RoomRecord {
+        room_id: info.room_id.to_string(),
+        room_version: info.version.to_string(),
+        room_type: info.room_type.clone(),
+        create_event: info.create_event,
+    }
+}
+
+fn empty(info: Arc<RoomInfo>) -> RoomSnapshot {
+    let head =
+        RoomHead { version: 0, current_state: [0; 16], extremities: Vec::new(), depth: 0, backfilled: 0 };
+    RoomSnapshot {
+        info,
+        head,
+        current_state: StateTree::new(),
+        members: OrdMap::new(),
+        local_joined: OrdSet::new(),
+        joined_count: 0,
+        invited_count: 0,
+    }
+}

@@ -1,0 +1,156 @@
+//! Joining (Client-Server API, "Joining rooms", "Restricted rooms", "Guest access").
+
+use myelin_store::tables::Membership;
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, events::room::member::MembershipState,
+    room::JoinRuleKind, state_res::events::RoomPowerLevelsIntField,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    Error, Rooms, Sender,
+    commands::{id_of, membership::MembershipChange},
+    writer::{Command, Draft},
+};
+
+const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
+
+/// What comes with a join.
+#[derive(Clone, Debug, Default)]
+pub struct Join {
+    pub change: MembershipChange,
+    /// Write an event even if the user is joined already (a client that writes its own member event).
+    pub update: bool,
+}
+
+struct JoinCommand<'a> {
+    rooms: &'a Rooms,
+    sender: &'a Sender,
+    join: &'a Join,
+    profile: Map<String, Value>,
+}
+
+/// The parts of `m.room.join_rules` that matter here.
+#[derive(Deserialize)]
+struct JoinRules {
+    join_rule: JoinRuleKind,
+    #[serde(default)]
+    allow: Vec<Value>,
+}
+
+impl Rooms {
+    /// Idempotent: who is joined stays joined.
+    pub async fn join(&self, sender: &Sender, room_id: &RoomId, join: Join) -> Result<OwnedEventId, Error> {
+        let room = self.view.interner.lookup_room(room_id).await?;
+        let room = room.ok_or_else(|| Error::unknown_room(room_id))?;
+        self.target(&sender.user_id).await?;
+        let profile = self.profile(sender.user).await?;
+        self.run(room, &JoinCommand { rooms: self, sender, join: &join, profile }).await
+    }
+}
+
+impl Command for JoinCommand<'_> {
+    type Output = OwnedEventId;
+
+    async fn act(&self, draft: &mut Draft<'_>) -> Result<OwnedEventId, Error> {
+        let sender = self.sender;
+        let before = draft.membership(sender.user);
+        let mut content = self.join.change.content(&MembershipState::Join, &self.profile);
+        if let (Some(Membership::Join), Some(event)) = (before, draft.member_event(sender.user).await?) {
+            let same =
+                || serde_json::from_str(event.pdu.content.get()).is_ok_and(|held: Map<_, _>| held == content);
+            if !self.join.update || same() {
+                return Ok(id_of(&event));
+            }
+        }
+        if sender.guest && !guests_may_join(draft).await? {
+            return Err(Error::GuestAccess);
+        }
+        if !matches!(before, Some(Membership::Join | Membership::Invite | Membership::Ban))
+            && let Some(user) = self.rooms.authorising_user(draft, sender).await?
+        {
+            content.insert(AUTHORISED_VIA.to_owned(), user.as_str().into());
+        }
+        let event = draft.append_member(sender, &sender.user_id, &content).await?;
+        Ok(id_of(&event))
+    }
+}
+
+impl Rooms {
+    /// For rooms with a restricted join rule: the member of this server who lets the user in, given that the user
+    /// fulfils a condition. `None` for other rooms.
+    async fn authorising_user(
+        &self,
+        draft: &Draft<'_>,
+        sender: &Sender,
+    ) -> Result<Option<OwnedUserId>, Error> {
+        if !draft.room.info.rules.authorization.restricted_join_rule {
+            return Ok(None);
+        }
+        let Some(rules) = join_rules(draft).await? else { return Ok(None) };
+        if !matches!(rules.join_rule, JoinRuleKind::Restricted | JoinRuleKind::KnockRestricted) {
+            return Ok(None);
+        }
+        if !self.fulfils_one(&rules.allow, sender).await? {
+            return Err(Error::Forbidden(
+                "You do not belong to any of the rooms that let you join this one, and you are not invited."
+                    .to_owned(),
+            ));
+        }
+        self.member_who_may_invite(draft).await?.map(Some).ok_or(Error::UnableToGrantJoin)
+    }
+
+    async fn fulfils_one(&self, conditions: &[Value], sender: &Sender) -> Result<bool, Error> {
+        for room_id in conditions.iter().filter_map(room_of_condition) {
+            let room = self.view.room_by_id(&room_id).await?;
+            if room.is_some_and(|room| room.is_joined(sender.user)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn member_who_may_invite(&self, draft: &Draft<'_>) -> Result<Option<OwnedUserId>, Error> {
+        // Whom the power levels name, and then any one of all the others, who are all alike.
+        let mut candidates = draft.power_levels(|levels| levels.named()).await?;
+        let mut unnamed = None;
+        for user in &draft.room.local_joined {
+            let user_id = self.view.interner.user_id(*user).await?;
+            if !candidates.iter().any(|named| **named == *user_id) {
+                unnamed = Some((*user_id).to_owned());
+                break;
+            }
+        }
+        candidates.extend(unnamed);
+        let mut here = Vec::new();
+        for user_id in candidates {
+            let user = self.view.interner.lookup_user(&user_id).await?;
+            if user.is_some_and(|user| draft.room.local_joined.contains(&user)) {
+                here.push(user_id);
+            }
+        }
+        let may_invite = draft.power_levels(|levels| {
+            here.into_iter().find(|user| levels.may(user, RoomPowerLevelsIntField::Invite))
+        });
+        may_invite.await
+    }
+}
+
+async fn join_rules(draft: &Draft<'_>) -> Result<Option<JoinRules>, Error> {
+    let event = draft.state_event("m.room.join_rules", "").await?;
+    Ok(event.and_then(|event| serde_json::from_str(event.pdu.content.get()).ok()))
+}
+
+fn room_of_condition(condition: &Value) -> Option<OwnedRoomId> {
+    if condition.get("type")?.as_str()? != "m.room_membership" {
+        return None;
+    }
+    condition.get("room_id")?.as_str()?.try_into().ok()
+}
+
+async fn guests_may_join(draft: &Draft<'_>) -> Result<bool, Error> {
+    let event = draft.state_event("m.room.guest_access", "").await?;
+    let access = event.and_then(|event| event.pdu.content_field::<String>("guest_access"));
+    Ok(access.as_deref() == Some("can_join"))
+}

@@ -1,0 +1,103 @@
+use ruma::{EventId, OwnedRoomAliasId, OwnedServerName, OwnedUserId, RoomId};
+
+/// Why a command was not carried out. The messages are for the person who asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `M_FORBIDDEN`.
+    #[error("{0}")]
+    Forbidden(String),
+    /// `M_GUEST_ACCESS_FORBIDDEN`.
+    #[error("Guests may not join this room.")]
+    GuestAccess,
+    /// `M_NOT_FOUND`.
+    #[error("{0}")]
+    NotFound(String),
+    /// `M_INVALID_PARAM`.
+    #[error("{0}")]
+    InvalidParam(String),
+    /// `M_BAD_JSON`.
+    #[error("{0}")]
+    BadJson(String),
+    /// `M_TOO_LARGE`.
+    #[error("{0}")]
+    TooLarge(String),
+    /// `M_BAD_STATE`: the target is not in the membership which this changes.
+    #[error("{0}")]
+    BadState(String),
+    /// `M_UNSUPPORTED_ROOM_VERSION`.
+    #[error("This server does not support room version '{0}'.")]
+    UnsupportedRoomVersion(String),
+    /// `M_ROOM_IN_USE`.
+    #[error("The alias {0} is taken already.")]
+    RoomInUse(OwnedRoomAliasId),
+    /// `409 M_UNKNOWN`, as the specification has it for aliases.
+    #[error("Room alias {0} already exists.")]
+    AliasTaken(OwnedRoomAliasId),
+    /// `M_INVALID_ROOM_STATE`.
+    #[error("The room cannot be created like this: {0}")]
+    InvalidRoomState(String),
+    /// `M_BAD_ALIAS`.
+    #[error("The alias {0} does not point to this room.")]
+    BadAlias(String),
+    /// `M_DUPLICATE_ANNOTATION`.
+    #[error("You have annotated this event in the same way already.")]
+    DuplicateAnnotation,
+    /// `M_UNABLE_TO_GRANT_JOIN`.
+    #[error("Nobody of this server in the room may let you in.")]
+    UnableToGrantJoin,
+    /// `M_INVITE_BLOCKED`.
+    #[error("{0} does not accept invitations.")]
+    InviteBlocked(OwnedUserId),
+    /// `400 M_UNKNOWN`.
+    #[error("{0}")]
+    Unknown(String),
+    #[error("This server cannot reach {0}: it does not speak to other servers yet.")]
+    Unreachable(OwnedServerName),
+    /// Other writers were first, time and again. Trying again helps.
+    #[error("The room is busy with other changes. Try again.")]
+    Busy,
+    #[error(transparent)]
+    View(myelin_view::Error),
+    #[error(transparent)]
+    Store(#[from] myelin_store::Error),
+}
+
+impl Error {
+    pub(crate) fn unknown_room(room_id: &RoomId) -> Self {
+        Self::NotFound(format!("This server does not know the room {room_id}."))
+    }
+
+    pub(crate) fn unknown_event(event_id: &EventId) -> Self {
+        Self::NotFound(format!("There is no event {event_id} in this room."))
+    }
+
+    pub(crate) fn not_in_room(room_id: &RoomId) -> Self {
+        Self::Forbidden(format!("You are not in the room {room_id}."))
+    }
+
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
+        Self::View(myelin_view::Error::Damaged(what.into()))
+    }
+}
+
+impl From<myelin_view::Error> for Error {
+    fn from(error: myelin_view::Error) -> Self {
+        match error {
+            myelin_view::Error::Store(error) => Self::Store(error),
+            other => Self::View(other),
+        }
+    }
+}
+
+impl From<myelin_dag::BuildError> for Error {
+    fn from(error: myelin_dag::BuildError) -> Self {
+        let message = format!("This cannot be an event: {error}.");
+        if error.is_too_large() { Self::TooLarge(message) } else { Self::BadJson(message) }
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Self::BadJson(error.to_string())
+    }
+}

@@ -1,0 +1,10 @@
+//! The engine over the memory backend in a simulated world.
+
+mod commits;
+mod create;
+mod directory;
+mod memberships;
+mod messages;
+mod redactions;
+mod upgrades;
+mod world;

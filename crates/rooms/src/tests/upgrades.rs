@@ -1,0 +1,106 @@
+//! Room upgrades.
+
+use myelin_store::tables::Membership;
+use ruma::{OwnedRoomAliasId, OwnedRoomId, RoomId, RoomVersionId};
+use serde_json::json;
+
+use super::world::{World, assert_forbidden, content};
+use crate::{CreateRoom, Error, Preset, Sender, Upgrade, Visibility};
+
+fn upgrade(world: &World, who: &Sender, room: &RoomId, to: RoomVersionId) -> Result<OwnedRoomId, Error> {
+    let request = Upgrade { new_version: to, additional_creators: Vec::new() };
+    world.run(world.rooms.upgrade(who, room, &request))
+}
+
+#[test]
+fn state_bans_aliases_and_listing_move() {
+    let world = World::new(1);
+    let (alice, bob, eve) = (world.user("alice"), world.user("bob"), world.user("eve"));
+    let request = CreateRoom {
+        visibility: Visibility::Public,
+        preset: Some(Preset::PublicChat),
+        room_version: Some(RoomVersionId::V10),
+        room_alias_name: Some("pub".to_owned()),
+        name: Some("Pub".to_owned()),
+        creation_content: json!({ "type": "m.space", "m.federate": false }).as_object().unwrap().clone(),
+        ..CreateRoom::default()
+    };
+    let old = world.create(&alice, request);
+    world.join(&bob, &old).unwrap();
+    world.ban(&alice, &old, &eve).unwrap();
+    world.set(&alice, &old, "org.example.private", "", json!({})).unwrap();
+    let last = world.say(&bob, &old, "last").unwrap();
+    let version = world.snapshot(&old).head.version;
+
+    let new = upgrade(&world, &alice, &old, RoomVersionId::V11).unwrap();
+    assert_eq!(world.snapshot(&old).head.version, version + 1, "one commit");
+    assert_eq!(world.snapshot(&new).head.version, 1);
+    let create = content(&world.timeline(&new)[0]);
+    assert_eq!(create["predecessor"], json!({ "room_id": old, "event_id": last }));
+    assert_eq!((&create["type"], &create["m.federate"]), (&json!("m.space"), &json!(false)));
+    assert_eq!(create["room_version"], "11");
+    let tombstone = world.state(&old, "m.room.tombstone", "").unwrap();
+    assert_eq!(tombstone["replacement_room"], json!(new));
+    assert_eq!(world.state(&new, "m.room.name", "").unwrap()["name"], "Pub");
+    assert_eq!(world.state(&new, "m.room.join_rules", "").unwrap()["join_rule"], "public");
+    assert_eq!(world.state(&new, "org.example.private", ""), None);
+    assert_eq!(world.snapshot(&new).membership(eve.user), Some(Membership::Ban));
+    assert_eq!(world.snapshot(&new).membership(bob.user), None);
+    assert_eq!(world.state(&new, "m.room.power_levels", "").unwrap()["users"]["@alice:localhost"], 100);
+
+    let alias: OwnedRoomAliasId = "#pub:localhost".try_into().unwrap();
+    assert_eq!(world.run(world.rooms.resolve_alias(&alias)).unwrap(), Some(new.clone()));
+    assert_eq!(world.state(&new, "m.room.canonical_alias", "").unwrap()["alias"], "#pub:localhost");
+    assert_eq!(world.state(&old, "m.room.canonical_alias", ""), Some(json!({})));
+    assert_eq!(world.run(world.rooms.visibility(&old)).unwrap(), Visibility::Private);
+    assert_eq!(world.run(world.rooms.visibility(&new)).unwrap(), Visibility::Public);
+
+    let levels = world.state(&old, "m.room.power_levels", "").unwrap();
+    assert_eq!((&levels["events_default"], &levels["invite"]), (&json!(50), &json!(50)));
+    assert_forbidden(world.say(&bob, &old, "too late"), "need power level 50");
+    world.say(&alice, &new, "hello").unwrap();
+}
+
+#[test]
+fn to_version_12_creators_leave_the_power_levels() {
+    let world = World::new(2);
+    let (alice, bob) = (world.user("alice"), world.user("bob"));
+    let old = world.room_of_version(&alice, RoomVersionId::V11);
+    world.join(&bob, &old).unwrap();
+    let users = json!({ "@alice:localhost": 100, "@bob:localhost": 60, "@carol:localhost": 50 });
+    world.set(&alice, &old, "m.room.power_levels", "", json!({ "users": users })).unwrap();
+    let request = Upgrade { new_version: RoomVersionId::V12, additional_creators: vec![bob.user_id.clone()] };
+    let new = world.run(world.rooms.upgrade(&alice, &old, &request)).unwrap();
+    let create = content(&world.timeline(&new)[0]);
+    assert_eq!(create["predecessor"], json!({ "room_id": old }));
+    assert_eq!(create["additional_creators"], json!(["@bob:localhost"]));
+    let levels = world.state(&new, "m.room.power_levels", "").unwrap();
+    assert_eq!(levels["users"], json!({ "@carol:localhost": 50 }));
+    assert_eq!(levels["events"]["m.room.tombstone"], 150);
+    // And on: additional creators are not taken along by themselves.
+    let next = upgrade(&world, &alice, &new, RoomVersionId::V12).unwrap();
+    assert_eq!(content(&world.timeline(&next)[0]).get("additional_creators"), None);
+    // Back to a version that names its creators.
+    let back = upgrade(&world, &alice, &next, RoomVersionId::V11).unwrap();
+    let levels = world.state(&back, "m.room.power_levels", "").unwrap();
+    assert_eq!(levels["users"]["@alice:localhost"], 100);
+}
+
+#[test]
+fn who_may_not_upgrade_changes_nothing() {
+    let world = World::new(3);
+    let (alice, bob) = (world.user("alice"), world.user("bob"));
+    let room = world.room_of_version(&alice, RoomVersionId::V11);
+    assert_forbidden(upgrade(&world, &bob, &room, RoomVersionId::V12), "not in the room");
+    world.join(&bob, &room).unwrap();
+    let before = world.view.store.position();
+    assert_forbidden(
+        upgrade(&world, &bob, &room, RoomVersionId::V12),
+        "need power level 100 to upgrade this room, you have 0",
+    );
+    let odd = "org.example".try_into().unwrap();
+    assert!(matches!(upgrade(&world, &alice, &room, odd), Err(Error::UnsupportedRoomVersion(_))));
+    let unknown = "!unknown:localhost".try_into().unwrap();
+    assert_forbidden(upgrade(&world, &alice, unknown, RoomVersionId::V12), "not in the room");
+    assert_eq!(world.view.store.position(), before);
+}

@@ -1,0 +1,239 @@
+//! A room as a writer is about to change it: the newest head, and the batch that will replace it.
+
+use std::sync::Arc;
+
+use myelin_core::{EventNid, UserNid, limits::PREV_EVENTS_MAX};
+use myelin_dag::{NewEvent, Parents, Pdu, auth_types, authorize, build};
+use myelin_store::{
+    Batch, NidKind,
+    codec::AtPosition,
+    tables::{EVENTS, EventRecord, Membership, ROOM_HEADS, RoomHead, SentBy},
+};
+use myelin_view::{Event, Landing, RoomSnapshot};
+use ruma::{OwnedEventId, UserId, events::StateEventType};
+
+use super::{
+    commit::Sealed,
+    slots::{SlotRef, Turn},
+};
+use crate::{
+    Error, Rooms, Sender,
+    authorise::{AuthSet, explain},
+    power_levels::PowerLevels,
+};
+
+pub struct Draft<'r> {
+    pub(super) rooms: &'r Rooms,
+    /// `None` for a room that is being created.
+    pub(super) slot: Option<SlotRef>,
+    pub(super) base: Option<Arc<RoomSnapshot>>,
+    /// The room with everything that was appended so far.
+    pub room: RoomSnapshot,
+    /// 0 at first, counting the times that another writer was faster.
+    pub attempt: u32,
+    pub batch: Batch,
+    /// With the index of their log entry.
+    pub(super) landings: Vec<(u32, Landing)>,
+    pub(super) outside: Vec<Landing>,
+    pub(super) users: Vec<UserNid>,
+    pub(super) joined: Vec<UserNid>,
+}
+
+impl<'r> Draft<'r> {
+    pub(super) async fn of(
+        rooms: &'r Rooms,
+        turn: &Turn,
+        room: myelin_core::RoomNid,
+        attempt: u32,
+    ) -> Result<Self, Error> {
+        let base = match turn.slot().head() {
+            Some(head) => Some(head),
+            None => rooms.view.rooms.load(room).await?,
+        };
+        let base = base.ok_or_else(|| Error::damaged(format!("{room:?} has no head")))?;
+        let mut draft = Self::new(rooms, (*base).clone());
+        draft.slot = Some(turn.slot().clone());
+        draft.base = Some(base);
+        draft.attempt = attempt;
+        Ok(draft)
+    }
+
+    /// A room of which nothing is stored.
+    pub fn new(rooms: &'r Rooms, room: RoomSnapshot) -> Self {
+        Self {
+            rooms,
+            slot: None,
+            base: None,
+            room,
+            attempt: 0,
+            batch: Batch::new(),
+            landings: Vec::new(),
+            outside: Vec::new(),
+            users: Vec::new(),
+            joined: Vec::new(),
+        }
+    }
+
+    /// Starts with what another, new room's draft has become: both commit together.
+    pub fn carry(&mut self, sealed: Sealed) {
+        debug_assert!(self.is_empty(), "the entries of the carried batch come first");
+        self.batch = sealed.batch;
+        self.landings = sealed.landings;
+        self.users = sealed.users;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.landings.is_empty() && self.outside.is_empty() && self.batch.is_empty()
+    }
+
+    pub(super) fn base_head(&self) -> Option<&RoomHead> {
+        self.base.as_ref().map(|base| &base.head)
+    }
+
+    /// An event of this room, durable or not.
+    pub async fn event(&self, nid: EventNid) -> Result<Arc<Event>, Error> {
+        if let Some((_, landing)) = self.landings.iter().find(|(_, landing)| landing.event.nid == nid) {
+            return Ok(landing.event.clone());
+        }
+        if let Some(event) = self.slot.as_ref().and_then(|slot| slot.event(nid)) {
+            return Ok(event);
+        }
+        let event = self.rooms.view.events.load(nid).await?;
+        event.ok_or_else(|| Error::damaged(format!("{nid:?} is missing")))
+    }
+
+    /// The row of an event that is durable.
+    pub async fn stored(&self, nid: EventNid) -> Result<Option<AtPosition<EventRecord>>, Error> {
+        Ok(self.rooms.view.store.get(&EVENTS, &nid).await?)
+    }
+
+    pub async fn state_event(&self, event_type: &str, state_key: &str) -> Result<Option<Arc<Event>>, Error> {
+        let key = self.rooms.view.interner.lookup_state_key(event_type, state_key).await?;
+        match key.and_then(|key| self.room.current_state.get(key)) {
+            Some(nid) => self.event(nid).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub async fn create_event(&self) -> Result<Arc<Event>, Error> {
+        self.event(self.room.info.create_event).await
+    }
+
+    pub fn membership(&self, user: UserNid) -> Option<Membership> {
+        self.room.membership(user)
+    }
+
+    /// The member event of a user.
+    pub async fn member_event(&self, user: UserNid) -> Result<Option<Arc<Event>>, Error> {
+        match self.room.members.get(&user) {
+            Some((_, nid)) => self.event(*nid).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Looks at the room's power levels.
+    pub async fn power_levels<T>(&self, look: impl FnOnce(&PowerLevels<'_>) -> T) -> Result<T, Error> {
+        let create = self.create_event().await?;
+        let levels = self.state_event("m.room.power_levels", "").await?;
+        let levels = levels.as_ref().map(|event| &*event.pdu);
+        Ok(look(&PowerLevels::new(&self.room.info.rules.authorization, &create.pdu, levels)))
+    }
+
+    /// Makes an event here, at the end of the room, if the rules allow it.
+    pub async fn append(&mut self, sender: &Sender, event: NewEvent) -> Result<Arc<Event>, Error> {
+        self.append_sent(sender, event, None).await
+    }
+
+    /// As [`Draft::append`], remembering the transaction by which it was sent.
+    pub async fn append_sent(
+        &mut self,
+        sender: &Sender,
+        event: NewEvent,
+        sent_by: Option<SentBy>,
+    ) -> Result<Arc<Event>, Error> {
+        let (pdu, auth) = self.make(event).await?;
+        let auth: Vec<EventNid> = auth.events().map(|event| event.nid).collect();
+        let nid = EventNid(self.rooms.view.nids.allocate(NidKind::Event).await?);
+        self.place(nid, sender.user, pdu, &auth, sent_by).await
+    }
+
+    async fn make(&self, event: NewEvent) -> Result<(Pdu, AuthSet), Error> {
+        let info = &self.room.info;
+        let auth = self.select_auth(&event).await?;
+        let parents = Parents {
+            room_id: Some(info.room_id.clone()),
+            prev_events: self.prev_events().await?,
+            auth_events: auth.auth_events(),
+            depth: self.next_depth(),
+        };
+        let pdu = build(&info.rules, event, parents, self.rooms.view.env.now_ms(), &self.rooms.key)?;
+        let allowed =
+            authorize(&info.rules, &pdu, |id| auth.event(id), |kind, key: &str| auth.state(kind, key));
+        match allowed {
+            Ok(()) => Ok((pdu, auth)),
+            Err(rejection) => Err(explain(info, &auth, &pdu, &rejection)),
+        }
+    }
+
+    async fn select_auth(&self, event: &NewEvent) -> Result<AuthSet, Error> {
+        let info = &self.room.info;
+        let (kind, key) = (&event.event_type, event.state_key.as_deref());
+        let types = auth_types(&info.rules, kind, &event.sender, key, &event.content);
+        let mut types = types.map_err(|rejection| Error::BadJson(rejection.reason))?;
+        if info.rules.authorization.room_create_event_id_as_room_id {
+            types.push((StateEventType::RoomCreate, String::new()));
+        }
+        let mut entries = Vec::with_capacity(types.len());
+        for (event_type, state_key) in types {
+            let found = self.state_event(&event_type.to_string(), &state_key).await?;
+            entries.extend(found.map(|event| (event_type, state_key, event)));
+        }
+        Ok(AuthSet::new(info, entries))
+    }
+
+    async fn prev_events(&self) -> Result<Vec<OwnedEventId>, Error> {
+        let mut ids = Vec::with_capacity(1);
+        for nid in self.room.head.extremities.iter().take(PREV_EVENTS_MAX) {
+            ids.push(self.event(*nid).await?.pdu.event_id.clone());
+        }
+        Ok(ids)
+    }
+
+    fn next_depth(&self) -> u64 {
+        let limit = myelin_core::limits::JSON_INTEGER_MAX.unsigned_abs();
+        self.room.head.depth.saturating_add(1).min(limit)
+    }
+
+    /// Notes that the event appended last redacted another one.
+    pub fn land_redacted(&mut self, redacted: Event) {
+        if let Some((_, landing)) = self.landings.last_mut() {
+            landing.redacted = Some(Arc::new(redacted));
+        }
+    }
+
+    /// The batch that replaces the head which the draft began with.
+    pub fn seal(mut self) -> Sealed {
+        self.room.head.version = self.base_head().map_or(1, |head| head.version + 1);
+        self.room.head.current_state = self.room.current_state.root().0;
+        let nid = self.room.nid();
+        self.batch.require_unchanged(&ROOM_HEADS, &nid, self.base.as_ref().map(|base| &base.head));
+        self.batch.put(&ROOM_HEADS, &nid, &self.room.head);
+        let head = Arc::new(self.room);
+        let last = self.landings.last_mut().map(|(_, landing)| landing).or(self.outside.last_mut());
+        if let Some(last) = last {
+            last.snapshot = Some(head.clone());
+        }
+        Sealed {
+            batch: self.batch,
+            landings: self.landings,
+            outside: self.outside,
+            users: self.users,
+            head,
+            joined: self.joined,
+        }
+    }
+
+    pub fn is_local(&self, user: &UserId) -> bool {
+        self.rooms.view.is_local(user)
+    }
+}

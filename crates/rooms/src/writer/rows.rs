@@ -1,0 +1,177 @@
+//! The rows of one event: what it adds to every table, and to the draft's room.
+
+use std::sync::Arc;
+
+use myelin_core::{EventNid, Position, StateKeyNid, TimelineOrder, UserNid, limits::PREV_EVENTS_MAX};
+use myelin_dag::{AuthChain, Pdu, StateTree};
+use myelin_store::{
+    Batch,
+    codec::AtPosition,
+    log::LogEntry,
+    tables::{
+        AUTH_CHAINS, EVENT_NIDS, EVENTS, MEMBERS, MemberRecord, Membership, Placement, RELATIONS,
+        RelationRecord, STATE_NODES, SentBy, THREAD_ROOTS, TIMELINE, ThreadRootRecord, USER_ROOMS,
+        USER_STREAM, UserChange, UserRoomRecord, VerdictRecord,
+    },
+};
+use myelin_view::{Event, Landing};
+use ruma::{OwnedUserId, UserId, events::TimelineEventType};
+
+use super::Draft;
+use crate::Error;
+
+/// Whose membership an event changes, and to what.
+struct Change {
+    user: UserNid,
+    local: bool,
+    membership: Membership,
+}
+
+impl Draft<'_> {
+    /// Puts an accepted event made here at the end of the timeline, in the place of all extremities it refers to.
+    pub(crate) async fn place(
+        &mut self,
+        nid: EventNid,
+        sender: UserNid,
+        pdu: Pdu,
+        auth: &[EventNid],
+        sent_by: Option<SentBy>,
+    ) -> Result<Arc<Event>, Error> {
+        let state_before = self.room.current_state.root();
+        let state_key = self.state_key_of(&pdu).await?;
+        let pdu = Arc::new(pdu);
+        let room = self.room.nid();
+        let verdict = VerdictRecord::Accepted;
+        let event = Event::new(nid, room, sender, state_key, Some(state_before), verdict, sent_by, pdu);
+        let event = Arc::new(event);
+        let referred = self.room.head.extremities.len().min(PREV_EVENTS_MAX);
+        self.room.head.extremities.splice(..referred, [nid]);
+        self.room.head.depth = self.room.head.depth.max(event.pdu.depth);
+        let position = self.enter_timeline(&event).await?;
+        if let Some(key) = state_key {
+            self.keep_chain(nid, auth).await?;
+            self.set_state(self.room.current_state.insert(key, nid));
+            self.set_member_by(&event, position).await?;
+        }
+        Ok(event)
+    }
+
+    pub(crate) async fn state_key_of(&self, pdu: &Pdu) -> Result<Option<StateKeyNid>, Error> {
+        let Some(state_key) = &pdu.state_key else { return Ok(None) };
+        let interner = &self.rooms.view.interner;
+        Ok(Some(interner.state_key(&pdu.event_type.to_string(), state_key).await?))
+    }
+
+    /// Log entry, event, timeline, relations.
+    pub(crate) async fn enter_timeline(&mut self, event: &Arc<Event>) -> Result<Position, Error> {
+        let member = self.member_of(event).await?.map(|change| change.user);
+        let (room, sender, state_key) = (event.room, event.sender, event.state_key);
+        let entry = LogEntry::Event { room, event: event.nid, sender, state_key, member };
+        let position = self.batch.log(&entry);
+        self.batch.put(&EVENTS, &event.nid, &event.row(Placement::Live, position));
+        self.batch.put(&EVENT_NIDS, &event.pdu.event_id.to_string(), &event.nid);
+        self.batch.put(&TIMELINE, &(room, TimelineOrder::from(position)), &event.nid);
+        relate(&mut self.batch, event, position);
+        let index = position.placeholder().unwrap_or_default();
+        self.landings.push((index, Landing { event: event.clone(), redacted: None, snapshot: None }));
+        Ok(position)
+    }
+
+    /// Keeps the auth chain of a state event.
+    pub(crate) async fn keep_chain(&mut self, nid: EventNid, auth: &[EventNid]) -> Result<(), Error> {
+        let chains = self.rooms.chains.load_many(auth).await?;
+        let chain = AuthChain::of(auth.iter().copied().zip(chains.iter().map(|chain| &**chain)));
+        self.batch.put(&AUTH_CHAINS, &nid, &chain.to_bytes());
+        self.rooms.chains.insert(nid, Arc::new(chain));
+        Ok(())
+    }
+
+    /// Replaces the current state and stores the nodes that are new in it.
+    pub(crate) fn set_state(&mut self, state: StateTree) {
+        self.keep_nodes(&state, &self.room.current_state.clone());
+        self.room.current_state = state;
+    }
+
+    pub(crate) fn keep_nodes(&mut self, state: &StateTree, base: &StateTree) {
+        for (hash, bytes) in state.new_nodes_since(base) {
+            self.batch.put(&STATE_NODES, &hash.0, &bytes);
+        }
+        self.rooms.view.states.insert(state.clone());
+    }
+
+    /// Takes over the membership that a member event of the current state gives.
+    pub(crate) async fn set_member_by(&mut self, event: &Event, position: Position) -> Result<(), Error> {
+        let Some(change) = self.member_of(event).await? else { return Ok(()) };
+        let Change { user, local, membership } = change;
+        let room = self.room.nid();
+        let record = MemberRecord { membership, event: event.nid };
+        self.batch.put(&MEMBERS, &(room, user), &AtPosition { position, value: record });
+        if local {
+            let was_joined = membership == Membership::Join || self.was_joined(user).await?;
+            let record = UserRoomRecord { membership, event: event.nid, forgotten: false, was_joined };
+            self.batch.put(&USER_ROOMS, &(user, room), &AtPosition { position, value: record });
+            let change = UserChange::Membership { room, membership, event: event.nid };
+            self.batch.put(&USER_STREAM, &(user, position), &change);
+            self.users.push(user);
+        }
+        if local && membership == Membership::Join {
+            self.joined.push(user);
+        }
+        self.room.set_member(user, local, membership, event.nid);
+        Ok(())
+    }
+
+    /// The user's member event is gone from the current state.
+    pub(crate) fn drop_member(&mut self, user: UserNid) {
+        let room = self.room.nid();
+        self.batch.delete(&MEMBERS, &(room, user));
+        self.batch.delete(&USER_ROOMS, &(user, room));
+        self.users.push(user);
+        self.room.remove_member(user);
+    }
+
+    async fn member_of(&self, event: &Event) -> Result<Option<Change>, Error> {
+        let Some(user_id) = member_id(&event.pdu) else { return Ok(None) };
+        let Some(membership) = event.pdu.membership() else { return Ok(None) };
+        let user = self.rooms.view.interner.user(&user_id).await?;
+        let local = self.is_local(&user_id);
+        Ok(Some(Change { user, local, membership: (&membership).into() }))
+    }
+
+    /// Whether the user has been joined before, counting joins that are not durable yet.
+    async fn was_joined(&self, user: UserNid) -> Result<bool, Error> {
+        if self.room.is_joined(user) || self.slot.as_ref().is_some_and(|slot| slot.is_joining(user)) {
+            return Ok(true);
+        }
+        if self.room.membership(user).is_none() {
+            return Ok(false);
+        }
+        let row = self.rooms.view.store.get(&USER_ROOMS, &(user, self.room.nid())).await?;
+        Ok(row.is_some_and(|row| row.value.was_joined))
+    }
+}
+
+/// The user whose membership this state event is about.
+pub fn member_id(pdu: &Pdu) -> Option<OwnedUserId> {
+    if pdu.event_type != TimelineEventType::RoomMember {
+        return None;
+    }
+    <&UserId>::try_from(pdu.state_key.as_deref()?).ok().map(ToOwned::to_owned)
+}
+
+fn relate(batch: &mut Batch, event: &Event, position: Position) {
+    let Some(relation) = event.pdu.relates_to() else { return };
+    let (room, target) = (event.room, relation.event_id.to_string());
+    if relation.rel_type == "m.thread" {
+        let value = ThreadRootRecord { latest: event.nid };
+        batch.put(&THREAD_ROOTS, &(room, target.clone()), &AtPosition { position, value });
+    }
+    let record = RelationRecord {
+        rel_type: relation.rel_type,
+        event: event.nid,
+        event_type: event.pdu.event_type.to_string(),
+        sender: event.sender,
+        key: relation.key,
+    };
+    batch.put(&RELATIONS, &(room, target, TimelineOrder::from(position)), &record);
+}
