@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice, Snapshot,
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot,
     config::CompressionPolicy,
 };
 use futures::{
@@ -16,6 +16,7 @@ use myelin_store::{
     Error,
     backend::{KeyRange, RawRead, Row, ScanDirection},
     codec::{KeyPart, prefix_end},
+    group::stored_key,
     tables::{EVENT_NIDS, EVENTS, LOG, STATE_NODES, TableId},
 };
 
@@ -47,14 +48,6 @@ const LAYOUT: [Layout; 4] = [
     // Small values in the order of their keys.
     Layout { name: "log", memtable_bytes: 4 * MIB, tables: &[LOG.id] },
 ];
-
-/// A row's key in its keyspace.
-pub(crate) fn stored_key(table: TableId, key: &[u8]) -> Vec<u8> {
-    let mut stored = Vec::with_capacity(1 + key.len());
-    stored.push(table.0);
-    stored.extend_from_slice(key);
-    stored
-}
 
 /// An open database.
 pub(crate) struct Engine {
@@ -101,11 +94,13 @@ impl Engine {
     }
 
     /// The newest value of a key as the writer sees it.
-    pub(crate) fn load_stored(&self, stored_key: &[u8]) -> Result<Option<Slice>, Error> {
-        self.keyspaces.of(TableId(stored_key[0])).get(stored_key).map_err(failed)
+    pub(crate) fn load_stored(&self, stored_key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let found = self.keyspaces.of(TableId(stored_key[0])).get(stored_key).map_err(failed)?;
+        Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
 
-    /// Writes rows (`None`: delete) atomically and durably: one journal write, one fsync.
+    /// Writes rows (`None`: delete) atomically and durably: one journal write, one fsync. All of them get one
+    /// sequence number, under which a key can have one value.
     pub(crate) fn write(
         &self,
         rows: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>,

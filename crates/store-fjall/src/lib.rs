@@ -8,7 +8,6 @@
 //! Must not know: what is in the rows.
 
 mod engine;
-mod group;
 mod writer;
 
 use std::{path::Path, sync::Arc};

@@ -13,18 +13,13 @@ use futures::{FutureExt, channel::oneshot};
 use myelin_core::Position;
 use myelin_store::{
     CommitError, Error,
-    backend::{CommitFuture, Committed, Precondition, RawBatch, Write},
+    backend::{CommitFuture, Committed, RawBatch},
+    group::{GROUP_BATCHES_MAX, GROUP_BYTES_MAX, Group, QUEUE_BYTES_MAX},
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::{closed, engine::Engine, group::Group};
-
-/// Batches and bytes that share one fsync at most; what is left makes the next group.
-const GROUP_BATCHES_MAX: usize = 1024;
-const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Bytes that may wait for the writer before batches are refused.
-const QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
+use crate::{closed, engine::Engine};
 
 type Answer = Result<Committed, CommitError>;
 
@@ -61,7 +56,7 @@ impl Writer {
 
     pub(crate) fn submit(&self, batch: RawBatch) -> CommitFuture {
         let (answer, answered) = oneshot::channel();
-        let bytes = size_of_batch(&batch);
+        let bytes = batch.bytes();
         if self.meters.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES_MAX {
             self.meters.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             answer.send(Err(overloaded().into())).ok();
@@ -116,7 +111,7 @@ impl Thread {
     }
 
     fn commit(&self, jobs: Vec<Job>) {
-        let mut group = Group::new(&self.engine, *self.announce.borrow());
+        let mut group = Group::new(*self.announce.borrow(), |key: &[u8]| self.engine.load_stored(key));
         let answers: Vec<(oneshot::Sender<Answer>, Answer)> =
             jobs.into_iter().map(|job| (job.answer, group.add(job.batch))).collect();
         let Group { position, rows, .. } = group;
@@ -135,19 +130,4 @@ impl Thread {
     fn announce(&self, position: Position) {
         self.announce.send_if_modified(|last| std::mem::replace(last, position) != position);
     }
-}
-
-/// Memory that a batch takes up, roughly.
-fn size_of_batch(batch: &RawBatch) -> usize {
-    const ROW_BYTES: usize = 64;
-    let conditions = batch.preconditions.iter().map(|condition| match condition {
-        Precondition::Absent { key, .. } => key.len(),
-        Precondition::Equals { key, value, .. } => key.len() + value.len(),
-    });
-    let writes = batch.writes.iter().map(|write| match write {
-        Write::Put { key, value, .. } => key.bytes.len() + value.bytes.len(),
-        Write::Delete { key, .. } => key.len(),
-    });
-    let entries = batch.entries.iter().map(Vec::len);
-    conditions.chain(writes).chain(entries).map(|bytes| bytes + ROW_BYTES).sum()
 }

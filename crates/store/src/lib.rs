@@ -3,6 +3,7 @@
 //!
 //! - [`backend`]: what an engine must do, in bytes. Engines are leaf crates and make no Matrix decisions.
 //! - [`Store`]: the typed face of a backend; all that the domain crates see.
+//! - [`group`]: group commit, as engines share it.
 //! - [`tables`]: every table, its key and its value, in one place.
 //! - [`log`]: what a commit tells its readers.
 //! - [`memory`]: the backend for tests and simulation.
@@ -18,6 +19,7 @@ pub mod codec;
 pub mod conformance;
 mod error;
 mod format;
+pub mod group;
 pub mod log;
 pub mod maintenance;
 pub mod memory;

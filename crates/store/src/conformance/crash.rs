@@ -8,6 +8,7 @@ use myelin_core::{EventNid, RoomNid, TimelineOrder};
 use super::sample_entry;
 use crate::{
     Batch, Direction, Store,
+    backend::CommitFuture,
     tables::{EVENT_NIDS, LOG, META, STATE_NODES, TIMELINE},
 };
 
@@ -26,6 +27,11 @@ pub async fn write_forever(store: Store, acknowledge: impl Fn(u64)) {
             acknowledge(under_way.next().await.expect("there are some"));
         }
     }
+}
+
+/// Commits the batch with number `n`, for writers of other kinds.
+pub fn commit_numbered(store: &Store, n: u64) -> CommitFuture {
+    store.commit(numbered(n))
 }
 
 fn numbered(n: u64) -> Batch {
