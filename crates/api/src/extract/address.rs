@@ -2,19 +2,16 @@
 
 use std::{
     convert::Infallible,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use axum::extract::FromRequestParts;
+use axum::extract::{ConnectInfo, FromRequestParts};
 use http::{HeaderMap, request::Parts};
 
 use crate::AppState;
 
-/// The other end of the connection. The listener puts it into each request's extensions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerAddress(pub IpAddr);
-
-/// The client's address: the peer, or what trusted proxies say of it in `X-Forwarded-For`.
+/// The client's address: the peer, or what trusted proxies say of it in `X-Forwarded-For`. The listener puts the peer
+/// into each request's extensions, as `ConnectInfo<SocketAddr>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
@@ -28,7 +25,8 @@ impl FromRequestParts<AppState> for ClientAddress {
 
 impl ClientAddress {
     pub(crate) fn of(parts: &Parts, trusted_proxies: &[IpAddr]) -> Self {
-        let peer = parts.extensions.get::<PeerAddress>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.0);
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
         Self(client_address(peer.to_canonical(), &parts.headers, trusted_proxies))
     }
 }

@@ -7,7 +7,7 @@ mod json;
 mod origin;
 mod params;
 
-pub use address::{ClientAddress, PeerAddress};
+pub use address::ClientAddress;
 pub use auth::{
     Access, Admin, Auth, GuestsNotSuspended, Locked, MaybeAuth, NotSuspended, Registered, WithGuests,
 };

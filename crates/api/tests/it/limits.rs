@@ -1,12 +1,13 @@
 //! Rate limits, seen from outside.
 
-use std::{net::IpAddr, time::Duration};
-
-use http::Request;
-use myelin_api::{
-    extract::PeerAddress,
-    rate_limit::{Limit, RateLimits},
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
 };
+
+use axum::extract::ConnectInfo;
+use http::Request;
+use myelin_api::rate_limit::{Limit, RateLimits};
 
 use crate::world::{Answer, World};
 
@@ -25,8 +26,9 @@ fn proxy() -> IpAddr {
 }
 
 fn ask(world: &World, peer: IpAddr, forwarded_for: &str) -> Answer {
-    let request =
-        Request::get(VALIDITY).header("x-forwarded-for", forwarded_for).extension(PeerAddress(peer));
+    let request = Request::get(VALIDITY)
+        .header("x-forwarded-for", forwarded_for)
+        .extension(ConnectInfo(SocketAddr::from((peer, 40_000))));
     world.send(request.body("".into()).unwrap())
 }
 
