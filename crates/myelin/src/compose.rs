@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use myelin_api::{self as api, AppState, Serves, Shutdown};
-use myelin_core::Env;
+use myelin_core::{Env, UserNid};
+use myelin_rooms::{Rooms, run_profile_propagation};
 use myelin_store::Store;
 use myelin_sync::Sync;
-use myelin_users::Users;
+use myelin_users::{Users, departure};
 use myelin_view::View;
 
 use crate::{
@@ -24,6 +26,7 @@ pub struct Server {
     pub store: Store,
     pub view: View,
     pub users: Arc<Users>,
+    pub rooms: Arc<Rooms>,
     pub sync: Arc<Sync>,
 }
 
@@ -37,10 +40,10 @@ impl Server {
         let Identity { signing_key, .. } =
             identity::establish(&store, &place, &config.server.name, &env).await?;
         let view = View::new(store.clone(), env.clone(), config.server.name.clone());
-        drop(signing_key);
         let users = Arc::new(Users::new(view.clone(), users_config(config)));
+        let rooms = Arc::new(Rooms::new(view.clone(), Arc::new(signing_key)));
         let sync = Sync::new(view.clone());
-        Ok(Self { env, store, view, users, sync })
+        Ok(Self { env, store, view, users, rooms, sync })
     }
 
     pub fn state(&self, config: &Config, shutdown: Shutdown) -> AppState {
@@ -53,11 +56,23 @@ impl Server {
         })
     }
 
-    /// Starts what follows the log.
+    /// Starts what follows the log and what has to be done from time to time.
     pub fn start_readers(&self) {
-        let feed = self.view.feed.clone();
-        self.env.spawner.spawn("feed", Box::pin(feed.run(self.env.clock.clone())));
-        self.env.spawner.spawn("typing expiry", Box::pin(self.sync.clone().run_expiry()));
+        let spawn = |name, task| self.env.spawner.spawn(name, task);
+        spawn("feed", self.view.feed.clone().run(self.env.clock.clone()).boxed());
+        spawn("typing expiry", self.sync.clone().run_expiry().boxed());
+        spawn("profile propagation", run_profile_propagation(self.rooms.clone()).boxed());
+        let departing = Arc::new(Departing(self.rooms.clone()));
+        spawn("departures", self.users.clone().run_departures(departing).boxed());
+    }
+}
+
+/// Deactivated accounts leave their rooms: what users need of rooms.
+struct Departing(Arc<Rooms>);
+
+impl departure::Rooms for Departing {
+    fn leave_all(&self, user: UserNid) -> BoxFuture<'_, Result<(), String>> {
+        self.0.leave_all(user).map_err(|error| error.to_string()).boxed()
     }
 }
 

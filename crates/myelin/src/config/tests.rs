@@ -30,94 +30,94 @@ fn defaults_are_complete_and_safe() {
     assert_eq!(config.warnings(), Vec::<String>::new());
 }
 
+/// A file, and what is said of it.
+const REFUSED: &[(&str, &str)] = &[
+    ("[server]\nnam = \"x\"", "2: unknown key 'server.nam'; did you mean 'server.name'?"),
+    ("name = \"x\"", "1: unknown key 'name'; did you mean 'server.name'?"),
+    ("[sever]\nname = \"x\"", "1: unknown key 'sever'; did you mean 'server'?"),
+    ("[frobnicate]\nx = 1", "1: unknown key 'frobnicate'"),
+    ("server = 5", "1: server is a section, found an integer"),
+    ("[server]\n\nname = 5", "3: server.name: expected a server name, found an integer"),
+    (
+        "server.name = \"not a name\"",
+        "1: server.name: 'not a name' is not a server name; it is a host name with an optional port, like example.org",
+    ),
+    ("server.public_base_url = \"ftp://x\"", "1: server.public_base_url: 'ftp' is not http or https"),
+    (
+        "server.listen = \"x\"",
+        "1: server.listen: expected a list of { address, tls = { cert, key }, serves }, found a string",
+    ),
+    (
+        "[[server.listen]]\nadress = \"127.0.0.1:1\"",
+        "2: server.listen: there is no field 'adress' here; did you mean 'address'?",
+    ),
+    ("[[server.listen]]\nserves = [\"client\"]", "1: server.listen: the field 'address' is missing"),
+    (
+        "[[server.listen]]\naddress = \"localhost\"",
+        "2: server.listen: address: 'localhost' is not an IP address and port, like \"127.0.0.1:8008\"",
+    ),
+    (
+        "[[server.listen]]\naddress = \"[::1]:1\"\nserves = [\"clients\"]",
+        "3: server.listen: serves: 'clients' is not \"client\", \"federation\", \"admin\" or \"metrics\"; did you mean 'client'?",
+    ),
+    (
+        "[[server.listen]]\naddress = \"[::1]:1\"\nserves = []",
+        "1: server.listen: a listener that serves nothing; leave 'serves' out for the default",
+    ),
+    (
+        "[[server.listen]]\naddress = \"[::1]:1\"\ntls = { cert = \"x\" }",
+        "3: server.listen: tls: the field 'key' is missing",
+    ),
+    ("server.listen = []", "1: server.listen: a server needs at least one listener"),
+    ("store.uri = \"embedded:\"", "1: store.uri: 'embedded:' names no directory; write embedded:PATH"),
+    (
+        "store.uri = \"postgres:x\"",
+        "1: store.uri: 'postgres:x' is not a PostgreSQL URI; write postgres://user:password@host/database",
+    ),
+    (
+        "store.uri = \"sqlite:x\"",
+        "1: store.uri: 'sqlite:x' is not a store; expected embedded:PATH, postgres://… or memory:",
+    ),
+    ("bus.uri = \"nats://h:4222\"", "1: bus.uri: the NATS bus is not built yet; use mem://"),
+    ("bus.uri = \"kafka://h\"", "1: bus.uri: 'kafka://h' is not a bus; expected mem://"),
+    ("media.uri = \"s3:\"", "1: media.uri: 's3:' is not file:PATH or s3://bucket/prefix"),
+    (
+        "registration.mode = \"opne\"",
+        "1: registration.mode: 'opne' is not \"closed\", \"token\" or \"open\"; did you mean 'open'?",
+    ),
+    ("registration.shared_secret = \"\"", "1: registration.shared_secret: a secret cannot be empty"),
+    ("registration.guests = \"yes\"", "1: registration.guests: expected true or false, found a string"),
+    ("registration.terms = [{ id = \"p\" }]", "1: registration.terms: the field 'version' is missing"),
+    (
+        "accounts.access_token_lifetime = \"5 weeks\"",
+        "1: accounts.access_token_lifetime: '5 weeks' is not a duration; write a number and ms, s, m, h or d, like 5m",
+    ),
+    ("rate_limits.login = 5", "1: rate_limits.login: expected { per_second, burst }, found an integer"),
+    ("rate_limits.login.burst = 0", "1: rate_limits.login: burst: at least 1 request must be possible"),
+    ("rate_limits.login.burst = -1", "1: rate_limits.login: burst: -1 is not between 0 and 4294967295"),
+    (
+        "rate_limits.login.per_second = 0.0",
+        "1: rate_limits.login: per_second: 0 is not between 0.0001 and 1000000",
+    ),
+    (
+        "rate_limits.login.brust = 3",
+        "1: rate_limits.login: there is no field 'brust' here; did you mean 'burst'?",
+    ),
+    ("rate_limits.logn.burst = 3", "1: unknown key 'rate_limits.logn'; did you mean 'rate_limits.login'?"),
+    (
+        "server.well_known.support_contacts = [{ role = \"m.role.admin\" }]",
+        "1: server.well_known.support_contacts: a contact needs a matrix_id or an email_address",
+    ),
+    ("log.filter = \"inof\"", "1: log.filter: 'inof' is not a log level; did you mean 'info'?"),
+    ("log.json = 1979-05-27", "1: log.json: expected true or false, found a date"),
+    ("server.trusted_proxies = [\"x\"]", "1: server.trusted_proxies: 'x' is not an IP address"),
+    ("store.connections = 99999999999999999999", "1: the number is too large"),
+];
+
 #[test]
 fn what_is_wrong_in_the_file_is_refused_with_its_line() {
-    for (file, expected) in [
-        ("[server]\nnam = \"x\"", "2: unknown key 'server.nam'; did you mean 'server.name'?"),
-        ("name = \"x\"", "1: unknown key 'name'; did you mean 'server.name'?"),
-        ("[sever]\nname = \"x\"", "1: unknown key 'sever'; did you mean 'server'?"),
-        ("[frobnicate]\nx = 1", "1: unknown key 'frobnicate'"),
-        ("server = 5", "1: server is a section, found an integer"),
-        ("[server]\n\nname = 5", "3: server.name: expected a server name, found an integer"),
-        (
-            "server.name = \"not a name\"",
-            "1: server.name: 'not a name' is not a server name; it is a host name with an optional port, like example.org",
-        ),
-        ("server.public_base_url = \"ftp://x\"", "1: server.public_base_url: 'ftp' is not http or https"),
-        (
-            "server.listen = \"x\"",
-            "1: server.listen: expected a list of { address, tls = { cert, key }, serves }, found a string",
-        ),
-        (
-            "[[server.listen]]\nadress = \"127.0.0.1:1\"",
-            "2: server.listen: there is no field 'adress' here; did you mean 'address'?",
-        ),
-        ("[[server.listen]]\nserves = [\"client\"]", "1: server.listen: the field 'address' is missing"),
-        (
-            "[[server.listen]]\naddress = \"localhost\"",
-            "2: server.listen: address: 'localhost' is not an IP address and port, like \"127.0.0.1:8008\"",
-        ),
-        (
-            "[[server.listen]]\naddress = \"[::1]:1\"\nserves = [\"clients\"]",
-            "3: server.listen: serves: 'clients' is not \"client\", \"federation\", \"admin\" or \"metrics\"; did you mean 'client'?",
-        ),
-        (
-            "[[server.listen]]\naddress = \"[::1]:1\"\nserves = []",
-            "1: server.listen: a listener that serves nothing; leave 'serves' out for the default",
-        ),
-        (
-            "[[server.listen]]\naddress = \"[::1]:1\"\ntls = { cert = \"x\" }",
-            "3: server.listen: tls: the field 'key' is missing",
-        ),
-        ("server.listen = []", "1: server.listen: a server needs at least one listener"),
-        ("store.uri = \"embedded:\"", "1: store.uri: 'embedded:' names no directory; write embedded:PATH"),
-        (
-            "store.uri = \"postgres:x\"",
-            "1: store.uri: 'postgres:x' is not a PostgreSQL URI; write postgres://user:password@host/database",
-        ),
-        (
-            "store.uri = \"sqlite:x\"",
-            "1: store.uri: 'sqlite:x' is not a store; expected embedded:PATH, postgres://… or memory:",
-        ),
-        ("bus.uri = \"nats://h:4222\"", "1: bus.uri: the NATS bus is not built yet; use mem://"),
-        ("bus.uri = \"kafka://h\"", "1: bus.uri: 'kafka://h' is not a bus; expected mem://"),
-        ("media.uri = \"s3:\"", "1: media.uri: 's3:' is not file:PATH or s3://bucket/prefix"),
-        (
-            "registration.mode = \"opne\"",
-            "1: registration.mode: 'opne' is not \"closed\", \"token\" or \"open\"; did you mean 'open'?",
-        ),
-        ("registration.shared_secret = \"\"", "1: registration.shared_secret: a secret cannot be empty"),
-        ("registration.guests = \"yes\"", "1: registration.guests: expected true or false, found a string"),
-        ("registration.terms = [{ id = \"p\" }]", "1: registration.terms: the field 'version' is missing"),
-        (
-            "accounts.access_token_lifetime = \"5 weeks\"",
-            "1: accounts.access_token_lifetime: '5 weeks' is not a duration; write a number and ms, s, m, h or d, like 5m",
-        ),
-        ("rate_limits.login = 5", "1: rate_limits.login: expected { per_second, burst }, found an integer"),
-        ("rate_limits.login.burst = 0", "1: rate_limits.login: burst: at least 1 request must be possible"),
-        ("rate_limits.login.burst = -1", "1: rate_limits.login: burst: -1 is not between 0 and 4294967295"),
-        (
-            "rate_limits.login.per_second = 0.0",
-            "1: rate_limits.login: per_second: 0 is not between 0.0001 and 1000000",
-        ),
-        (
-            "rate_limits.login.brust = 3",
-            "1: rate_limits.login: there is no field 'brust' here; did you mean 'burst'?",
-        ),
-        (
-            "rate_limits.logn.burst = 3",
-            "1: unknown key 'rate_limits.logn'; did you mean 'rate_limits.login'?",
-        ),
-        (
-            "server.well_known.support_contacts = [{ role = \"m.role.admin\" }]",
-            "1: server.well_known.support_contacts: a contact needs a matrix_id or an email_address",
-        ),
-        ("log.filter = \"inof\"", "1: log.filter: 'inof' is not a log level; did you mean 'info'?"),
-        ("log.json = 1979-05-27", "1: log.json: expected true or false, found a date"),
-        ("server.trusted_proxies = [\"x\"]", "1: server.trusted_proxies: 'x' is not an IP address"),
-        ("store.connections = 99999999999999999999", "1: the number is too large"),
-    ] {
-        assert_eq!(refused(file, &[], &[]), [expected], "{file}");
+    for (file, expected) in REFUSED {
+        assert_eq!(refused(file, &[], &[]), [*expected], "{file}");
     }
 }
 

@@ -73,8 +73,8 @@ pub fn disk(config: &Config) -> Vec<Finding> {
 fn judge_disk(free: u64, path: &Path) -> Finding {
     let found = format!("{:.1} GiB free at {}", free as f64 / GIB as f64, path.display());
     match free {
-        ..DISK_FULL => bad("disk", found, "make room now: without space nothing can be stored"),
-        ..DISK_LOW => doubtful("disk", found, "make room, or move the store to a larger disk"),
+        0..DISK_FULL => bad("disk", found, "make room now: without space nothing can be stored"),
+        DISK_FULL..DISK_LOW => doubtful("disk", found, "make room, or move the store to a larger disk"),
         _ => good("disk", found),
     }
 }

@@ -20,8 +20,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     if let Some(directory) = directory.filter(|directory| !directory.exists()) {
         return vec![absent(directory)];
     }
-    let mut findings: Vec<_> =
-        directory.map(|directory| key_permissions(directory)).into_iter().flatten().collect();
+    let mut findings: Vec<_> = directory.map(key_permissions).into_iter().flatten().collect();
     if directory.is_some_and(control::is_answered) {
         findings.push(good("store", format!("{} is in use by the running server", config.store.uri)));
         return findings;

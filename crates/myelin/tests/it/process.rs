@@ -17,7 +17,9 @@ pub fn myelin(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
     command.current_dir(directory).args(arguments).stdin(Stdio::null());
     let configured = std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("MYELIN__"));
-    configured.for_each(|name| drop(command.env_remove(name)));
+    for name in configured {
+        command.env_remove(name);
+    }
     command
 }
 
