@@ -9,9 +9,9 @@ use myelin_store::{
     codec::AtPosition,
     log::LogEntry,
     tables::{
-        AUTH_CHAINS, EVENT_NIDS, EVENTS, MEMBERS, MemberRecord, Membership, Placement, RELATIONS,
-        RelationRecord, STATE_NODES, SentBy, THREAD_ROOTS, TIMELINE, ThreadRootRecord, USER_ROOMS,
-        USER_STREAM, UserChange, UserRoomRecord, VerdictRecord,
+        AUTH_CHAINS, CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, EVENTS, MEMBERS, MemberRecord,
+        Membership, Placement, RELATIONS, RelationRecord, STATE_NODES, SentBy, THREAD_ROOTS, TIMELINE,
+        ThreadRootRecord, USER_ROOMS, USER_STREAM, UserChange, UserRoomRecord, VerdictRecord,
     },
 };
 use myelin_view::{Event, Landing};
@@ -51,6 +51,9 @@ impl Draft<'_> {
         if let Some(key) = state_key {
             self.keep_chain(nid, auth).await?;
             self.set_state(self.room.current_state.insert(key, nid));
+            let from = (self.room.nid(), TimelineOrder::from(position));
+            let root = self.room.current_state.root().0;
+            self.batch.put(&CURRENT_STATES, &from, &CurrentStateRecord { root });
             self.set_member_by(&event, position).await?;
         }
         Ok(event)
