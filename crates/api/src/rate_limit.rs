@@ -39,7 +39,7 @@ pub enum Class {
     Report,
     /// Receipts, typing, presence, account data, devices and other small changes.
     Write,
-    /// Reading.
+    /// Every authenticated `GET`; counted by [`crate::extract::Auth`].
     Read,
     /// Searches of the user directory and the room directory.
     Search,

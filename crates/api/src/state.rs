@@ -57,6 +57,10 @@ impl AppState {
     pub(crate) fn users(&self) -> &Users {
         &self.0.users
     }
+
+    pub(crate) fn limiter(&self) -> &RateLimiter {
+        &self.0.limiter
+    }
 }
 
 macro_rules! parts {

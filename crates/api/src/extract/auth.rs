@@ -4,16 +4,17 @@
 use std::{marker::PhantomData, ops::Deref, sync::Arc};
 
 use axum::extract::FromRequestParts;
-use http::{header, request::Parts};
+use http::{Method, header, request::Parts};
 use myelin_sync::Requester;
 use myelin_users::{LoginOrigin, SessionError};
 
-use crate::{ApiError, AppState, Session, extract::ClientAddress};
+use crate::{ApiError, AppState, Session, extract::ClientAddress, rate_limit::Class};
 
 /// Longer ones are cut.
 const USER_AGENT_CHARS_MAX: usize = 256;
 
-/// An authenticated request. `A` says who may make it; a handler reads the session through `Deref`.
+/// An authenticated request. `A` says who may make it; a handler reads the session through `Deref`. A `GET` counts
+/// against [`Class::Read`] here, so that no handler forgets it; what changes something names its own class.
 pub struct Auth<A = Registered> {
     session: Arc<Session>,
     access: PhantomData<A>,
@@ -94,6 +95,9 @@ impl<A: Access> FromRequestParts<AppState> for Auth<A> {
         })?;
         let session = state.users().session(token).await?;
         check_access::<A>(&session)?;
+        if parts.method == Method::GET {
+            state.limiter().check(Class::Read, &session)?;
+        }
         state.users().saw(&session, || origin(parts, state));
         Ok(Self { session, access: PhantomData })
     }

@@ -48,6 +48,21 @@ fn too_many_requests_are_told_when_to_come_back() {
 }
 
 #[test]
+fn reading_is_limited_by_user_and_not_for_administrators() {
+    let world = World::with(|config| {
+        config.rate_limits =
+            RateLimits { read: Limit { per_second: 1.0, burst: 2 }, ..RateLimits::default() };
+    });
+    let (alice, bob, admin) = (world.user("alice"), world.user("bob"), world.admin("root"));
+    let statuses = |token: &str| {
+        [(); 3].map(|()| world.get("/_matrix/client/v3/account/whoami", Some(token)).status.as_u16())
+    };
+    assert_eq!(statuses(&alice), [200, 200, 429]);
+    assert_eq!(statuses(&bob), [200, 200, 429]);
+    assert_eq!(statuses(&admin), [200, 200, 200]);
+}
+
+#[test]
 fn clients_behind_a_trusted_proxy_are_told_apart_and_others_are_not() {
     let world = limited();
     for client in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
