@@ -95,6 +95,7 @@ impl From<UiaError> for ApiError {
             UiaError::OtherOperation => {
                 Self::forbidden("The authentication session was opened for something else.")
             }
+            UiaError::UsedUp => Self::forbidden("The authentication session was used by another request."),
             UiaError::Failed(error) => error.into(),
         }
     }

@@ -285,6 +285,54 @@ mod tests {
     }
 
     #[test]
+    fn of_two_logins_with_one_token_one_succeeds() {
+        let world = World::interleaved();
+        world.run(async {
+            let grant = world.register("alice").await;
+            let user = world.users.session(&grant.access_token).await.unwrap().user;
+            let made = world.users.create_login_token(user).await.unwrap();
+            let device = DeviceRequest::default();
+            let login = || world.users.login_with_token(&made.token, &device);
+            let (one, two) = futures::join!(login(), login());
+            assert_eq!(u8::from(one.is_ok()) + u8::from(two.is_ok()), 1, "{one:?} {two:?}");
+            assert_eq!(world.users.devices(user).await.unwrap().len(), 2);
+        });
+    }
+
+    #[test]
+    fn two_logins_of_one_device_leave_one_live_token() {
+        let world = World::interleaved();
+        world.run(async {
+            world.register("alice").await;
+            world.advance_ms(1);
+            let device = on_device("PHONE");
+            let login = || world.users.login_with_password("alice", "alice's password", &device);
+            let (one, two) = futures::join!(login(), login());
+            let mut live = 0;
+            for grant in [one.unwrap(), two.unwrap()] {
+                live += u8::from(world.users.session(&grant.access_token).await.is_ok());
+            }
+            assert_eq!(live, 1);
+        });
+    }
+
+    #[test]
+    fn a_login_does_not_outlive_a_deactivation_that_it_raced_with() {
+        let world = World::interleaved();
+        world.run(async {
+            let grant = world.register("alice").await;
+            let user = world.users.session(&grant.access_token).await.unwrap().user;
+            let device = DeviceRequest::default();
+            let login = world.users.login_with_password("alice", "alice's password", &device);
+            let (login, _) = futures::join!(login, world.users.deactivate(user, false));
+            if let Ok(grant) = login {
+                assert!(world.users.session(&grant.access_token).await.is_err());
+            }
+            assert!(world.users.devices(user).await.unwrap().is_empty());
+        });
+    }
+
+    #[test]
     fn a_login_token_is_good_once_and_not_for_long() {
         let world = World::new();
         world.run(async {

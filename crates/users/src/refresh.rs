@@ -154,6 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn of_two_refreshes_at_once_the_later_pair_is_live() {
+        let world = World::interleaved();
+        world.run(async {
+            let first = refreshable(&world).await;
+            let refresh = || world.users.refresh(refresh_token(&first));
+            let (one, two) = futures::join!(refresh(), refresh());
+            let mut live = 0;
+            for grant in [one.unwrap(), two.unwrap()] {
+                live += u8::from(is_live(&world, &grant.access_token).await);
+            }
+            assert_eq!(live, 1);
+        });
+    }
+
+    #[test]
     fn using_the_new_refresh_token_revokes_the_old_one_too() {
         let world = World::new();
         world.run(async {

@@ -26,6 +26,8 @@ pub struct Registration {
     pub admin: bool,
     /// `None` (`inhibit_login`): no session.
     pub login: Option<DeviceRequest>,
+    /// The guest who becomes this user; the username has to be the guest's then.
+    pub guest: Option<UserNid>,
     /// What user-interactive authentication ended with.
     pub proof: Proof,
 }
@@ -48,6 +50,8 @@ pub enum RegisterError {
     RegistrationToken,
     #[error("guests are not allowed on this server")]
     GuestsDisabled,
+    #[error("this is not the access token and the username of a guest")]
+    NotThatGuest,
     #[error(transparent)]
     Device(DeviceRequestError),
     #[error(transparent)]
@@ -81,8 +85,10 @@ impl Users {
 
     /// Everything that can be said of a registration before authentication.
     pub async fn check_registration(&self, registration: &Registration) -> Result<(), RegisterError> {
-        if let Some(username) = &registration.username {
-            self.check_available(username).await?;
+        match (registration.guest, &registration.username) {
+            (Some(guest), username) => drop(self.guest_user_id(guest, username.as_deref()).await?),
+            (None, Some(username)) => drop(self.check_available(username).await?),
+            (None, None) => {}
         }
         if let Some(password) = &registration.password {
             password::check_new(password, self.config.password_size_min)?;
@@ -92,9 +98,10 @@ impl Users {
 
     pub async fn register(&self, registration: &Registration) -> Result<Registered, RegisterError> {
         self.check_registration(registration).await?;
-        let user_id = match &registration.username {
-            Some(username) => username::parse_username(username, &self.view.server_name)?,
-            None => self.made_up_user_id()?,
+        let user_id = match (registration.guest, &registration.username) {
+            (Some(guest), username) => self.guest_user_id(guest, username.as_deref()).await?,
+            (None, Some(username)) => username::parse_username(username, &self.view.server_name)?,
+            (None, None) => self.made_up_user_id()?,
         };
         let password_hash = match &registration.password {
             Some(password) => Some(self.passwords.hash(password).await?),
@@ -109,7 +116,7 @@ impl Users {
         if !self.config.guests {
             return Err(RegisterError::GuestsDisabled);
         }
-        let user_id = self.made_up_user_id()?;
+        let user_id = self.made_up_guest_id()?;
         let account = AccountRecord { kind: AccountKind::Guest, ..self.new_account() };
         let login = Some(DeviceRequest { device_id: None, ..device });
         self.create(user_id, account, &Registration { login, ..Registration::default() }).await
@@ -123,14 +130,18 @@ impl Users {
     ) -> Result<Registered, RegisterError> {
         let user = self.view.interner.user(&user_id).await.map_err(Error::from)?;
         let registered = transact(&self.view.store, || async {
-            if self.account_of(user).await?.is_some() {
-                return Err(RegisterError::InUse);
-            }
             let mut batch = Batch::new();
-            batch.require_absent(&ACCOUNTS, &user);
+            let old = self.account_of(user).await?;
+            let account = match (&old, registration.guest) {
+                (None, None) => account.clone(),
+                (Some(old), Some(_)) if old.kind == AccountKind::Guest => upgraded(old, &account),
+                _ => return Err(RegisterError::InUse),
+            };
+            batch.require_unchanged(&ACCOUNTS, &user, old.as_ref());
             batch.put(&ACCOUNTS, &user, &account);
             batch.log(&LogEntry::Profile { user });
-            if account.kind == AccountKind::User {
+            batch.log(&LogEntry::Account { user });
+            if account.kind == AccountKind::User && old.is_none() {
                 put_display_name(&mut batch, user, &user_id, registration.display_name.as_deref());
             }
             self.consume(&mut batch, &registration.proof).await?;
@@ -141,7 +152,23 @@ impl Users {
             Ok((batch, Registered { user_id: user_id.clone(), grant }))
         })
         .await?;
+        self.sessions.forget(user);
         Ok(registered)
+    }
+
+    async fn guest_user_id(
+        &self,
+        guest: UserNid,
+        username: Option<&str>,
+    ) -> Result<OwnedUserId, RegisterError> {
+        let user_id = self.view.interner.user_id(guest).await.map_err(Error::from)?;
+        let account = self.account_of(guest).await?;
+        let is_guest = account.is_some_and(|a| a.kind == AccountKind::Guest && !a.deactivated);
+        if is_guest && username == Some(user_id.localpart()) {
+            Ok(user_id)
+        } else {
+            Err(RegisterError::NotThatGuest)
+        }
     }
 
     /// Adds the use of what the registration was authenticated with.
@@ -168,11 +195,24 @@ impl Users {
         }
     }
 
-    /// Letters first: names of digits only are not for users, and 60 bits do not collide.
+    /// Digits only, which no user can choose.
+    fn made_up_guest_id(&self) -> Result<OwnedUserId, RegisterError> {
+        let mut bytes = [0; 8];
+        self.view.env.rng.fill(&mut bytes);
+        let localpart = format!("{:016}", u64::from_be_bytes(bytes) % 10_u64.pow(16));
+        Ok(username::user_id(&localpart, &self.view.server_name)?)
+    }
+
+    /// Letters first, and 60 bits do not collide.
     fn made_up_user_id(&self) -> Result<OwnedUserId, RegisterError> {
         let localpart = format!("u{}", self.view.env.random_string(12).to_ascii_lowercase());
         Ok(username::user_id(&localpart, &self.view.server_name)?)
     }
+}
+
+/// A guest's account as that of a user.
+fn upgraded(guest: &AccountRecord, user: &AccountRecord) -> AccountRecord {
+    AccountRecord { password_hash: user.password_hash.clone(), kind: AccountKind::User, ..guest.clone() }
 }
 
 fn put_display_name(batch: &mut Batch, user: UserNid, user_id: &UserId, name: Option<&str>) {
@@ -218,37 +258,20 @@ mod tests {
     }
 
     #[test]
-    fn of_two_nodes_that_register_one_name_one_wins() {
-        let world = World::new();
+    fn of_two_that_register_one_name_at_once_one_wins() {
+        let world = World::interleaved();
         let other = world.another_node();
         world.run(async {
-            let registration = named("alice");
-            let one = world.users.create_for_test(&registration);
-            let two = other.users.create_for_test(&registration);
+            let user_id = ruma::user_id!("@alice:example.org").to_owned();
+            let registration = Registration { login: Some(DeviceRequest::default()), ..named("alice") };
+            let one = world.users.create(user_id.clone(), world.users.new_account(), &registration);
+            let two = other.users.create(user_id.clone(), other.users.new_account(), &registration);
             let (one, two) = futures::join!(one, two);
             assert_eq!(u8::from(one.is_ok()) + u8::from(two.is_ok()), 1, "{one:?} {two:?}");
             let loser = one.err().or(two.err());
-            assert!(matches!(loser, Some(RegisterError::InUse)));
-        });
-    }
-
-    impl Users {
-        async fn create_for_test(&self, registration: &Registration) -> Result<Registered, RegisterError> {
-            let user_id = username::parse_username("alice", &self.view.server_name)?;
-            self.create(user_id, self.new_account(), registration).await
-        }
-    }
-
-    #[test]
-    fn a_commit_refuses_what_another_writer_made_in_between() {
-        let world = World::new();
-        world.run(async {
-            let user = world.view.interner.user(ruma::user_id!("@alice:example.org")).await.unwrap();
-            let mut stale = Batch::new();
-            stale.require_absent(&ACCOUNTS, &user);
-            stale.put(&ACCOUNTS, &user, &world.users.new_account());
-            world.register("alice").await;
-            assert!(world.view.store.commit(stale).await.is_err());
+            assert!(matches!(loser, Some(RegisterError::InUse)), "{loser:?}");
+            let account = world.users.account(&user_id).await.unwrap().unwrap();
+            assert_eq!(world.users.devices(account.user).await.unwrap().len(), 1);
         });
     }
 
@@ -274,6 +297,29 @@ mod tests {
             let grant = world.users.register_guest(asked).await.unwrap().grant.unwrap();
             assert_ne!(grant.device_id, "MINE");
             assert!(world.users.session(&grant.access_token).await.unwrap().guest);
+        });
+    }
+
+    #[test]
+    fn a_guest_becomes_a_user() {
+        let world = World::with(|config| config.guests = true);
+        world.run(async {
+            let guest = world.users.register_guest(DeviceRequest::default()).await.unwrap();
+            let token = guest.grant.unwrap().access_token;
+            let session = world.users.session(&token).await.unwrap();
+            let password = Some("pw".to_owned());
+            let wrong =
+                Registration { guest: Some(session.user), password: password.clone(), ..named("alice") };
+            let refused = world.users.register(&wrong).await;
+            assert!(matches!(refused, Err(RegisterError::NotThatGuest)));
+            let localpart = guest.user_id.localpart();
+            let right = Registration { guest: Some(session.user), password, ..named(localpart) };
+            let registered = world.users.register(&right).await.unwrap();
+            assert_eq!(registered.user_id, guest.user_id);
+            assert!(!world.users.session(&token).await.unwrap().guest);
+            assert!(world.login(localpart, "pw").await.is_ok());
+            let again = world.users.register(&right).await;
+            assert!(matches!(again, Err(RegisterError::NotThatGuest)));
         });
     }
 

@@ -194,6 +194,19 @@ mod tests {
     }
 
     #[test]
+    fn the_last_use_is_given_once() {
+        let world = World::interleaved();
+        world.run(async {
+            let token = create(&world, Some(1), None).await;
+            let (one, two) = (with_token("a", &token), with_token("b", &token));
+            let (one, two) = futures::join!(world.users.register(&one), world.users.register(&two));
+            assert_eq!(u8::from(one.is_ok()) + u8::from(two.is_ok()), 1, "{one:?} {two:?}");
+            assert!(matches!(one.err().or(two.err()), Some(RegisterError::RegistrationToken)));
+            assert_eq!(world.users.accounts(None, 9).await.unwrap().len(), 1);
+        });
+    }
+
+    #[test]
     fn a_failed_registration_uses_nothing() {
         let world = World::new();
         world.run(async {

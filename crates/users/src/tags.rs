@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn two_tags_set_at_once_are_both_there() {
-        let world = World::new();
+        let world = World::interleaved();
         world.run(async {
             let set = |tag: &'static str| world.users.set_tag(USER, ROOM, tag, Map::new());
             let (one, two) = futures::join!(set("u.one"), set("u.two"));

@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 
 use myelin_core::UserNid;
 use myelin_store::{
-    Batch, Direction,
+    Batch, CommitError, Direction,
     tables::{UIA_SESSIONS, UiaSessionRecord},
 };
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use crate::{Error, RegistrationMode, Users, login::Identifier, transaction::transact};
+use crate::{Error, RegistrationMode, Users, login::Identifier};
 
 const SESSION_LIFETIME_MS: u64 = 15 * 60 * 1000;
 /// Open sessions of this process; the oldest gives way.
@@ -114,6 +114,8 @@ pub enum StageFailure {
 pub enum UiaError {
     #[error("the session was opened for another operation")]
     OtherOperation,
+    #[error("the session was used up by another request")]
+    UsedUp,
     #[error(transparent)]
     Failed(#[from] Error),
 }
@@ -251,22 +253,22 @@ impl Users {
 
     /// A registration deletes its session in its own commit, so that it can be tried again under another name; any other
     /// operation uses it up now.
-    async fn close(&self, operation: Operation<'_>, attempt: Attempt) -> Result<Proof, Error> {
+    async fn close(&self, operation: Operation<'_>, attempt: Attempt) -> Result<Proof, UiaError> {
         let registration_token = attempt.record.registration_token.clone();
-        if attempt.id.is_none() || operation.user.is_none() {
-            let session = match attempt.id {
-                Some(_) => Some(self.save(attempt).await?),
-                None => None,
-            };
-            return Ok(Proof { session, registration_token });
+        let (Some(id), Some(stored)) = (&attempt.id, &attempt.stored) else {
+            return Ok(Proof { session: None, registration_token });
+        };
+        if operation.user.is_none() {
+            return Ok(Proof { session: Some(self.save(attempt).await?), registration_token });
         }
-        if let (Some(id), Some(stored)) = (attempt.id, attempt.stored) {
-            let mut batch = Batch::new();
-            batch.require_equal(&UIA_SESSIONS, &id, &stored);
-            batch.delete(&UIA_SESSIONS, &id);
-            transact(&self.view.store, || async { Ok::<_, Error>((batch.clone(), ())) }).await?;
+        let mut batch = Batch::new();
+        batch.require_equal(&UIA_SESSIONS, id, stored);
+        batch.delete(&UIA_SESSIONS, id);
+        match self.view.store.commit(batch).await {
+            Ok(_) => Ok(Proof { session: None, registration_token }),
+            Err(CommitError::Conflict { .. }) => Err(UiaError::UsedUp),
+            Err(CommitError::Store(error)) => Err(error.into()),
         }
-        Ok(Proof { session: None, registration_token })
     }
 
     /// Writes what changed; answers the id of the session.
@@ -282,7 +284,7 @@ impl Users {
         };
         // No precondition: a client that runs two stages of one session at once may have to repeat one.
         batch.put(&UIA_SESSIONS, &id, &attempt.record);
-        transact(&self.view.store, || async { Ok::<_, Error>((batch.clone(), ())) }).await?;
+        self.view.store.commit(batch).await.map_err(Error::from)?;
         Ok(id)
     }
 

@@ -91,7 +91,7 @@ impl From<RegisterError> for ApiError {
             RegisterError::InUse => Self::user_in_use(message),
             RegisterError::Password(error) => error.into(),
             RegisterError::RegistrationToken => Self::unauthorized(message),
-            RegisterError::GuestsDisabled => Self::forbidden(message),
+            RegisterError::GuestsDisabled | RegisterError::NotThatGuest => Self::forbidden(message),
             RegisterError::Device(error) => error.into(),
             RegisterError::Failed(error) => error.into(),
         }

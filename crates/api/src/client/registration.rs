@@ -35,6 +35,8 @@ struct RegisterBody {
     password: Option<String>,
     device_id: Option<String>,
     initial_device_display_name: Option<String>,
+    /// Of a guest who becomes a user.
+    guest_access_token: Option<String>,
     #[serde(default)]
     inhibit_login: bool,
     #[serde(default)]
@@ -87,6 +89,10 @@ async fn register_user(
     let mut registration = Registration {
         username: body.body.username.clone().filter(|name| !name.is_empty()),
         password: body.body.password.clone(),
+        guest: match &body.body.guest_access_token {
+            Some(token) => Some(users.session(token).await?.user),
+            None => None,
+        },
         login: (!body.body.inhibit_login).then(|| body.body.device(origin)),
         ..Registration::default()
     };

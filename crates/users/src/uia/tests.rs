@@ -129,6 +129,29 @@ fn a_completed_session_is_used_up() {
 }
 
 #[test]
+fn of_two_requests_that_complete_a_session_one_goes_on() {
+    let world = World::interleaved();
+    world.run(async {
+        let grant = world.register("alice").await;
+        let user = world.users.session(&grant.access_token).await.unwrap().user;
+        let flows = [vec![Stage::Password]];
+        let deletion = Operation { purpose: "DELETE", user: Some(user), request: [0; 32], flows: &flows };
+        let session = world.challenge(deletion, None).await.session;
+        let auth = with_password("alice's password", Some(&session));
+        let complete = || world.users.authenticate(deletion, Some(&auth));
+        let (one, two) = futures::join!(complete(), complete());
+        assert!(
+            matches!(
+                (&one, &two),
+                (Ok(Progress::Complete(_)), Err(UiaError::UsedUp))
+                    | (Err(UiaError::UsedUp), Ok(Progress::Complete(_)))
+            ),
+            "{one:?} {two:?}"
+        );
+    });
+}
+
+#[test]
 fn the_password_stage() {
     let world = World::new();
     world.run(async {

@@ -130,6 +130,28 @@ fn guests() {
 }
 
 #[test]
+fn a_guest_becomes_a_user() {
+    let world = World::with_users(|config| {
+        config.guests = true;
+        config.registration = RegistrationMode::Open;
+    });
+    let guest = world.post(&format!("{REGISTER}?kind=guest"), None, &json!({})).ok();
+    let token = text(&guest, "access_token");
+    let localpart = text(&guest, "user_id").strip_prefix('@').unwrap().strip_suffix(":localhost").unwrap();
+    let register = |username: &str, token: &str| {
+        let auth = json!({ "type": "m.login.dummy" });
+        let body =
+            json!({ "username": username, "password": "pw", "guest_access_token": token, "auth": auth });
+        world.post(REGISTER, None, &body)
+    };
+    assert_eq!(register("alice", token).error(), (403, "M_FORBIDDEN"));
+    assert_eq!(register(localpart, "x").error(), (401, "M_UNKNOWN_TOKEN"));
+    let user = register(localpart, token).ok();
+    assert_eq!(user["user_id"], guest["user_id"]);
+    assert_eq!(world.whoami(token).ok()["is_guest"], false);
+}
+
+#[test]
 fn there_are_no_emails() {
     let world = World::new();
     for path in ["register/email", "register/msisdn", "account/password/email", "account/password/msisdn"] {
