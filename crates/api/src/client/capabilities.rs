@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 
 use axum::{Router, routing::get};
+use myelin_dag::room_version::{DEFAULT, SUPPORTED};
 use serde_json::{Value, json};
 
 use crate::{AppState, Session, extract::Auth, respond::Json};
-
-/// Versions in which this server makes rooms; older ones are read, not made.
-const ROOM_VERSIONS: [&str; 7] = ["6", "7", "8", "9", "10", "11", "12"];
-const ROOM_VERSION_DEFAULT: &str = "12";
 
 pub fn routes() -> Router<AppState> {
     Router::new().route("/_matrix/client/v3/capabilities", get(capabilities))
@@ -20,10 +17,10 @@ async fn capabilities(auth: Auth) -> Json<Value> {
 }
 
 fn of(session: &Session) -> Value {
-    let available: BTreeMap<_, _> = ROOM_VERSIONS.iter().map(|version| (version, "stable")).collect();
+    let available: BTreeMap<_, _> = SUPPORTED.iter().map(|version| (version.as_str(), "stable")).collect();
     let mut capabilities = json!({
         "m.change_password": { "enabled": true },
-        "m.room_versions": { "default": ROOM_VERSION_DEFAULT, "available": available },
+        "m.room_versions": { "default": DEFAULT.as_str(), "available": available },
         "m.set_displayname": { "enabled": true },
         "m.set_avatar_url": { "enabled": true },
         "m.profile_fields": { "enabled": true },
