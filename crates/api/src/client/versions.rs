@@ -1,7 +1,7 @@
 //! `GET /_matrix/client/versions` (Client-Server API, "Specification versions").
 
 use axum::{Router, routing::get};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{AppState, extract::MaybeAuth, respond::Json};
 
@@ -12,11 +12,22 @@ const VERSIONS: [&str; 25] = [
     "v1.16", "v1.17",
 ];
 
+/// What clients ask for by name, because they looked before it was in a version: private read receipts, threads, lists
+/// of threads, relations in both directions, profile fields. All under their stable names and paths.
+const FEATURES: [&str; 5] = [
+    "org.matrix.msc2285.stable",
+    "org.matrix.msc3440.stable",
+    "org.matrix.msc3715.stable",
+    "org.matrix.msc3856.stable",
+    "uk.tcpip.msc4133.stable",
+];
+
 pub fn routes() -> Router<AppState> {
     Router::new().route("/_matrix/client/versions", get(versions))
 }
 
 /// A bad token is refused, as everywhere; without one the answer is the same.
 async fn versions(_: MaybeAuth) -> Json<Value> {
-    Json(json!({ "versions": VERSIONS, "unstable_features": {} }))
+    let features: Map<_, _> = FEATURES.iter().map(|name| ((*name).to_owned(), true.into())).collect();
+    Json(json!({ "versions": VERSIONS, "unstable_features": features }))
 }
