@@ -3,13 +3,17 @@
 
 mod room_rules;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, bail, ensure};
 use myelin_store::{
     Store,
     maintenance::{OnProgress, copy, verify},
 };
+use myelin_store_postgres::Postgres;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -20,8 +24,6 @@ use crate::{
 
 /// Findings that are printed; the first ones tell enough.
 const FINDINGS_SHOWN: usize = 50;
-
-const COPY_CONNECTIONS: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -108,7 +110,7 @@ async fn backup(
 
 async fn open_target(target: &Target, source: Option<&Path>) -> anyhow::Result<Store> {
     match target {
-        Target::Postgres(uri) => Ok(Store::new(storage::postgres(uri, COPY_CONNECTIONS).await?)),
+        Target::Postgres(uri) => Ok(Store::new(Arc::new(Postgres::open(uri).await?))),
         Target::Directory(path) => {
             let inside = source
                 .and_then(|source| std::path::absolute(source).ok())
@@ -133,8 +135,6 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use myelin_core::{EventNid, RoomNid, TimelineOrder};
     use myelin_store::{
         Batch,

@@ -14,6 +14,7 @@ use myelin_store::{
     memory::{Memory, MemoryDisk},
 };
 use myelin_store_fjall::Fjall;
+use myelin_store_postgres::Postgres;
 
 use crate::config::{self, types::StoreUri};
 
@@ -22,7 +23,7 @@ pub async fn open(config: &config::Store) -> anyhow::Result<Store> {
     let backend: Arc<dyn Backend> = match &config.uri {
         StoreUri::Memory => Arc::new(Memory::open(MemoryDisk::default())),
         StoreUri::Embedded(directory) => embedded(directory)?,
-        StoreUri::Postgres(uri) => postgres(uri, config.connections).await?,
+        StoreUri::Postgres(uri) => Arc::new(Postgres::open(uri).await?),
     };
     Ok(Store::open(backend).await?)
 }
@@ -45,11 +46,6 @@ pub fn embedded(directory: &Path) -> anyhow::Result<Arc<dyn Backend>> {
         File::open(parent).and_then(|parent| parent.sync_all()).ok();
     }
     Ok(Arc::new(Fjall::open(directory)?))
-}
-
-/// A PostgreSQL database, with at most so many connections.
-pub async fn postgres(_uri: &str, connections: u32) -> anyhow::Result<Arc<dyn Backend>> {
-    anyhow::bail!("the PostgreSQL store with {connections} connections is not built yet")
 }
 
 #[cfg(test)]

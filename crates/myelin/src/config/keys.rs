@@ -52,8 +52,6 @@ declare! {
         /// `embedded:PATH` keeps the data in that directory, with no other software. `postgres://user:password@host/database`
         /// keeps it in PostgreSQL. `memory:` forgets everything at the end, for tests.
         uri: StoreUri = "embedded:./myelin-data";
-        /// Connections to PostgreSQL.
-        connections: u32 = 16;
     }
 
     /// How the parts of a larger deployment wake each other.

@@ -111,7 +111,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("log.filter = \"inof\"", "1: log.filter: 'inof' is not a log level; did you mean 'info'?"),
     ("log.json = 1979-05-27", "1: log.json: expected true or false, found a date"),
     ("server.trusted_proxies = [\"x\"]", "1: server.trusted_proxies: 'x' is not an IP address"),
-    ("store.connections = 99999999999999999999", "1: the number is too large"),
+    ("log.json = 99999999999999999999", "1: the number is too large"),
 ];
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod first_start;
+mod postgres;
 mod process;
 mod sessions;
 mod settings;
