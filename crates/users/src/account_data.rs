@@ -177,6 +177,24 @@ mod tests {
     }
 
     #[test]
+    fn whom_a_user_ignores_is_known_at_once() {
+        let world = World::new();
+        world.run(async {
+            let ignored = async || {
+                world.view.feed.caught_up().await;
+                world.view.ignored.load(USER).await.unwrap()
+            };
+            assert!(ignored().await.is_empty());
+            for (list, count) in [(r#"{"ignored_users":{"@spam:example.org":{}}}"#, 1), ("{}", 0)] {
+                let list = raw(list);
+                let set = world.users.set_account_data(USER, RoomNid::GLOBAL, "m.ignored_user_list", &list);
+                set.await.unwrap();
+                assert_eq!(ignored().await.len(), count);
+            }
+        });
+    }
+
+    #[test]
     fn refused_data() {
         let world = World::new();
         let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(limits::ACCOUNT_DATA_SIZE_MAX));

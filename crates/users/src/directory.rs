@@ -236,6 +236,13 @@ impl Users {
 
 #[cfg(test)]
 mod tests {
+    use myelin_core::EventNid;
+    use myelin_store::{
+        Batch,
+        codec::AtPosition,
+        log::LogEntry,
+        tables::{USER_ROOMS, UserRoomRecord},
+    };
     use ruma::{UserId, user_id};
     use serde_json::json;
 
@@ -275,6 +282,46 @@ mod tests {
             let searcher = world.users.session(&alice.access_token).await.unwrap().user;
             let results = world.users.search_directory(searcher, "bob", 10).await.unwrap();
             assert_eq!(results, SearchResults::default());
+        });
+    }
+
+    /// Writes what a join leaves behind, as far as the directory looks.
+    async fn join(world: &World, user: UserNid, room: RoomNid) {
+        let joined = UserRoomRecord {
+            membership: Membership::Join,
+            event: EventNid(1),
+            forgotten: false,
+            was_joined: true,
+        };
+        let mut batch = Batch::new();
+        let member = Some(user);
+        let entry = LogEntry::Event { room, event: EventNid(1), sender: user, state_key: None, member };
+        let position = batch.log(&entry);
+        batch.put(&USER_ROOMS, &(user, room), &AtPosition { position, value: joined });
+        world.view.store.commit(batch).await.unwrap();
+        world.view.feed.caught_up().await;
+    }
+
+    #[test]
+    fn who_shares_a_room_or_is_in_a_published_one_is_found() {
+        let world = World::new();
+        world.run(async {
+            let mut users = Vec::new();
+            for name in ["alice", "bob", "carol", "dave"] {
+                let grant = world.register(name).await;
+                users.push(world.users.session(&grant.access_token).await.unwrap().user);
+            }
+            let [alice, bob, carol, dave] = users[..] else { unreachable!() };
+            let (shared, published, private) = (RoomNid(1), RoomNid(2), RoomNid(3));
+            for (user, room) in [(alice, shared), (bob, shared), (carol, published), (dave, private)] {
+                join(&world, user, room).await;
+            }
+            let mut batch = Batch::new();
+            batch.put(&PUBLIC_ROOMS, &published, &());
+            world.view.store.commit(batch).await.unwrap();
+            let found = world.users.search_directory(alice, "example.org", 10).await.unwrap();
+            let found: Vec<_> = found.users.iter().map(|user| user.user_id.localpart()).collect();
+            assert_eq!(found, ["bob", "carol"]);
         });
     }
 
