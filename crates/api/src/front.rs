@@ -1,5 +1,5 @@
 //! What surrounds every request: cross-origin headers (Client-Server API, "Web Browser Clients"), preflight, the `r0`
-//! alias, and the net under panics. One layer, one allocation; it sees every answer, errors included.
+//! alias, what is left of bodies, and the net under panics. One layer, one allocation; it sees every answer, errors included.
 
 use std::{
     any::Any,
@@ -20,10 +20,21 @@ use http::{
 };
 use tower::Service;
 
-use crate::{ApiError, respond::Empty};
+use myelin_core::Env;
+
+use crate::{ApiError, leftover::Leftover, respond::Empty};
 
 #[derive(Clone)]
-pub struct Front<S>(pub S);
+pub struct Front<S> {
+    routes: S,
+    env: Env,
+}
+
+impl<S> Front<S> {
+    pub fn new(routes: S, env: Env) -> Self {
+        Self { routes, env }
+    }
+}
 
 impl<S> Service<Request> for Front<S>
 where
@@ -34,7 +45,7 @@ where
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(context)
+        self.routes.poll_ready(context)
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
@@ -44,13 +55,17 @@ where
         if let Some(uri) = without_r0(request.uri()) {
             *request.uri_mut() = uri;
         }
-        let answer = AssertUnwindSafe(self.0.call(request)).catch_unwind();
+        let leftover = Leftover::of(&mut request).map(|leftover| (leftover, self.env.clone()));
+        let answer = AssertUnwindSafe(self.routes.call(request)).catch_unwind();
         async move {
             let response = match answer.await {
                 Ok(Ok(response)) => response,
                 Ok(Err(never)) => match never {},
                 Err(panic) => ApiError::internal(panic_message(&*panic)).into_response(),
             };
+            if let Some((leftover, env)) = leftover {
+                leftover.drain(&env).await;
+            }
             Ok(with_cors(response))
         }
         .boxed()
@@ -105,7 +120,7 @@ mod tests {
 
     fn answer(request: Request) -> Response {
         let routes = Router::new().route("/_matrix/client/v3/hostile", get(hostile));
-        let answer = Front(routes).oneshot(request);
+        let answer = Front::new(routes, myelin_testenv::Sim::new(1).env()).oneshot(request);
         futures::executor::block_on(answer).unwrap_or_else(|never| match never {})
     }
 

@@ -14,6 +14,7 @@ pub mod extract;
 mod federation;
 mod front;
 mod health;
+mod leftover;
 pub mod rate_limit;
 pub mod respond;
 mod router;

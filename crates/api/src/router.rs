@@ -1,6 +1,6 @@
 //! All routes of a listener.
 
-use axum::Router;
+use axum::{Router, extract::FromRef};
 
 use crate::{
     AppState, admin, client, federation,
@@ -22,6 +22,7 @@ impl Serves {
 }
 
 pub fn router(state: AppState, serves: Serves) -> Router {
+    let env = FromRef::from_ref(&state);
     let mut routes = health::routes();
     if serves.client {
         routes = routes.merge(client::routes());
@@ -33,5 +34,5 @@ pub fn router(state: AppState, serves: Serves) -> Router {
         routes = routes.merge(admin::routes());
     }
     let routes = routes.fallback(unknown_path).method_not_allowed_fallback(unknown_method).with_state(state);
-    Router::new().fallback_service(Front(routes))
+    Router::new().fallback_service(Front::new(routes, env))
 }

@@ -4,6 +4,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, Request};
+use myelin_core::limits::REQUEST_BODY_SIZE_MAX;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -57,35 +58,97 @@ fn json_that_nobody_should_send() {
 }
 
 #[test]
-fn announced_bodies_beyond_the_limit_are_not_read() {
+fn a_client_that_waits_for_leave_sends_nothing_of_a_body_beyond_the_limit() {
     let world = World::new();
-    let (body, chunks) = endless();
-    let request = Request::post(OPEN).header("content-length", "104857600").body(body).unwrap();
-    assert_eq!(world.send(request).error(), (413, "M_TOO_LARGE"));
-    assert_eq!(chunks.load(Ordering::Relaxed), 0);
+    let huge = Huge::new(HUGE);
+    let request = Request::post(OPEN).header("content-length", HUGE).header("expect", "100-continue");
+    assert_eq!(world.send(request.body(huge.body()).unwrap()).error(), (413, "M_TOO_LARGE"));
+    assert_eq!(huge.sent(), 0);
 }
 
 #[test]
-fn endless_bodies_are_read_up_to_the_limit() {
+fn huge_bodies_are_refused_in_little_memory() {
     let world = World::new();
-    let (body, chunks) = endless();
-    let answer = world.send(Request::post(OPEN).body(body).unwrap());
-    assert_eq!(answer.error(), (413, "M_TOO_LARGE"));
-    let read = chunks.load(Ordering::Relaxed) * CHUNK;
-    assert!(read <= myelin_core::limits::REQUEST_BODY_SIZE_MAX + CHUNK, "{read}");
+    for announced in [true, false] {
+        let huge = Huge::new(HUGE);
+        let mut request = Request::post(OPEN);
+        if announced {
+            request = request.header("content-length", HUGE);
+        }
+        let answer = world.send(request.body(huge.body()).unwrap());
+        assert_eq!(answer.error(), (413, "M_TOO_LARGE"));
+        assert_eq!(huge.sent(), HUGE, "a client that is cut off while it sends may not see the answer");
+        let held = huge.held_at_most();
+        assert!(held <= REQUEST_BODY_SIZE_MAX + 2 * CHUNK, "{held} bytes");
+    }
+}
+
+#[test]
+fn what_is_left_of_a_body_is_read_after_any_refusal_but_not_for_ever() {
+    let world = World::new();
+    let huge = Huge::new(HUGE);
+    let request = Request::post("/_matrix/client/v3/delete_devices").body(huge.body()).unwrap();
+    assert_eq!(world.send(request).error(), (401, "M_MISSING_TOKEN"));
+    assert_eq!((huge.sent(), huge.held_at_most() <= 2 * CHUNK), (HUGE, true));
+
+    let endless = Huge::new(usize::MAX);
+    let request = Request::post(OPEN).body(endless.body()).unwrap();
+    assert_eq!(world.send(request).error(), (413, "M_TOO_LARGE"));
+    assert!(endless.sent() < 2 * HUGE, "{}", endless.sent());
 }
 
 const CHUNK: usize = 64 * 1024;
+const HUGE: usize = 1600 * CHUNK;
 
-/// A body of 100 MB that counts the chunks taken from it.
-fn endless() -> (Body, Arc<AtomicUsize>) {
-    let taken = Arc::new(AtomicUsize::new(0));
-    let counter = taken.clone();
-    let chunks = futures::stream::iter(0..1600).map(move |_| {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Ok::<_, std::io::Error>(Bytes::from(vec![b' '; CHUNK]))
-    });
-    (Body::from_stream(chunks), taken)
+/// A body that knows how much of it was taken and how much of that was held at once.
+struct Huge {
+    size: usize,
+    sent: Arc<AtomicUsize>,
+    held: Arc<AtomicUsize>,
+    held_at_most: Arc<AtomicUsize>,
+}
+
+impl Huge {
+    fn new(size: usize) -> Self {
+        let [sent, held, held_at_most] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
+        Self { size, sent, held, held_at_most }
+    }
+
+    fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    fn held_at_most(&self) -> usize {
+        self.held_at_most.load(Ordering::Relaxed)
+    }
+
+    fn body(&self) -> Body {
+        let (sent, held, held_at_most) = (self.sent.clone(), self.held.clone(), self.held_at_most.clone());
+        let chunks = futures::stream::iter(0..self.size / CHUNK).map(move |_| {
+            sent.fetch_add(CHUNK, Ordering::Relaxed);
+            let now = held.fetch_add(CHUNK, Ordering::Relaxed) + CHUNK;
+            held_at_most.fetch_max(now, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(Bytes::from_owner(Chunk { bytes: vec![b' '; CHUNK], held: held.clone() }))
+        });
+        Body::from_stream(chunks)
+    }
+}
+
+struct Chunk {
+    bytes: Vec<u8>,
+    held: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.held.fetch_sub(CHUNK, Ordering::Relaxed);
+    }
 }
 
 #[test]
