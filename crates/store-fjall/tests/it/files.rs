@@ -2,7 +2,12 @@
 
 use futures::executor::block_on;
 use myelin_core::{EventNid, Position};
-use myelin_store::{Batch, conformance::sample_entry, tables::EVENT_NIDS};
+use myelin_store::{
+    Batch,
+    conformance::{crash, sample_entry},
+    maintenance::copy,
+    tables::EVENT_NIDS,
+};
 use myelin_store_fjall::Fjall;
 
 use crate::open;
@@ -52,4 +57,28 @@ fn compaction_keeps_every_row() {
     assert_eq!(rows.len(), 499);
     assert!(rows.iter().all(|(_, nid)| *nid == EventNid(2)));
     assert_eq!(store.position(), Position(3));
+}
+
+#[test]
+fn a_backup_during_writes_is_one_moment() {
+    let (directory, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(directory.path());
+    for n in 1..=500 {
+        block_on(crash::commit_numbered(&store, n)).unwrap();
+    }
+    let writing = store.clone();
+    let mut next = 500;
+    let mut write_on = |_| {
+        next += 1;
+        drop(crash::commit_numbered(&writing, next));
+    };
+    let backup = open(target.path());
+    let copied = block_on(copy(&store, &backup, &mut write_on)).unwrap();
+    block_on(backup.close()).unwrap();
+    assert!(next > 520, "there were writes meanwhile");
+
+    let restored = open(target.path());
+    assert_eq!(restored.position(), copied.position);
+    assert!(copied.position >= Position(500));
+    block_on(crash::check(&restored, &(1..=copied.position.0).collect()));
 }

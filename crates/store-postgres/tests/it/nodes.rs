@@ -6,7 +6,9 @@ use futures::future::{join, join_all};
 use myelin_core::{EventNid, Position, RoomNid};
 use myelin_store::{
     Batch, CommitError, Direction, Store,
-    conformance::sample_entry,
+    conformance::{crash, sample_entry},
+    maintenance::copy,
+    memory::{Memory, MemoryDisk},
     tables::{Counter, LOG, NID_COUNTERS, TIMELINE},
 };
 use myelin_store_postgres::Postgres;
@@ -86,10 +88,32 @@ fn opening_at_the_same_time_is_harmless() {
 #[test]
 fn an_address_without_a_server_says_so() {
     runtime().block_on(async {
-        let refused = Postgres::open("postgres://u:secret@127.0.0.1:1/db").await.err().unwrap().to_string();
+        let refused =
+            Postgres::open("postgres://u:secret@127.0.0.1:1/db").await.err().unwrap().to_string();
         assert!(refused.contains("PostgreSQL"), "{refused}");
         assert!(!refused.contains("secret"), "{refused}");
         let refused = Postgres::open("postgres://host:port/").await.err().unwrap().to_string();
         assert!(refused.contains("URI is not valid"), "{refused}");
+    });
+}
+
+/// From one engine to another and back: every row and the position arrive.
+#[test]
+fn a_copy_goes_between_engines() {
+    runtime().block_on(async {
+        let database = Database::create().await;
+        let memory = || Store::new(Arc::new(Memory::open(MemoryDisk::default())));
+        let (original, postgres, back) = (memory(), open(&database).await, memory());
+        for n in 1..=300 {
+            crash::commit_numbered(&original, n).await.unwrap();
+        }
+        copy(&original, &postgres, &mut |_| {}).await.unwrap();
+        crash::check(&postgres, &(1..=300).collect()).await;
+        let copied = copy(&postgres, &back, &mut |_| {}).await.unwrap();
+        assert_eq!(copied.position, Position(300));
+        crash::check(&back, &(1..=300).collect()).await;
+        assert!(increment(&postgres).await);
+        assert_eq!(postgres.position(), Position(301), "it goes on where the original stood");
+        database.drop().await;
     });
 }
