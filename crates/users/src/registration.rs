@@ -222,6 +222,8 @@ fn put_display_name(batch: &mut Batch, user: UserNid, user_id: &UserId, name: Op
 
 #[cfg(test)]
 mod tests {
+    use myelin_store::memory::Fault;
+
     use super::*;
     use crate::testing::World;
 
@@ -272,6 +274,25 @@ mod tests {
             assert!(matches!(loser, Some(RegisterError::InUse)), "{loser:?}");
             let account = world.users.account(&user_id).await.unwrap().unwrap();
             assert_eq!(world.users.devices(account.user).await.unwrap().len(), 1);
+        });
+    }
+
+    #[test]
+    fn what_was_not_written_is_not_acknowledged() {
+        let world = World::new();
+        world.run(async {
+            world.view.interner.user(ruma::user_id!("@alice:example.org")).await.unwrap();
+            world.disk.inject(Some(Fault::LoseCommits));
+            let lost = world.users.register(&named("alice")).await;
+            assert!(matches!(lost, Err(RegisterError::Failed(_))), "{lost:?}");
+            world.disk.inject(None);
+            assert!(world.users.check_available("alice").await.is_ok());
+
+            world.disk.inject(Some(Fault::LoseAnswers));
+            let unanswered = world.users.register(&named("alice")).await;
+            assert!(matches!(unanswered, Err(RegisterError::Failed(_))), "{unanswered:?}");
+            world.disk.inject(None);
+            assert!(matches!(world.users.check_available("alice").await, Err(RegisterError::InUse)));
         });
     }
 

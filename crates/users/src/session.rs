@@ -260,6 +260,24 @@ mod tests {
     }
 
     #[test]
+    fn a_logout_on_another_node_and_a_restart_are_both_seen() {
+        let world = World::new();
+        let other = world.another_node();
+        world.run(async {
+            let grant = world.register("alice").await;
+            let session = other.users.session(&grant.access_token).await.unwrap();
+            world.users.logout(&session).await.unwrap();
+            other.view.feed.caught_up().await;
+            let there = other.users.session(&grant.access_token).await;
+            assert!(matches!(there, Err(SessionError::Unknown)), "{there:?}");
+
+            let kept = world.login("alice", "alice's password").await.unwrap();
+            let restarted = world.another_node();
+            assert!(restarted.users.session(&kept.access_token).await.is_ok());
+        });
+    }
+
+    #[test]
     fn last_seen_is_written_once_per_interval() {
         let world = World::new();
         world.run(async {
