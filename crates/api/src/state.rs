@@ -8,6 +8,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use myelin_core::Env;
+use myelin_rooms::Rooms;
 use myelin_store::Store;
 use myelin_sync::Sync;
 use myelin_users::Users;
@@ -20,6 +21,7 @@ pub struct Parts {
     pub view: View,
     pub config: ServerConfig,
     pub users: Arc<Users>,
+    pub rooms: Arc<Rooms>,
     pub sync: Arc<Sync>,
     pub shutdown: Shutdown,
 }
@@ -32,6 +34,7 @@ struct Shares {
     view: View,
     config: Arc<ServerConfig>,
     users: Arc<Users>,
+    rooms: Arc<Rooms>,
     sync: Arc<Sync>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
@@ -44,6 +47,7 @@ impl AppState {
             view: parts.view,
             config: Arc::new(parts.config),
             users: parts.users,
+            rooms: parts.rooms,
             sync: parts.sync,
             shutdown: parts.shutdown,
             limiter: Arc::new(limiter),
@@ -76,6 +80,7 @@ parts!(
     view: View,
     config: Arc<ServerConfig>,
     users: Arc<Users>,
+    rooms: Arc<Rooms>,
     sync: Arc<Sync>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,

@@ -51,6 +51,7 @@ impl Server {
             view: self.view.clone(),
             config: api_config(config),
             users: self.users.clone(),
+            rooms: self.rooms.clone(),
             sync: self.sync.clone(),
             shutdown,
         })

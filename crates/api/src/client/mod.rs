@@ -33,10 +33,19 @@
 mod account_data;
 mod account_deactivation;
 mod admin;
+mod banning;
 mod capabilities;
+mod create_room;
 mod device_management;
+mod directory;
 mod event_context;
 mod filter;
+mod inviting;
+mod joining;
+mod kicking;
+mod knocking;
+mod leaving;
+mod list_public_rooms;
 mod login;
 mod login_token;
 mod logout;
@@ -49,11 +58,16 @@ mod presence;
 mod profile;
 mod pushrules;
 mod receipts;
+mod redaction;
 mod refresh;
 mod registration;
 mod registration_tokens;
 mod relations;
 mod report_content;
+mod room_errors;
+mod room_send;
+mod room_state;
+mod room_upgrades;
 mod rooms;
 mod space_hierarchy;
 mod sync;
@@ -74,10 +88,19 @@ pub fn routes() -> Router<AppState> {
         .merge(account_data::routes())
         .merge(account_deactivation::routes())
         .merge(admin::routes())
+        .merge(banning::routes())
         .merge(capabilities::routes())
+        .merge(create_room::routes())
         .merge(device_management::routes())
+        .merge(directory::routes())
         .merge(event_context::routes())
         .merge(filter::routes())
+        .merge(inviting::routes())
+        .merge(joining::routes())
+        .merge(kicking::routes())
+        .merge(knocking::routes())
+        .merge(leaving::routes())
+        .merge(list_public_rooms::routes())
         .merge(login::routes())
         .merge(login_token::routes())
         .merge(logout::routes())
@@ -89,11 +112,15 @@ pub fn routes() -> Router<AppState> {
         .merge(profile::routes())
         .merge(pushrules::routes())
         .merge(receipts::routes())
+        .merge(redaction::routes())
         .merge(refresh::routes())
         .merge(registration::routes())
         .merge(registration_tokens::routes())
         .merge(relations::routes())
         .merge(report_content::routes())
+        .merge(room_send::routes())
+        .merge(room_state::routes())
+        .merge(room_upgrades::routes())
         .merge(rooms::routes())
         .merge(space_hierarchy::routes())
         .merge(sync::routes())

@@ -6,6 +6,8 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
+use myelin_dag::SigningKey;
+use myelin_rooms::Rooms;
 use myelin_store::{Store, memory::Memory};
 use myelin_sync::Sync;
 use myelin_testenv::Sim;
@@ -69,8 +71,16 @@ impl World {
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock)));
         let users = Arc::new(Users::new(view.clone(), users));
         let sync = Sync::new(view.clone());
-        let parts =
-            Parts { view: view.clone(), users: users.clone(), sync, config, shutdown: Shutdown::never() };
+        let key = SigningKey::from_seed("1", [7; 32]).unwrap();
+        let rooms = Arc::new(Rooms::new(view.clone(), Arc::new(key)));
+        let parts = Parts {
+            view: view.clone(),
+            users: users.clone(),
+            rooms,
+            sync,
+            config,
+            shutdown: Shutdown::never(),
+        };
         Self { router: router(AppState::new(parts), Serves::ALL), sim, view, users }
     }
 

@@ -1,0 +1,129 @@
+//! `POST /_matrix/client/v3/createRoom` (Client-Server API, "Creation").
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, routing::post};
+use myelin_rooms::{CreateRoom, InitialState, Preset, Rooms, Visibility};
+use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, value::RawValue};
+
+use crate::{
+    ApiError, AppState,
+    extract::{Auth, JsonBody, NotSuspended},
+    rate_limit::{Class, Limits},
+    respond::Json,
+};
+
+pub fn routes() -> Router<AppState> {
+    Router::new().route("/_matrix/client/v3/createRoom", post(create_room))
+}
+
+#[derive(Deserialize)]
+struct Body {
+    #[serde(default)]
+    visibility: VisibilityName,
+    room_alias_name: Option<String>,
+    name: Option<String>,
+    topic: Option<String>,
+    #[serde(default)]
+    invite: Vec<OwnedUserId>,
+    #[serde(default)]
+    invite_3pid: Vec<Value>,
+    room_version: Option<RoomVersionId>,
+    #[serde(default)]
+    creation_content: Map<String, Value>,
+    #[serde(default)]
+    initial_state: Vec<StateEvent>,
+    preset: Option<PresetName>,
+    #[serde(default)]
+    is_direct: bool,
+    #[serde(default)]
+    power_level_content_override: Map<String, Value>,
+}
+
+#[derive(Deserialize, Serialize, Clone, Copy, Default)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum VisibilityName {
+    Public,
+    #[default]
+    Private,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum PresetName {
+    PrivateChat,
+    PublicChat,
+    TrustedPrivateChat,
+}
+
+#[derive(Deserialize)]
+struct StateEvent {
+    #[serde(rename = "type")]
+    event_type: String,
+    #[serde(default)]
+    state_key: String,
+    content: Box<RawValue>,
+}
+
+#[derive(Serialize)]
+struct Created {
+    room_id: OwnedRoomId,
+}
+
+async fn create_room(
+    auth: Auth<NotSuspended>,
+    limits: Limits,
+    State(rooms): State<Arc<Rooms>>,
+    JsonBody(body): JsonBody<Body>,
+) -> Result<Json<Created>, ApiError> {
+    limits.check(Class::RoomCreation, &auth)?;
+    if !body.invite_3pid.is_empty() {
+        return Err(super::inviting::no_third_parties());
+    }
+    let room_id = rooms.create_room(&auth.sender(), &body.into()).await?;
+    Ok(Json(Created { room_id }))
+}
+
+impl From<VisibilityName> for Visibility {
+    fn from(name: VisibilityName) -> Self {
+        match name {
+            VisibilityName::Public => Self::Public,
+            VisibilityName::Private => Self::Private,
+        }
+    }
+}
+
+impl From<PresetName> for Preset {
+    fn from(name: PresetName) -> Self {
+        match name {
+            PresetName::PrivateChat => Self::PrivateChat,
+            PresetName::PublicChat => Self::PublicChat,
+            PresetName::TrustedPrivateChat => Self::TrustedPrivateChat,
+        }
+    }
+}
+
+impl From<Body> for CreateRoom {
+    fn from(body: Body) -> Self {
+        let state = body.initial_state.into_iter().map(|state| InitialState {
+            event_type: state.event_type,
+            state_key: state.state_key,
+            content: state.content,
+        });
+        Self {
+            visibility: body.visibility.into(),
+            room_alias_name: body.room_alias_name,
+            name: body.name,
+            topic: body.topic,
+            invite: body.invite,
+            room_version: body.room_version,
+            creation_content: body.creation_content,
+            initial_state: state.collect(),
+            preset: body.preset.map(Into::into),
+            is_direct: body.is_direct,
+            power_level_content_override: body.power_level_content_override,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `/_matrix/client/v3/publicRooms` and `/directory/list/room/{roomId}` (Client-Server API, "Published room directory").
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, routing::get};
+use myelin_rooms::{Page, PublicRoomsQuery, Rooms, Visibility};
+use ruma::{OwnedRoomId, OwnedServerName};
+use serde::{Deserialize, Serialize};
+
+use super::create_room::VisibilityName;
+use crate::{
+    ApiError, AppState,
+    config::ServerConfig,
+    extract::{Auth, JsonBody, NotSuspended, OptionalJsonBody, Path, Query, WithGuests},
+    rate_limit::{Class, Limits},
+    respond::{Empty, Json},
+};
+
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/_matrix/client/v3/publicRooms", get(list).post(search))
+        .route("/_matrix/client/v3/directory/list/room/{roomId}", get(visibility).put(set_visibility))
+}
+
+#[derive(Serialize, Deserialize)]
+struct VisibilityBody {
+    #[serde(default = "published")]
+    visibility: VisibilityName,
+}
+
+fn published() -> VisibilityName {
+    VisibilityName::Public
+}
+
+async fn visibility(
+    limits: Limits,
+    State(rooms): State<Arc<Rooms>>,
+    Path(room_id): Path<OwnedRoomId>,
+) -> Result<Json<VisibilityBody>, ApiError> {
+    limits.check_address(Class::Read)?;
+    let visibility = match rooms.visibility(&room_id).await? {
+        Visibility::Public => VisibilityName::Public,
+        Visibility::Private => VisibilityName::Private,
+    };
+    Ok(Json(VisibilityBody { visibility }))
+}
+
+async fn set_visibility(
+    auth: Auth<NotSuspended>,
+    limits: Limits,
+    State(rooms): State<Arc<Rooms>>,
+    Path(room_id): Path<OwnedRoomId>,
+    JsonBody(body): JsonBody<VisibilityBody>,
+) -> Result<Empty, ApiError> {
+    limits.check(Class::Write, &auth)?;
+    rooms.set_visibility(&auth.sender(), &room_id, body.visibility.into()).await?;
+    Ok(Empty)
+}
+
+#[derive(Deserialize)]
+struct ListParams {
+    limit: Option<usize>,
+    since: Option<String>,
+    server: Option<OwnedServerName>,
+}
+
+async fn list(
+    limits: Limits,
+    State(rooms): State<Arc<Rooms>>,
+    State(config): State<Arc<ServerConfig>>,
+    Query(params): Query<ListParams>,
+) -> Result<Json<Page>, ApiError> {
+    limits.check_address(Class::Search)?;
+    require_local(&config, params.server)?;
+    let query = PublicRoomsQuery { limit: params.limit, since: params.since, ..Default::default() };
+    Ok(Json(rooms.public_rooms(&query).await?))
+}
+
+#[derive(Deserialize)]
+struct SearchParams {
+    server: Option<OwnedServerName>,
+}
+
+#[derive(Deserialize)]
+struct Search {
+    limit: Option<usize>,
+    since: Option<String>,
+    filter: Option<Filter>,
+}
+
+#[derive(Deserialize, Default)]
+struct Filter {
+    generic_search_term: Option<String>,
+    room_types: Option<Vec<Option<String>>>,
+}
+
+async fn search(
+    auth: Auth<WithGuests>,
+    limits: Limits,
+    State(rooms): State<Arc<Rooms>>,
+    State(config): State<Arc<ServerConfig>>,
+    Query(params): Query<SearchParams>,
+    OptionalJsonBody(body): OptionalJsonBody<Search>,
+) -> Result<Json<Page>, ApiError> {
+    limits.check(Class::Search, &auth)?;
+    require_local(&config, params.server)?;
+    let filter = body.filter.unwrap_or_default();
+    let query = PublicRoomsQuery {
+        limit: body.limit,
+        since: body.since,
+        search_term: filter.generic_search_term,
+        room_types: filter.room_types,
+    };
+    Ok(Json(rooms.public_rooms(&query).await?))
+}
+
+fn require_local(config: &ServerConfig, server: Option<OwnedServerName>) -> Result<(), ApiError> {
+    match server {
+        Some(server) if server != config.server_name => {
+            Err(ApiError::not_found(format!("This server cannot reach {server}.")))
+        }
+        _ => Ok(()),
+    }
+}
