@@ -1,6 +1,8 @@
 //! Events as one client gets them: the shared text of the event with `unsigned` spliced in.
 
-use myelin_dag::client_form::OpenEvent;
+use std::sync::Arc;
+
+use myelin_dag::{client_form::OpenEvent, pdu::Pdu, redaction::redact};
 use myelin_store::tables::Membership;
 use myelin_view::{Event, View};
 use ruma::RoomId;
@@ -31,6 +33,8 @@ pub struct Writer<'a> {
 impl Writer<'_> {
     /// The event as JSON; `relations` is the bundle for `unsigned.m.relations`.
     pub async fn write(&self, event: &Event, seen: Seen, relations: Option<&str>) -> Result<String, Error> {
+        let erased = self.erased(event, seen).await?;
+        let event = erased.as_ref().unwrap_or(event);
         if self.format == Format::Federation {
             return Ok(event.pdu.json.to_string());
         }
@@ -40,6 +44,21 @@ impl Writer<'_> {
             Some(fields) => keep_fields(&json, fields),
             None => json,
         })
+    }
+
+    /// The redacted copy of what an erased user said, for who was not joined then. State events stay: they are the room's.
+    async fn erased(&self, event: &Event, seen: Seen) -> Result<Option<Event>, Error> {
+        let bystander = event.state_key.is_none() && seen.membership != Membership::Join;
+        if !bystander || !self.view.erased.contains(event.sender).await? {
+            return Ok(None);
+        }
+        let room = self.view.interner.room_info(event.room).await?;
+        let redacted = room.and_then(|room| {
+            let json = redact(&event.pdu, &room.rules).ok()?;
+            Pdu::parse(json, event.pdu.event_id.clone(), &room.rules).ok()
+        });
+        let damaged = || myelin_view::Error::Damaged(format!("{:?} cannot be redacted", event.nid));
+        Ok(Some(event.erased(Arc::new(redacted.ok_or_else(damaged)?))))
     }
 
     async fn unsigned(&self, event: &Event, seen: Seen, relations: Option<&str>) -> Result<String, Error> {

@@ -5,7 +5,9 @@ use myelin_core::{RoomNid, UserNid};
 use myelin_store::{
     Batch, Direction,
     log::LogEntry,
-    tables::{ACCOUNT_DATA, ACCOUNTS, AccountRecord, DEPARTURES, FILTERS, PROFILES, USER_STREAM},
+    tables::{
+        ACCOUNT_DATA, ACCOUNTS, AccountRecord, DEPARTURES, ERASED_USERS, FILTERS, PROFILES, USER_STREAM,
+    },
 };
 
 use crate::{Error, Users, transaction::transact};
@@ -42,6 +44,7 @@ impl Users {
     /// Adds the deletion of all that belongs to the user alone.
     async fn erase(&self, batch: &mut Batch, user: UserNid) -> Result<(), Error> {
         let (store, forward) = (&self.view.store, Direction::Forward);
+        batch.put(&ERASED_USERS, &user, &());
         for (key, _) in store.scan(&PROFILES, &user, forward, ROWS_MAX).await? {
             batch.delete(&PROFILES, &key);
         }
@@ -109,8 +112,11 @@ mod tests {
             world.users.define_filter(user, &content).await.unwrap();
             world.users.deactivate(user, false).await.unwrap();
             assert!(world.users.profile(&grant.user_id).await.unwrap().is_some());
+            assert!(!world.view.erased.contains(user).await.unwrap());
 
             world.users.deactivate(user, true).await.unwrap();
+            world.view.feed.caught_up().await;
+            assert!(world.view.erased.contains(user).await.unwrap());
             assert_eq!(world.users.profile(&grant.user_id).await.unwrap(), None);
             let data = world.users.account_data(user, RoomNid::GLOBAL, "org.example").await.unwrap();
             assert_eq!(data, None);

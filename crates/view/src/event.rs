@@ -108,6 +108,11 @@ impl Event {
         Self { pdu, redacted_by: Some(by), client_form: OnceLock::new(), ..self.copy() }
     }
 
+    /// The same event with a redacted PDU, as somebody sees it who was not there when an erased user sent it.
+    pub fn erased(&self, pdu: Arc<Pdu>) -> Self {
+        Self { pdu, client_form: OnceLock::new(), ..self.copy() }
+    }
+
     pub fn accepted(&self) -> bool {
         self.verdict == VerdictRecord::Accepted
     }

@@ -7,6 +7,7 @@
 //! - [`Staging`]: events on their way into the store.
 //! - [`UserRooms`]: the rooms of a local user.
 //! - [`Ignored`]: whom a local user ignores.
+//! - [`Erased`]: local users whose content was erased.
 //! - [`Feed`]: tails the commit log, keeps the newest entries at hand and wakes who waits.
 //! - [`ephemeral`]: typing and presence, which are state and never queued (DESIGN 2).
 //!
@@ -14,6 +15,7 @@
 //! read by everybody. Must not know: HTTP, authorisation decisions, what a sync response looks like.
 
 pub mod ephemeral;
+mod erased;
 mod error;
 mod event;
 mod events;
@@ -33,6 +35,7 @@ use myelin_core::Env;
 use myelin_store::{NidAllocator, Store};
 use ruma::OwnedServerName;
 
+pub use erased::Erased;
 pub use error::Error;
 pub use event::Event;
 pub use events::Events;
@@ -60,6 +63,7 @@ pub struct View {
     pub staging: Arc<Staging>,
     pub user_rooms: Arc<UserRooms>,
     pub ignored: Arc<Ignored>,
+    pub erased: Arc<Erased>,
     pub feed: Arc<Feed>,
     pub ephemeral: Arc<ephemeral::Ephemeral>,
 }
@@ -82,8 +86,12 @@ impl View {
             user_rooms.clone(),
         ));
         let ignored = Arc::new(Ignored::new(store.clone()));
-        let stale = ignored.clone();
-        feed.listen(move |_, entry| stale.take_in(entry));
+        let erased = Arc::new(Erased::new(store.clone()));
+        let stale = (ignored.clone(), erased.clone());
+        feed.listen(move |_, entry| {
+            stale.0.take_in(entry);
+            stale.1.take_in(entry);
+        });
         let ephemeral = Arc::new(ephemeral::Ephemeral::new(env.now_ms(), feed.clone()));
         Self {
             store,
@@ -97,6 +105,7 @@ impl View {
             staging,
             user_rooms,
             ignored,
+            erased,
             feed,
             ephemeral,
         }

@@ -151,6 +151,8 @@ tables! {
     REPORTS = 62 "reports": u64 => ReportRecord;
     /// Deactivated users who still have rooms to leave.
     DEPARTURES = 63 "departures": UserNid => ();
+    /// Users who were deactivated with `erase: true`.
+    ERASED_USERS = 64 "erased_users": UserNid => ();
 }
 
 /// The name of a table, for messages.
