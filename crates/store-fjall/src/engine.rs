@@ -1,6 +1,6 @@
 //! Tables in a few fjall keyspaces, and reads at one moment.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use fjall::{
@@ -27,6 +27,9 @@ const BLOCK_CACHE_BYTES: u64 = 16 * MIB;
 /// fjall's minimum; together with the active journal it bounds what a start after a crash replays.
 const SEALED_JOURNAL_BYTES_MAX: u64 = 64 * MIB;
 const WORKERS: usize = 2;
+/// Together 20 seconds.
+const SETTLE_LOOKS_MAX: u32 = 10_000;
+const SETTLE_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// One keyspace per way of growing, not per table: each has its own memtable, files and compaction, and a start opens
 /// them all. Rows of tables that share a keyspace are told apart by the table id in front of the key.
@@ -85,7 +88,7 @@ impl Engine {
         View { snapshot: self.database.snapshot(), keyspaces: self.keyspaces.clone() }
     }
 
-    /// The position of the last log row.
+    /// The position of the last log row, which is therefore never deleted, however old the log gets.
     pub(crate) fn last_position(&self) -> Result<Position, Error> {
         let everything = KeyRange { start: Vec::new(), end: None };
         let last = self.view().rows(LOG.id, &everything, ScanDirection::Reverse, 1)?;
@@ -116,9 +119,21 @@ impl Engine {
         batch.commit().map_err(failed)
     }
 
-    /// Moves everything out of the journal, so that the next start has little to replay.
+    /// Moves everything out of the journal, so that the next start has little to replay. Gives up after a while: a
+    /// disk that is full must not keep a server from stopping, and the journal has it all.
     pub(crate) fn settle(&self) -> Result<(), Error> {
-        self.keyspaces.0.iter().try_for_each(|keyspace| keyspace.rotate_memtable_and_wait().map_err(failed))
+        for keyspace in self.keyspaces.0.iter() {
+            keyspace.rotate_memtable().map_err(failed)?;
+        }
+        let unsettled = || self.keyspaces.0.iter().any(|keyspace| keyspace.sealed_memtable_count() > 0);
+        for _ in 0..SETTLE_LOOKS_MAX {
+            if !unsettled() {
+                return Ok(());
+            }
+            thread::sleep(SETTLE_LOOK_INTERVAL);
+        }
+        tracing::warn!("the store closes before its journal is worked off; the next start takes longer");
+        Ok(())
     }
 
     pub(crate) fn compact(&self) -> Result<(), Error> {

@@ -10,11 +10,12 @@
 mod engine;
 mod writer;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, thread};
 
 use bytes::Bytes;
 use futures::{
     FutureExt,
+    channel::oneshot,
     future::{self, BoxFuture},
 };
 use myelin_core::Position;
@@ -65,11 +66,6 @@ impl Fjall {
         let Some(Open { engine, writer }) = self.open.write().take() else { return Ok(()) };
         writer.finish();
         engine.settle()
-    }
-
-    fn compact_now(&self) -> Result<(), Error> {
-        let engine = self.open.read().as_ref().map(|open| open.engine.clone());
-        engine.ok_or_else(closed)?.compact()
     }
 }
 
@@ -130,9 +126,14 @@ impl Backend for Fjall {
         .boxed()
     }
 
-    /// Blocks its thread: maintenance, not something to await next to requests.
     fn compact(&self) -> BoxFuture<'_, Result<(), Error>> {
-        future::lazy(|_| self.compact_now()).boxed()
+        let Some(engine) = self.open.read().as_ref().map(|open| open.engine.clone()) else {
+            return future::ready(Err(closed())).boxed();
+        };
+        let (done, result) = oneshot::channel();
+        // Takes minutes, so on a thread of its own.
+        thread::spawn(move || done.send(engine.compact()).ok());
+        result.map(|result| result.unwrap_or_else(|_| Err(closed()))).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), Error>> {
