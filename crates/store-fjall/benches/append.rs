@@ -18,7 +18,10 @@ use myelin_store::{
 };
 use myelin_store_fjall::Fjall;
 
-const BATCHES: u64 = 2048;
+/// Batches of one measurement: a lone batch takes a whole fsync.
+fn batches(under_way: usize) -> u64 {
+    if under_way == 1 { 64 } else { 2048 }
+}
 
 fn batch(n: u64) -> Batch {
     let mut batch = Batch::new();
@@ -38,7 +41,7 @@ fn batch(n: u64) -> Batch {
 }
 
 fn append(store: &Store, from: u64, under_way: usize) {
-    let commits = stream::iter(from..from + BATCHES).map(|n| store.commit(batch(n)));
+    let commits = stream::iter(from..from + batches(under_way)).map(|n| store.commit(batch(n)));
     let all = commits.buffer_unordered(under_way).for_each(|committed| {
         committed.expect("the bench directory is writable");
         std::future::ready(())
@@ -59,23 +62,24 @@ fn resident_kib() -> String {
 }
 
 fn appends(criterion: &mut Criterion) {
-    let directory = tempfile::tempdir_in(".").expect("a directory on a real disk");
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on a real disk");
     let backend = Arc::new(Fjall::open(directory.path()).expect("a new store"));
     let store = Store::new(backend.clone());
     let mut next = 0;
     let mut group = criterion.benchmark_group("append");
-    group.sample_size(10).throughput(Throughput::Elements(BATCHES));
+    group.sample_size(10);
     for under_way in [1, 32, 256] {
+        group.throughput(Throughput::Elements(batches(under_way)));
         let (cpu, groups, first) = (cpu_micros(), backend.groups_committed(), next);
         group.bench_function(format!("{under_way} under way"), |bencher| {
             bencher.iter(|| {
                 append(&store, next, under_way);
-                next += BATCHES;
+                next += batches(under_way);
             });
         });
-        let batches = (next - first) as f64;
-        let cpu = (cpu_micros() - cpu) as f64 / batches;
-        let fsyncs = (backend.groups_committed() - groups) as f64 / batches;
+        let committed = (next - first) as f64;
+        let cpu = (cpu_micros() - cpu) as f64 / committed;
+        let fsyncs = (backend.groups_committed() - groups) as f64 / committed;
         println!(
             "{under_way} under way: {cpu:.1} us CPU and {fsyncs:.3} fsyncs per batch; {}",
             resident_kib()
