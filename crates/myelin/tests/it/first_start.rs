@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
     process::Stdio,
 };
 
@@ -69,6 +69,24 @@ fn a_killed_server_starts_again() {
     let server = Server::start(directory.path(), &[]);
     assert_eq!(server.get("/_myelin/health/ready").0, 200);
     server.stop();
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = UnixDatagram::bind(directory.path().join("notify")).expect("a socket");
+    let said = || {
+        let mut text = [0; 256];
+        let length = socket.recv(&mut text).expect("a datagram");
+        String::from_utf8_lossy(&text[..length]).trim().to_owned()
+    };
+    let mut command = myelin(directory.path(), &Server::arguments(&[]));
+    command.env("NOTIFY_SOCKET", directory.path().join("notify"));
+    let server = Server::spawn(command);
+    assert_eq!(said(), "READY=1");
+    server.terminate();
+    assert_eq!(said(), "STOPPING=1");
+    assert!(server.wait().0.success());
 }
 
 #[test]

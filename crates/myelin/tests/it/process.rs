@@ -60,8 +60,14 @@ pub struct Server {
 impl Server {
     /// Starts `serve` and reads its summary to the end.
     pub fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let arguments: Vec<_> = ["serve", "--set", ANY_PORT].iter().chain(arguments).copied().collect();
-        let mut command = myelin(directory, &arguments);
+        Self::spawn(myelin(directory, &Self::arguments(arguments)))
+    }
+
+    pub fn arguments<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        ["serve", "--set", ANY_PORT].iter().chain(arguments).copied().collect()
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
         let mut summary = String::new();
         let mut lines = BufReader::new(child.stdout.take().expect("piped"));
