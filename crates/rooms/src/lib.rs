@@ -12,7 +12,9 @@ mod directory;
 mod error;
 mod power_levels;
 mod profile;
+mod receive;
 mod relations;
+mod resolution;
 mod runs;
 mod sender;
 mod writer;
@@ -42,6 +44,7 @@ pub use self::{
         listing::{Page, PublicRoom, PublicRoomsQuery},
     },
     error::Error,
+    receive::Received,
     runs::run_profile_propagation,
     sender::{Sender, Transaction},
 };

@@ -22,6 +22,7 @@ use myelin_store::{Batch, CommitError, tables::ROOM_HEADS};
 use self::{commit::Commit, slots::Turn};
 pub use self::{
     draft::Draft,
+    rows::member_id,
     slots::Writers,
     transactions::{Begun, Transactions, UnderWay},
 };

@@ -23,6 +23,9 @@ use crate::{
 };
 
 const ATTEMPTS_MAX: usize = 5;
+/// Entries of `invite` and of `initial_state`.
+const INVITED_MAX: usize = 1_000;
+const INITIAL_STATE_MAX: usize = 5_000;
 
 /// What a client wants the room to be; names as in the specification.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +88,8 @@ impl Rooms {
         let version = request.room_version.clone().unwrap_or(room_version::DEFAULT);
         let rules = room_version::rules(&version)
             .ok_or_else(|| Error::UnsupportedRoomVersion(version.to_string()))?;
+        check_count("invite", request.invite.len(), INVITED_MAX)?;
+        check_count("initial_state", request.initial_state.len(), INITIAL_STATE_MAX)?;
         let by_visibility = match request.visibility {
             Visibility::Public => Preset::PublicChat,
             Visibility::Private => Preset::PrivateChat,
@@ -236,6 +241,13 @@ impl Preset {
             ("m.room.guest_access", json!({ "guest_access": guest_access })),
         ]
     }
+}
+
+fn check_count(name: &str, count: usize, max: usize) -> Result<(), Error> {
+    if count <= max {
+        return Ok(());
+    }
+    Err(Error::InvalidParam(format!("'{name}' has {count} entries, more than {max}.")))
 }
 
 /// A rule of the room that a wish breaks makes the wish the problem, not the person.

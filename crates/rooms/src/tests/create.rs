@@ -174,6 +174,9 @@ fn what_cannot_be_created_leaves_nothing() {
     let invite = vec!["@bob:elsewhere".try_into().unwrap()];
     let error = refuse(CreateRoom { invite, ..default() });
     assert!(matches!(error, Error::Unreachable(_)), "{error}");
+    let invite = vec![alice.user_id.clone(); 1_001];
+    let error = refuse(CreateRoom { invite, ..default() });
+    assert!(matches!(error, Error::InvalidParam(_)), "{error}");
     let levels = object(json!({ "users": { "@alice:localhost": 10 } }));
     let request = CreateRoom {
         power_level_content_override: levels.clone(),

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use myelin_core::{EventNid, UserNid, limits::PREV_EVENTS_MAX};
-use myelin_dag::{NewEvent, Parents, Pdu, auth_types, authorize, build};
+use myelin_dag::{NewEvent, Parents, Pdu, StateTree, auth_types, authorize, build};
 use myelin_store::{
     Batch, NidKind,
     codec::AtPosition,
     tables::{EVENTS, EventRecord, Membership, ROOM_HEADS, RoomHead, SentBy},
 };
 use myelin_view::{Event, Landing, RoomSnapshot};
-use ruma::{OwnedEventId, UserId, events::StateEventType};
+use ruma::{EventId, OwnedEventId, UserId, events::StateEventType};
 
 use super::{
     commit::Sealed,
@@ -92,7 +92,9 @@ impl<'r> Draft<'r> {
 
     /// An event of this room, durable or not.
     pub async fn event(&self, nid: EventNid) -> Result<Arc<Event>, Error> {
-        if let Some((_, landing)) = self.landings.iter().find(|(_, landing)| landing.event.nid == nid) {
+        // The last one is the parent of the next, the first ones authorise it: long drafts are not searched through.
+        let mut drafted = self.landings.last().into_iter().chain(&self.landings);
+        if let Some((_, landing)) = drafted.find(|(_, landing)| landing.event.nid == nid) {
             return Ok(landing.event.clone());
         }
         if let Some(event) = self.slot.as_ref().and_then(|slot| slot.event(nid)) {
@@ -107,9 +109,25 @@ impl<'r> Draft<'r> {
         Ok(self.rooms.view.store.get(&EVENTS, &nid).await?)
     }
 
+    /// An event that the store does not have yet.
+    pub fn pending_by_id(&self, id: &EventId) -> Option<Arc<Event>> {
+        let drafted = self.landings.iter().find(|(_, landing)| landing.event.pdu.event_id == id);
+        let drafted = drafted.map(|(_, landing)| landing.event.clone());
+        drafted.or_else(|| self.slot.as_ref()?.event_by_id(id))
+    }
+
     pub async fn state_event(&self, event_type: &str, state_key: &str) -> Result<Option<Arc<Event>>, Error> {
+        self.state_event_in(&self.room.current_state, event_type, state_key).await
+    }
+
+    pub async fn state_event_in(
+        &self,
+        state: &StateTree,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Arc<Event>>, Error> {
         let key = self.rooms.view.interner.lookup_state_key(event_type, state_key).await?;
-        match key.and_then(|key| self.room.current_state.get(key)) {
+        match key.and_then(|key| state.get(key)) {
             Some(nid) => self.event(nid).await.map(Some),
             None => Ok(None),
         }
@@ -176,16 +194,28 @@ impl<'r> Draft<'r> {
     }
 
     async fn select_auth(&self, event: &NewEvent) -> Result<AuthSet, Error> {
-        let info = &self.room.info;
+        self.auth_of(event, &self.room.current_state).await
+    }
+
+    pub(crate) async fn auth_of(&self, event: &NewEvent, state: &StateTree) -> Result<AuthSet, Error> {
         let (kind, key) = (&event.event_type, event.state_key.as_deref());
-        let types = auth_types(&info.rules, kind, &event.sender, key, &event.content);
-        let mut types = types.map_err(|rejection| Error::BadJson(rejection.reason))?;
+        let types = auth_types(&self.room.info.rules, kind, &event.sender, key, &event.content);
+        self.auth_set(types.map_err(|rejection| Error::BadJson(rejection.reason))?, state).await
+    }
+
+    /// The entries of a state for these types, and the create event.
+    pub(crate) async fn auth_set(
+        &self,
+        mut types: Vec<(StateEventType, String)>,
+        state: &StateTree,
+    ) -> Result<AuthSet, Error> {
+        let info = &self.room.info;
         if info.rules.authorization.room_create_event_id_as_room_id {
             types.push((StateEventType::RoomCreate, String::new()));
         }
         let mut entries = Vec::with_capacity(types.len());
         for (event_type, state_key) in types {
-            let found = self.state_event(&event_type.to_string(), &state_key).await?;
+            let found = self.state_event_in(state, &event_type.to_string(), &state_key).await?;
             entries.extend(found.map(|event| (event_type, state_key, event)));
         }
         Ok(AuthSet::new(info, entries))
@@ -231,6 +261,15 @@ impl<'r> Draft<'r> {
             head,
             joined: self.joined,
         }
+    }
+
+    /// An event that is stored, but not shown.
+    pub fn add_outside(&mut self, landing: Landing) {
+        self.outside.push(landing);
+    }
+
+    pub fn rooms(&self) -> &'r Rooms {
+        self.rooms
     }
 
     pub fn is_local(&self, user: &UserId) -> bool {

@@ -8,6 +8,7 @@ use std::{
 use myelin_core::{EventNid, RoomNid, UserNid};
 use myelin_view::{Event, RoomSnapshot};
 use parking_lot::Mutex;
+use ruma::EventId;
 use tokio::sync::OwnedMutexGuard;
 
 /// The rooms that are being written. An entry lives as long as somebody uses it.
@@ -122,6 +123,10 @@ impl Slot {
 
     pub fn event(&self, nid: EventNid) -> Option<Arc<Event>> {
         self.pending.lock().events.get(&nid).cloned()
+    }
+
+    pub fn event_by_id(&self, id: &EventId) -> Option<Arc<Event>> {
+        self.pending.lock().events.values().find(|event| event.pdu.event_id == id).cloned()
     }
 
     pub fn is_in_flight(&self) -> bool {

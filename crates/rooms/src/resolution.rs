@@ -1,0 +1,151 @@
+//! Drives state resolution: brings what the pure algorithm asks for, and asks again.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use myelin_core::{EventNid, StateKeyNid};
+use myelin_dag::{
+    AuthChain, Pdu, StateTree, resolve,
+    resolve::{Graph, Lookup, Need, ResolveError},
+};
+use ruma::{EventId, OwnedEventId, events::StateEventType};
+
+use crate::{Error, writer::Draft};
+
+/// Rounds of asking; each brings a level of what is missing.
+const ROUNDS_MAX: usize = 1_000;
+
+type Key = (StateEventType, String);
+
+/// What has been brought so far.
+#[derive(Default)]
+struct AtHand {
+    by_nid: HashMap<EventNid, Arc<Pdu>>,
+    /// `None`: not held.
+    nids: HashMap<OwnedEventId, Option<EventNid>>,
+    chains: HashMap<EventNid, Arc<AuthChain>>,
+    keys: HashMap<StateKeyNid, Key>,
+    /// `None`: never interned.
+    key_nids: HashMap<Key, Option<StateKeyNid>>,
+    /// Keys that were asked for in vain: the answer has no way to say so.
+    wanted: RefCell<BTreeSet<Key>>,
+}
+
+impl Graph for AtHand {
+    fn event(&self, id: &EventId) -> Lookup<Arc<Pdu>> {
+        match self.nids.get(id) {
+            Some(Some(nid)) => self.event_by_nid(*nid),
+            Some(None) => Lookup::Unobtainable,
+            None => Lookup::Missing,
+        }
+    }
+
+    fn event_by_nid(&self, nid: EventNid) -> Lookup<Arc<Pdu>> {
+        self.by_nid.get(&nid).map_or(Lookup::Missing, |pdu| Lookup::Found(pdu.clone()))
+    }
+
+    fn event_nid(&self, id: &EventId) -> Option<EventNid> {
+        self.nids.get(id).copied().flatten()
+    }
+
+    fn auth_chain(&self, nid: EventNid) -> Option<Arc<AuthChain>> {
+        self.chains.get(&nid).cloned()
+    }
+
+    fn state_key(&self, nid: StateKeyNid) -> Option<Key> {
+        self.keys.get(&nid).cloned()
+    }
+
+    fn state_key_nid(&self, event_type: &StateEventType, state_key: &str) -> Option<StateKeyNid> {
+        let key = (event_type.clone(), state_key.to_owned());
+        match self.key_nids.get(&key) {
+            Some(nid) => *nid,
+            None => {
+                self.wanted.borrow_mut().insert(key);
+                None
+            }
+        }
+    }
+}
+
+impl Draft<'_> {
+    /// The state of the room from the states after several events.
+    pub(crate) async fn resolve(&self, states: &[StateTree]) -> Result<StateTree, Error> {
+        let rules = self.room.info.rules.clone();
+        let mut at_hand = AtHand::default();
+        for _ in 0..ROUNDS_MAX {
+            let outcome = resolve(&rules, states, &at_hand);
+            let wanted = at_hand.wanted.take();
+            match outcome {
+                Ok(state) if wanted.is_empty() => return Ok(state),
+                Err(ResolveError::Need(need)) => {
+                    self.bring_keys(&mut at_hand, wanted).await?;
+                    self.bring(&mut at_hand, need).await?;
+                }
+                // Some keys looked as if there were none of them.
+                _ if !wanted.is_empty() => self.bring_keys(&mut at_hand, wanted).await?,
+                Ok(state) => return Ok(state),
+                Err(error) => return Err(Error::damaged(format!("the state cannot be resolved: {error}"))),
+            }
+        }
+        Err(Error::damaged("state resolution asks without end"))
+    }
+
+    async fn bring(&self, at_hand: &mut AtHand, need: Need) -> Result<(), Error> {
+        match need {
+            Need::EventNids(nids) => self.bring_events(at_hand, &nids).await,
+            Need::Events(ids) => self.bring_by_id(at_hand, ids).await,
+            Need::AuthChains(nids) => {
+                let chains = self.rooms().chains.load_many(&nids).await?;
+                at_hand.chains.extend(nids.into_iter().zip(chains));
+                Ok(())
+            }
+            Need::StateKeys(nids) => self.bring_key_names(at_hand, &nids).await,
+        }
+    }
+
+    async fn bring_events(&self, at_hand: &mut AtHand, nids: &[EventNid]) -> Result<(), Error> {
+        for nid in nids {
+            let event = self.event(*nid).await?;
+            at_hand.nids.insert(event.pdu.event_id.clone(), Some(*nid));
+            at_hand.by_nid.insert(*nid, event.pdu.clone());
+        }
+        Ok(())
+    }
+
+    async fn bring_by_id(&self, at_hand: &mut AtHand, ids: Vec<OwnedEventId>) -> Result<(), Error> {
+        for id in ids {
+            let held = match self.pending_by_id(&id) {
+                Some(event) => Some(event),
+                None => self.rooms().view.events.load_by_id(&id).await?,
+            };
+            at_hand.nids.insert(id, held.as_ref().map(|event| event.nid));
+            at_hand.by_nid.extend(held.map(|event| (event.nid, event.pdu.clone())));
+        }
+        Ok(())
+    }
+
+    async fn bring_key_names(&self, at_hand: &mut AtHand, nids: &[StateKeyNid]) -> Result<(), Error> {
+        let names = self.rooms().view.interner.state_key_names(nids).await?;
+        for (nid, name) in nids.iter().zip(names) {
+            let key = (StateEventType::from(name.event_type.as_str()), name.state_key.clone());
+            at_hand.key_nids.insert(key.clone(), Some(*nid));
+            at_hand.keys.insert(*nid, key);
+        }
+        Ok(())
+    }
+
+    async fn bring_keys(&self, at_hand: &mut AtHand, wanted: BTreeSet<Key>) -> Result<(), Error> {
+        for key in wanted {
+            let nid = self.rooms().view.interner.lookup_state_key(&key.0.to_string(), &key.1).await?;
+            if let Some(nid) = nid {
+                at_hand.keys.insert(nid, key.clone());
+            }
+            at_hand.key_nids.insert(key, nid);
+        }
+        Ok(())
+    }
+}

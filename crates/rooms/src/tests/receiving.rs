@@ -1,0 +1,392 @@
+//! Events of another server: forks, verdicts, and that the order of arrival does not matter.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use myelin_dag::{NewEvent, Parents, Pdu, SigningKey, StateTree, Verdict, build};
+use myelin_store::tables::{Membership, VerdictRecord};
+use proptest::prelude::*;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId, signatures::PublicKeyMap};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
+
+use super::world::{World, content};
+use crate::{
+    Error, Received, Sender,
+    writer::{Command, Draft},
+};
+
+/// A room of Alice with users of another server in it.
+struct Fork {
+    world: World,
+    alice: Sender,
+    room: OwnedRoomId,
+    remote: SigningKey,
+    now_ms: u64,
+}
+
+/// Finds the auth events of an event after some others.
+struct Probe<'a> {
+    event: &'a NewEvent,
+    prev_events: &'a [OwnedEventId],
+}
+
+impl Command for Probe<'_> {
+    type Output = (Vec<OwnedEventId>, u64);
+
+    async fn act(&self, draft: &mut Draft<'_>) -> Result<Self::Output, Error> {
+        let (state, depth) = draft.state_after_all(self.prev_events).await?;
+        let auth = draft.auth_of(self.event, &state).await?;
+        Ok((auth.auth_events(), depth + 1))
+    }
+}
+
+fn remote(name: &str) -> OwnedUserId {
+    format!("@{name}:remote").try_into().unwrap()
+}
+
+fn raw(pdu: &Pdu) -> Box<RawValue> {
+    RawValue::from_string(pdu.json.to_string()).unwrap()
+}
+
+impl Fork {
+    fn new(version: RoomVersionId) -> Self {
+        let world = World::new(1);
+        let alice = world.user("alice");
+        let room = world.room_of_version(&alice, version);
+        let levels = json!({ "users_default": 0, "state_default": 50, "events": { "org.example.free": 0 } });
+        let mut levels = levels.as_object().unwrap().clone();
+        if !matches!(world.snapshot(&room).info.version, RoomVersionId::V12) {
+            levels.insert("users".to_owned(), json!({ "@alice:localhost": 100 }));
+        }
+        world.set(&alice, &room, "m.room.power_levels", "", levels.into()).unwrap();
+        Self { world, alice, room, remote: SigningKey::from_seed("r", [9; 32]).unwrap(), now_ms: 1_000 }
+    }
+
+    fn keys(&self) -> PublicKeyMap {
+        BTreeMap::from([("remote".to_owned(), self.remote.public_key_set())])
+    }
+
+    fn tip(&self) -> OwnedEventId {
+        self.world.timeline(&self.room).last().unwrap().pdu.event_id.clone()
+    }
+
+    /// An event as the other server would make it after `prev_events`.
+    fn make(
+        &mut self,
+        sender: &str,
+        kind: &str,
+        state_key: Option<&str>,
+        content: Value,
+        prev_events: &[OwnedEventId],
+    ) -> Pdu {
+        let event = NewEvent {
+            sender: remote(sender),
+            event_type: kind.into(),
+            state_key: state_key.map(ToOwned::to_owned),
+            content: to_raw_value(&content).unwrap(),
+            redacts: content.get("target").and_then(Value::as_str).map(|id| id.try_into().unwrap()),
+        };
+        self.world.run(self.world.view.interner.state_key("m.room.member", remote(sender).as_str())).unwrap();
+        let snapshot = self.world.snapshot(&self.room);
+        let probe = Probe { event: &event, prev_events };
+        let (auth_events, depth) = self.world.run(self.world.rooms.run(snapshot.nid(), &probe)).unwrap();
+        let parents = Parents {
+            room_id: Some(self.room.clone()),
+            prev_events: prev_events.to_vec(),
+            auth_events,
+            depth,
+        };
+        self.now_ms += 1;
+        build(&snapshot.info.rules, event, parents, self.now_ms, &self.remote).unwrap()
+    }
+
+    fn receive(&self, pdu: &Pdu) -> Received {
+        self.receive_raw(&raw(pdu))
+    }
+
+    fn receive_raw(&self, raw: &RawValue) -> Received {
+        self.world.run(self.world.rooms.receive(&self.room, raw, &self.keys())).unwrap()
+    }
+
+    fn join(&mut self, name: &str) -> Pdu {
+        let tip = self.tip();
+        let key = remote(name).to_string();
+        let pdu = self.make(name, "m.room.member", Some(&key), json!({ "membership": "join" }), &[tip]);
+        assert_eq!(self.receive(&pdu), Received::Stored(Verdict::Accepted));
+        pdu
+    }
+}
+
+impl Draft<'_> {
+    async fn state_after_all(&self, ids: &[OwnedEventId]) -> Result<(StateTree, u64), Error> {
+        let template = self.event(self.room.head.extremities[0]).await?;
+        let mut pdu = (*template.pdu).clone();
+        pdu.prev_events = ids.to_vec();
+        let mut depth = 0;
+        for id in ids {
+            let event = self.rooms().view.events.load_by_id(id).await?;
+            depth = depth.max(event.map_or(0, |event| event.pdu.depth));
+        }
+        Ok((self.state_before(&pdu).await?, depth))
+    }
+}
+
+#[test]
+fn a_remote_user_joins_and_speaks() {
+    for version in [RoomVersionId::V6, RoomVersionId::V11, RoomVersionId::V12] {
+        let mut fork = Fork::new(version);
+        let joined = fork.join("bob");
+        let hello =
+            fork.make("bob", "m.room.message", None, json!({ "body": "hi" }), &[joined.event_id.clone()]);
+        assert_eq!(fork.receive(&hello), Received::Stored(Verdict::Accepted));
+        assert_eq!(fork.receive(&hello), Received::Known(Verdict::Accepted));
+        let snapshot = fork.world.snapshot(&fork.room);
+        assert_eq!(snapshot.joined_count, 2);
+        assert_eq!(snapshot.local_joined.len(), 1);
+        let answer = fork.world.say(&fork.alice, &fork.room, "welcome").unwrap();
+        assert_eq!(fork.world.event(&answer).pdu.prev_events, [hello.event_id]);
+    }
+}
+
+#[test]
+fn what_lacks_is_named() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    let joined = fork.join("bob");
+    let other = Fork::new(RoomVersionId::V11);
+    let first = fork.make("bob", "m.room.message", None, json!({}), &[joined.event_id.clone()]);
+    fork.receive(&first);
+    let second = fork.make("bob", "m.room.message", None, json!({}), &[first.event_id.clone()]);
+    // A server that has seen the join only.
+    let late = World::on(fork.world.disk.copy(), 5);
+    assert_eq!(fork.receive(&second), Received::Stored(Verdict::Accepted));
+    let third = fork.make("bob", "m.room.message", None, json!({}), &[second.event_id.clone()]);
+    let answer = late.run(late.rooms.receive(&fork.room, &raw(&third), &fork.keys())).unwrap();
+    assert_eq!(answer, Received::Need(vec![second.event_id]));
+    let unknown = other.world.run(other.world.rooms.receive(
+        "!unknown:localhost".try_into().unwrap(),
+        &raw(&third),
+        &fork.keys(),
+    ));
+    assert!(matches!(unknown, Err(Error::NotFound(_))));
+}
+
+#[test]
+fn what_nobody_vouches_for_is_dropped() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    let joined = fork.join("bob");
+    let prev = [joined.event_id.clone()];
+    let good = fork.make("bob", "m.room.message", None, json!({ "body": "x" }), &prev);
+    let mut forged: Value = serde_json::from_str(&good.json).unwrap();
+    forged["depth"] = json!(99);
+    assert!(matches!(fork.receive_raw(&to_raw_value(&forged).unwrap()), Received::Dropped(_)));
+    assert!(matches!(fork.receive_raw(&to_raw_value(&json!({ "a": 1 })).unwrap()), Received::Dropped(_)));
+    let mut orphan = fork.make("bob", "m.room.message", None, json!({}), &prev);
+    let rules = fork.world.snapshot(&fork.room).info.rules.clone();
+    let event = |kind: &str, state_key| NewEvent {
+        sender: remote("bob"),
+        event_type: kind.into(),
+        state_key,
+        content: to_raw_value(&json!({ "room_version": "11" })).unwrap(),
+        redacts: None,
+    };
+    let parents = || Parents { room_id: Some(fork.room.clone()), depth: 1, ..Parents::default() };
+    orphan = build(&rules, event("m.room.message", None), parents(), 1, &fork.remote).unwrap_or(orphan);
+    assert_eq!(fork.receive(&orphan), Received::Dropped("only the create event comes after none".to_owned()));
+    let create = event("m.room.create", Some(String::new()));
+    let create = build(&rules, create, parents(), 1, &fork.remote).unwrap();
+    assert_eq!(fork.receive(&create), Received::Dropped("the room has been created already".to_owned()));
+    let elsewhere = fork.world.room_of_version(&fork.alice, RoomVersionId::V11);
+    let answer = fork.world.run(fork.world.rooms.receive(&elsewhere, &raw(&good), &fork.keys())).unwrap();
+    assert_eq!(answer, Received::Dropped("the event belongs to another room".to_owned()));
+}
+
+#[test]
+fn unauthorised_events_are_rejected_and_their_children_live() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    let joined = fork.join("bob");
+    let before = fork.world.timeline(&fork.room).len();
+    let named =
+        fork.make("bob", "m.room.name", Some(""), json!({ "name": "mine" }), &[joined.event_id.clone()]);
+    assert!(matches!(fork.receive(&named), Received::Stored(Verdict::Rejected { .. })));
+    assert_eq!(fork.world.timeline(&fork.room).len(), before, "not shown");
+    assert!(matches!(fork.world.event(&named.event_id).verdict, VerdictRecord::Rejected { .. }));
+    assert!(matches!(fork.receive(&named), Received::Known(Verdict::Rejected { .. })));
+    assert_eq!(fork.world.state(&fork.room, "m.room.name", ""), None);
+    // Not built upon here, but others may have.
+    let child = fork.make("bob", "m.room.message", None, json!({}), &[named.event_id.clone()]);
+    assert_eq!(fork.receive(&child), Received::Stored(Verdict::Accepted));
+    // By its auth events: a stranger who refers to no join.
+    let stranger = fork.make("eve", "m.room.message", None, json!({}), &[joined.event_id]);
+    assert!(matches!(fork.receive(&stranger), Received::Stored(Verdict::Rejected { .. })));
+    let restarted = World::on(fork.world.disk.copy(), 3);
+    assert!(matches!(restarted.event(&stranger.event_id).verdict, VerdictRecord::Rejected { .. }));
+}
+
+#[test]
+fn who_was_banned_meanwhile_soft_fails() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    let joined = fork.join("bob");
+    let content = to_raw_value(&json!({ "membership": "ban" })).unwrap();
+    let ban =
+        fork.world.rooms.send_state(&fork.alice, &fork.room, "m.room.member".into(), "@bob:remote", &content);
+    fork.world.run(ban).unwrap();
+    let snapshot = fork.world.snapshot(&fork.room);
+    let evasion =
+        fork.make("bob", "m.room.message", None, json!({ "body": "evil" }), &[joined.event_id.clone()]);
+    assert!(matches!(fork.receive(&evasion), Received::Stored(Verdict::SoftFailed { .. })));
+    assert_eq!(fork.world.snapshot(&fork.room).head.extremities, snapshot.head.extremities);
+    assert!(fork.world.kinds(&fork.room).iter().all(|kind| kind != "m.room.message"));
+    let next = fork.world.say(&fork.alice, &fork.room, "good riddance").unwrap();
+    assert!(!fork.world.event(&next).pdu.prev_events.contains(&evasion.event_id));
+}
+
+#[test]
+fn a_fork_is_resolved_and_merged() {
+    for version in [RoomVersionId::V11, RoomVersionId::V12] {
+        let mut fork = Fork::new(version);
+        let joined = fork.join("bob");
+        let prev = [joined.event_id.clone()];
+        let topic = |n: u8| json!({ "n": n });
+        let left = fork.make("bob", "org.example.free", Some("a"), topic(1), &prev);
+        let right = fork.make("bob", "org.example.free", Some("a"), topic(2), &prev);
+        assert_eq!(fork.receive(&left), Received::Stored(Verdict::Accepted));
+        let answer = fork.receive(&right);
+        assert_eq!(answer, Received::Stored(Verdict::Accepted));
+        let snapshot = fork.world.snapshot(&fork.room);
+        assert_eq!(snapshot.head.extremities.len(), 2);
+        assert_eq!(fork.world.state(&fork.room, "org.example.free", "a"), Some(topic(2)), "the later one");
+        let leave = json!({ "membership": "leave" });
+        let left_room =
+            fork.make("bob", "m.room.member", Some("@bob:remote"), leave, &[left.event_id.clone()]);
+        assert_eq!(fork.receive(&left_room), Received::Stored(Verdict::Accepted));
+        let bob = fork.world.run(fork.world.view.interner.lookup_user(&remote("bob"))).unwrap().unwrap();
+        assert_eq!(fork.world.snapshot(&fork.room).membership(bob), Some(Membership::Leave));
+        let merge = fork.world.say(&fork.alice, &fork.room, "merge").unwrap();
+        assert_eq!(fork.world.event(&merge).pdu.prev_events.len(), 2);
+        assert_eq!(fork.world.snapshot(&fork.room).head.extremities.len(), 1);
+        // The tables say the same as memory.
+        let restarted = World::on(fork.world.disk.copy(), 3);
+        let (here, there) = (fork.world.snapshot(&fork.room), restarted.snapshot(&fork.room));
+        assert_eq!((here.head.clone(), here.members.clone()), (there.head.clone(), there.members.clone()));
+        assert_eq!(restarted.say(&fork.alice, &fork.room, "on").map(drop).map_err(|e| e.to_string()), Ok(()));
+    }
+}
+
+#[test]
+fn a_remote_redaction_is_applied_if_the_room_allows_it() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    let of_alice = fork.world.say(&fork.alice, &fork.room, "stays").unwrap();
+    let joined = fork.join("bob");
+    let secret =
+        fork.make("bob", "m.room.message", None, json!({ "body": "secret" }), &[joined.event_id.clone()]);
+    fork.receive(&secret);
+    for target in [&secret.event_id, &of_alice] {
+        let tip = fork.tip();
+        let redaction = fork.make("bob", "m.room.redaction", None, json!({ "target": target }), &[tip]);
+        assert_eq!(fork.receive(&redaction), Received::Stored(Verdict::Accepted));
+    }
+    assert_eq!(content(&fork.world.event(&secret.event_id)), json!({}));
+    assert_eq!(content(&fork.world.event(&of_alice))["body"], "stays");
+}
+
+/// One event of a random history: who says what, after which of the events so far.
+#[derive(Debug, Clone)]
+struct Step {
+    sender: usize,
+    what: u8,
+    prevs: Vec<prop::sample::Index>,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let prevs = prop::collection::vec(any::<prop::sample::Index>(), 1..3);
+    (0_usize..3, 0_u8..6, prevs).prop_map(|(sender, what, prevs)| Step { sender, what, prevs })
+}
+
+const NAMES: [&str; 3] = ["bob", "carol", "dave"];
+
+/// The room with everybody joined, and the events that `steps` add to it, in the order of their making.
+fn history(steps: &[Step], version: RoomVersionId) -> (Fork, World, Vec<Pdu>) {
+    let mut fork = Fork::new(version);
+    NAMES.iter().for_each(|name| drop(fork.join(name)));
+    // The rest happens on a copy, so that others can start from here.
+    let start = World::on(fork.world.disk.copy(), 2);
+    let mut known = vec![fork.tip()];
+    let mut pdus = Vec::new();
+    for step in steps {
+        let mut prevs: Vec<_> =
+            step.prevs.iter().map(|index| known[index.index(known.len())].clone()).collect();
+        prevs.sort_unstable();
+        prevs.dedup();
+        let name = NAMES[step.sender];
+        let id = remote(name).to_string();
+        let (kind, key, content) = match step.what {
+            0 => ("m.room.message", None, json!({ "body": "hello" })),
+            1 => ("m.room.member", Some(id.as_str()), json!({ "membership": "leave" })),
+            2 => ("m.room.member", Some(id.as_str()), json!({ "membership": "join" })),
+            3 => ("m.room.name", Some(""), json!({ "name": "not allowed" })),
+            _ => ("org.example.free", Some("a"), json!({ "by": name, "at": pdus.len() })),
+        };
+        let pdu = fork.make(name, kind, key, content, &prevs);
+        assert!(matches!(fork.receive(&pdu), Received::Stored(_)));
+        known.push(pdu.event_id.clone());
+        pdus.push(pdu);
+    }
+    (fork, start, pdus)
+}
+
+/// The state before an event, and whether it is rejected: what every server must agree on.
+fn judged(world: &World, id: &OwnedEventId) -> (BTreeMap<String, String>, bool) {
+    let event = world.event(id);
+    let state = world.run(world.view.states.load(event.state_before.unwrap())).unwrap();
+    let entries = state.iter().map(|(_, nid)| {
+        let event: Arc<_> = world.run(world.view.events.load(nid)).unwrap().unwrap();
+        let key = format!("{} {}", event.pdu.event_type, event.pdu.state_key.clone().unwrap());
+        (key, event.pdu.event_id.to_string())
+    });
+    (entries.collect(), matches!(event.verdict, VerdictRecord::Rejected { .. }))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_order_of_arrival_does_not_matter(
+        steps in prop::collection::vec(step(), 1..14),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 14),
+        newest in any::<bool>(),
+    ) {
+        let version = if newest { RoomVersionId::V12 } else { RoomVersionId::V11 };
+        let (fork, other, mut waiting) = history(&steps, version);
+        let all: Vec<_> = waiting.iter().map(|pdu| pdu.event_id.clone()).collect();
+        // Any order in which parents come first: what lacks one is tried again.
+        let mut turn = 0;
+        while !waiting.is_empty() {
+            let index = order[turn % order.len()].index(waiting.len());
+            turn += 1;
+            let received = other.run(other.rooms.receive(&fork.room, &raw(&waiting[index]), &fork.keys())).unwrap();
+            if matches!(received, Received::Need(_)) {
+                let first = waiting.remove(0);
+                let received = other.run(other.rooms.receive(&fork.room, &raw(&first), &fork.keys())).unwrap();
+                prop_assert!(matches!(received, Received::Stored(_)), "{received:?}");
+            } else {
+                waiting.remove(index);
+            }
+        }
+        for id in &all {
+            prop_assert_eq!(judged(&fork.world, id), judged(&other, id));
+        }
+        let soft_failed = |world: &World| {
+            all.iter().any(|id| matches!(world.event(id).verdict, VerdictRecord::SoftFailed { .. }))
+        };
+        if !soft_failed(&fork.world) && !soft_failed(&other) {
+            let tree = |world: &World| world.snapshot(&fork.room);
+            let (here, there) = (tree(&fork.world), tree(&other));
+            prop_assert_eq!(here.head.extremities.len(), there.head.extremities.len());
+            prop_assert_eq!(here.joined_count, there.joined_count);
+            let free = |world: &World| world.state(&fork.room, "org.example.free", "a");
+            prop_assert_eq!(free(&fork.world), free(&other));
+        }
+    }
+}
