@@ -61,7 +61,7 @@ pub async fn scans_agree_with_a_model_across_pages(harness: &dyn Harness) {
             if round == 1 && n % 5 == 0 {
                 batch.delete(&TIMELINE, &key);
                 model.remove(&key);
-            } else if round != 1 && n as u64 % (round + 1) == 0 {
+            } else if round != 1 && (n as u64).is_multiple_of(round + 1) {
                 batch.put(&TIMELINE, &key, &EventNid(round));
                 model.insert(key, EventNid(round));
             }
