@@ -21,6 +21,7 @@ pub struct World {
     pub sim: Sim,
     pub view: View,
     pub users: Arc<Users>,
+    pub rooms: Arc<Rooms>,
     router: Router,
 }
 
@@ -76,12 +77,12 @@ impl World {
         let parts = Parts {
             view: view.clone(),
             users: users.clone(),
-            rooms,
+            rooms: rooms.clone(),
             sync,
             config,
             shutdown: Shutdown::never(),
         };
-        Self { router: router(AppState::new(parts), Serves::ALL), sim, view, users }
+        Self { router: router(AppState::new(parts), Serves::ALL), sim, view, users, rooms }
     }
 
     /// Registers somebody; their access token. The password is `<name>'s password`.

@@ -4,6 +4,7 @@ mod data;
 mod devices;
 mod profile;
 mod registration;
+mod rooms;
 mod sessions;
 
 use myelin_users::RegistrationMode;
