@@ -6,8 +6,10 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::config::Log;
 
-/// The storage engine tells every file it writes; who wants to know says `fjall=info`.
-const QUIET: &str = "fjall=warn,lsm_tree=warn";
+/// The storage engine tells of every file it writes, and the room rules of every event they let pass; who wants to know
+/// says `fjall=info`. Off also means free: nothing is even formatted.
+const QUIET: &str =
+    "fjall=warn,lsm_tree=warn,ruma_state_res=warn,ruma_signatures=warn,ruma_common=warn,tokio_postgres=warn";
 
 /// For the server.
 pub fn start(log: &Log) {

@@ -65,7 +65,7 @@ fn a_second_server_over_the_same_store_is_refused() {
 #[test]
 fn a_killed_server_starts_again() {
     let directory = tempfile::tempdir().expect("a directory");
-    drop(Server::start(directory.path(), &[]));
+    Server::start(directory.path(), &[]).kill();
     let server = Server::start(directory.path(), &[]);
     assert_eq!(server.get("/_myelin/health/ready").0, 200);
     server.stop();

@@ -1,5 +1,6 @@
 //! The real binary on a free loopback port, with its data in a temporary directory.
 
+mod chat;
 mod doctor;
 mod first_start;
 mod postgres;

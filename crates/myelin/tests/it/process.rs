@@ -91,6 +91,19 @@ impl Server {
         request(&self.address, "POST", path, None, Some(body))
     }
 
+    /// A request of somebody who is signed in; it must succeed.
+    pub fn call(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let (status, answer) = request(&self.address, method, path, Some(token), body);
+        assert_eq!(status, 200, "{method} {path}: {answer}");
+        answer
+    }
+
+    /// `kill -9`
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
     pub fn terminate(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
     }
