@@ -69,6 +69,15 @@ impl Fjall {
     }
 }
 
+impl Drop for Fjall {
+    /// The directory is free for the next process when this returns, snapshots aside.
+    fn drop(&mut self) {
+        if let Some(open) = self.open.get_mut().take() {
+            open.writer.finish();
+        }
+    }
+}
+
 fn closed() -> Error {
     Error::Backend("the store is closed".to_owned())
 }
