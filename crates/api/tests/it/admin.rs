@@ -1,6 +1,7 @@
 //! Administration, reports, registration tokens, registration by shared secret.
 
 use hmac::{Hmac, Mac};
+use myelin_store::tables::REPORTS;
 use myelin_users::{RegistrationMode, registration_tokens::NewRegistrationToken};
 use serde_json::json;
 
@@ -64,6 +65,25 @@ fn reports_of_what_does_not_exist() {
     let path = "/_matrix/client/v3/users/@alice:localhost/report";
     assert_eq!(world.post(path, Some(&token), &json!({})).error(), (400, "M_BAD_JSON"));
     assert_eq!(world.post(path, Some(&token), &reason).ok(), json!({}));
+}
+
+#[test]
+fn an_event_is_reported_by_who_is_in_its_room() {
+    let world = World::new();
+    let (alice, bob) = (world.user("alice"), world.user("bob"));
+    let (room_id, event_id) = world.room_with_message(&alice);
+    let (other_room, _) = world.room_with_message(&alice);
+    let path = |room: &str| format!("/_matrix/client/v3/rooms/{room}/report/{event_id}");
+    let report = json!({ "reason": "spam", "score": -100 });
+    assert_eq!(world.post(&path(&room_id), Some(&alice), &report).ok(), json!({}));
+    assert_eq!(world.post(&path(&room_id), Some(&alice), &json!({})).ok(), json!({}));
+    assert_eq!(world.post(&path(&room_id), Some(&bob), &report).error(), (404, "M_NOT_FOUND"));
+    assert_eq!(world.post(&path(&other_room), Some(&alice), &report).error(), (404, "M_NOT_FOUND"));
+    let path = format!("/_matrix/client/v3/rooms/{room_id}/report");
+    assert_eq!(world.post(&path, Some(&bob), &report).ok(), json!({}));
+    let stored = world.sim.block_on(world.view.store.read().all(&REPORTS, 10)).unwrap();
+    assert_eq!(stored.iter().filter(|(_, report)| report.event.is_some()).count(), 2);
+    assert_eq!(stored.len(), 3);
 }
 
 #[test]

@@ -154,32 +154,55 @@ fn filled_with(path: &str, value: &str) -> String {
     out + rest
 }
 
-/// A world and a signed-in user who can be thrown away, as some operations do.
+/// A world and a signed-in user with a room, thrown away when a request did something to them.
 struct Attacker {
     world: World,
     users: usize,
+    owner: Option<Owner>,
+}
+
+#[derive(Clone)]
+struct Owner {
+    token: String,
+    user_id: String,
+    room_id: String,
+    event_id: String,
 }
 
 impl Attacker {
     fn new() -> Self {
-        Self { world: World::new(), users: 0 }
+        Self { world: World::new(), users: 0, owner: None }
     }
 
     #[track_caller]
     fn send(&mut self, method: Method, path: &str, body: String) {
-        self.users += 1;
-        let name = format!("u{}", self.users);
-        let token = self.world.user(&name);
-        // Where a path names a user, it is the attacker: others' data is refused before it is looked at.
-        let path = path.replace("@alice:", &format!("@{name}:"));
+        let owner = self.owner();
+        // Where a path names a user, a room or an event, it is the attacker's: others' are refused before they are
+        // looked at.
+        let path =
+            path.replace("@alice:localhost", &owner.user_id).replace("!room:localhost", &owner.room_id);
+        let path = path.replace("$event", &owner.event_id);
         let shown = body.chars().take(80).collect::<String>();
-        let answer = self.world.request(method.clone(), &path, Some(&token), body);
+        let answer = self.world.request(method.clone(), &path, Some(&owner.token), body);
         assert!(!answer.status.is_server_error(), "{method} {path} {shown}: {}", answer.json);
         assert!(
             answer.status.is_success()
                 || answer.json["errcode"].is_string()
                 || answer.json["flows"].is_array()
         );
+        if method == Method::GET || !answer.status.is_success() {
+            self.owner = Some(owner);
+        }
+    }
+
+    fn owner(&mut self) -> Owner {
+        self.owner.take().unwrap_or_else(|| {
+            self.users += 1;
+            let name = format!("u{}", self.users);
+            let token = self.world.user(&name);
+            let (room_id, event_id) = self.world.room_with_message(&token);
+            Owner { token, user_id: format!("@{name}:localhost"), room_id, event_id }
+        })
     }
 }
 

@@ -101,6 +101,24 @@ fn stored_push_rules_are_kept_and_completed() {
 }
 
 #[test]
+fn state_after_comes_under_the_name_it_was_asked_by() {
+    let world = World::new();
+    let token = world.user("alice");
+    let (room_id, _) = world.room_with_message(&token);
+    let keys = |query: &str| {
+        let answer = world.get(&format!("/_matrix/client/v3/sync?timeout=0&{query}"), Some(&token)).ok();
+        let room = answer["rooms"]["join"][&room_id].as_object().unwrap().clone();
+        let keys = room.keys().filter(|key| key.contains("state")).cloned();
+        keys.collect::<Vec<_>>()
+    };
+    assert_eq!(keys(""), ["state"]);
+    assert_eq!(keys("use_state_after=true"), ["state_after"]);
+    let unstable = "org.matrix.msc4222.use_state_after=true";
+    assert_eq!(keys(unstable), ["org.matrix.msc4222.state_after"]);
+    assert_eq!(keys(&format!("use_state_after=true&{unstable}")), ["state_after"]);
+}
+
+#[test]
 fn federation_version() {
     let version = World::new().get("/_matrix/federation/v1/version", None).ok();
     assert_eq!(version["server"]["name"], "Myelin");

@@ -14,7 +14,7 @@ use myelin_testenv::Sim;
 use myelin_users::{Config, DeviceRequest, PasswordCost, Users, registration::Registration};
 use myelin_view::View;
 use ruma::server_name;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 pub struct World {
@@ -104,6 +104,15 @@ impl World {
         };
         let registered = self.sim.block_on(self.users.register(&registration)).unwrap();
         registered.grant.unwrap().access_token
+    }
+
+    /// Makes a room and says something in it: their ids.
+    pub fn room_with_message(&self, token: &str) -> (String, String) {
+        let room = self.post("/_matrix/client/v3/createRoom", Some(token), &json!({})).ok();
+        let room_id = room["room_id"].as_str().unwrap().to_owned();
+        let path = format!("/_matrix/client/v3/rooms/{room_id}/send/m.room.message/1");
+        let sent = self.put(&path, Some(token), &json!({ "msgtype": "m.text", "body": "hello" })).ok();
+        (room_id, sent["event_id"].as_str().unwrap().to_owned())
     }
 
     pub fn get(&self, path: &str, token: Option<&str>) -> Answer {
