@@ -1,6 +1,6 @@
 //! The same over PostgreSQL, where commands work beside the server. The server for tests is named in the environment.
 
-use tokio_postgres::{Client, NoTls};
+use std::process::Command;
 
 use crate::process::{Server, run};
 
@@ -12,19 +12,11 @@ fn server() -> String {
     })
 }
 
-async fn administer() -> Client {
-    let (client, connection) = tokio_postgres::connect(&server(), NoTls).await.expect("connected");
-    tokio::task::spawn_local(async { connection.await.ok() });
-    client
-}
-
-/// Runs SQL on the server's own database.
+/// Runs SQL on the server's own database, with the client that comes with PostgreSQL.
 fn sql(statement: &str) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let local = tokio::task::LocalSet::new();
-    runtime.block_on(
-        local.run_until(async { administer().await.batch_execute(statement).await.expect("executed") }),
-    );
+    let arguments = ["--quiet", "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--command", statement];
+    let said = Command::new("psql").arg(server()).args(arguments).output().expect("psql is installed");
+    assert!(said.status.success(), "{statement}: {}", String::from_utf8_lossy(&said.stderr));
 }
 
 /// A database of its own, dropped at the end.
