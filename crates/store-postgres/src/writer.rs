@@ -216,18 +216,21 @@ async fn prepare(client: &Object, batches: Vec<RawBatch>) -> Result<Prepared, Er
     Ok(Prepared { answers, position, writes, transaction_id: last.get(1) })
 }
 
-fn keys_to_load(batches: &[RawBatch]) -> BTreeMap<TableId, Vec<Vec<u8>>> {
-    let mut keys: BTreeMap<TableId, Vec<Vec<u8>>> = BTreeMap::new();
+fn keys_to_load(batches: &[RawBatch]) -> BTreeMap<TableId, Column> {
+    let mut keys: BTreeMap<TableId, Column> = BTreeMap::new();
     for condition in batches.iter().flat_map(|batch| &batch.preconditions) {
         keys.entry(condition.table()).or_default().push(condition.key().to_vec());
     }
     keys
 }
 
+/// Keys or values, one per row.
+type Column = Vec<Vec<u8>>;
+
 /// What the transaction does before it ends.
 struct Writes {
-    puts: Vec<(Statement, Vec<Vec<u8>>, Vec<Vec<u8>>)>,
-    deletes: Vec<(Statement, Vec<Vec<u8>>)>,
+    puts: Vec<(Statement, Column, Column)>,
+    deletes: Vec<(Statement, Column)>,
     move_position: Statement,
     notify: Statement,
 }
@@ -235,8 +238,8 @@ struct Writes {
 type StoredRows = HashMap<Vec<u8>, Option<Vec<u8>>>;
 
 async fn statements(client: &Object, rows: StoredRows) -> Result<Writes, Error> {
-    let mut puts: BTreeMap<TableId, (Vec<Vec<u8>>, Vec<Vec<u8>>)> = BTreeMap::new();
-    let mut deletes: BTreeMap<TableId, Vec<Vec<u8>>> = BTreeMap::new();
+    let mut puts: BTreeMap<TableId, (Column, Column)> = BTreeMap::new();
+    let mut deletes: BTreeMap<TableId, Column> = BTreeMap::new();
     for (stored_key, value) in rows {
         let (table, key) = (TableId(stored_key[0]), stored_key[1..].to_vec());
         match value {

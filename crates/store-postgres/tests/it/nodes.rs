@@ -88,8 +88,7 @@ fn opening_at_the_same_time_is_harmless() {
 #[test]
 fn an_address_without_a_server_says_so() {
     runtime().block_on(async {
-        let refused =
-            Postgres::open("postgres://u:secret@127.0.0.1:1/db").await.err().unwrap().to_string();
+        let refused = Postgres::open("postgres://u:secret@127.0.0.1:1/db").await.err().unwrap().to_string();
         assert!(refused.contains("PostgreSQL"), "{refused}");
         assert!(!refused.contains("secret"), "{refused}");
         let refused = Postgres::open("postgres://host:port/").await.err().unwrap().to_string();
