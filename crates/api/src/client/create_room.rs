@@ -52,6 +52,7 @@ pub(super) enum VisibilityName {
 
 #[derive(Deserialize, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "the names of the specification")]
 enum PresetName {
     PrivateChat,
     PublicChat,
