@@ -67,7 +67,8 @@ fn a_deactivated_account_leaves_its_rooms_at_the_next_start() {
     let room = created["room_id"].as_str().expect("a room").to_owned();
     server.call(&bob, "POST", &format!("/_matrix/client/v3/join/{room}"), Some(&json!({})));
     server.stop();
-    assert!(run(directory.path(), &["user", "deactivate", "bob"]).success);
+    let deactivated = run(directory.path(), &["user", "deactivate", "bob"]);
+    assert!(deactivated.success, "{}", deactivated.err);
 
     let server = Server::start(directory.path(), &["--dev"]);
     let mut since = String::new();
