@@ -121,19 +121,20 @@ impl Engine {
 
     /// Moves everything out of the journal, so that the next start has little to replay. Gives up after a while: a
     /// disk that is full must not keep a server from stopping, and the journal has it all.
-    pub(crate) fn settle(&self) -> Result<(), Error> {
+    /// Answers whether all of it is out.
+    pub(crate) fn settle(&self) -> Result<bool, Error> {
         for keyspace in self.keyspaces.0.iter() {
             keyspace.rotate_memtable().map_err(failed)?;
         }
         let unsettled = || self.keyspaces.0.iter().any(|keyspace| keyspace.sealed_memtable_count() > 0);
         for _ in 0..SETTLE_LOOKS_MAX {
             if !unsettled() {
-                return Ok(());
+                return Ok(true);
             }
             thread::sleep(SETTLE_LOOK_INTERVAL);
         }
         tracing::warn!("the store closes before its journal is worked off; the next start takes longer");
-        Ok(())
+        Ok(false)
     }
 
     pub(crate) fn compact(&self) -> Result<(), Error> {

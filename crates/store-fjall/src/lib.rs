@@ -8,9 +8,14 @@
 //! Must not know: what is in the rows.
 
 mod engine;
+mod journal;
 mod writer;
 
-use std::{path::Path, sync::Arc, thread};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
 use bytes::Bytes;
 use futures::{
@@ -37,6 +42,7 @@ pub struct Fjall {
     /// `None` once closed.
     open: RwLock<Option<Open>>,
     position: watch::Receiver<Position>,
+    directory: PathBuf,
 }
 
 struct Open {
@@ -50,7 +56,8 @@ impl Fjall {
         let engine = Arc::new(Engine::open(directory)?);
         let (announce, position) = watch::channel(engine.last_position()?);
         let writer = Writer::start(engine.clone(), announce)?;
-        Ok(Self { open: RwLock::new(Some(Open { engine, writer })), position })
+        let open = RwLock::new(Some(Open { engine, writer }));
+        Ok(Self { open, position, directory: directory.to_owned() })
     }
 
     /// Group commits, and so fsyncs, since the store was opened.
@@ -65,7 +72,11 @@ impl Fjall {
     fn shut(&self) -> Result<(), Error> {
         let Some(Open { engine, writer }) = self.open.write().take() else { return Ok(()) };
         writer.finish();
-        engine.settle()
+        let settled = engine.settle()?;
+        if settled && Arc::into_inner(engine).is_some() {
+            journal::discard(&self.directory);
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The directory: locking, and what is said when it cannot be opened.
 
+use std::path::Path;
+
 use futures::executor::block_on;
 use myelin_core::{EventNid, Position};
 use myelin_store::{
@@ -81,4 +83,37 @@ fn a_backup_during_writes_is_one_moment() {
     assert_eq!(restored.position(), copied.position);
     assert!(copied.position >= Position(500));
     block_on(crash::check(&restored, &(1..=copied.position.0).collect()));
+}
+
+fn journal_bytes(directory: &Path) -> u64 {
+    std::fs::metadata(directory.join("0.jnl")).unwrap().len()
+}
+
+#[test]
+fn closing_empties_the_journal_and_keeps_every_row() {
+    let directory = tempfile::tempdir().unwrap();
+    for session in 0..3 {
+        let store = open(directory.path());
+        for n in session * 200 + 1..=session * 200 + 200 {
+            block_on(crash::commit_numbered(&store, n)).unwrap();
+        }
+        assert!(journal_bytes(directory.path()) > 0);
+        block_on(store.close()).unwrap();
+        assert_eq!(journal_bytes(directory.path()), 0);
+        drop(store);
+        let again = open(directory.path());
+        block_on(crash::check(&again, &(1..=session * 200 + 200).collect()));
+    }
+}
+
+#[test]
+fn a_snapshot_keeps_the_journal_of_a_closed_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    block_on(crash::commit_numbered(&store, 1)).unwrap();
+    let snapshot = block_on(store.snapshot()).unwrap();
+    block_on(store.close()).unwrap();
+    assert!(journal_bytes(directory.path()) > 0, "the database is still open");
+    drop(snapshot);
+    block_on(crash::check(&open(directory.path()), &[1].into()));
 }
