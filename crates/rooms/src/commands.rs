@@ -13,6 +13,7 @@ pub mod membership;
 pub mod redact;
 pub mod send_message;
 pub mod send_state;
+pub mod succession;
 pub mod unban;
 pub mod update_profile;
 pub mod upgrade;

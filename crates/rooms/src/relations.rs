@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::{Error, Rooms};
 
 /// Relations of one event that are searched for a duplicate; beyond them duplicates pass.
-const SEARCHED_MAX: usize = 5_000;
+const SEARCHED_MAX: usize = 1_000;
 
 #[derive(Deserialize)]
 struct Relating {

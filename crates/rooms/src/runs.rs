@@ -90,7 +90,7 @@ impl Rooms {
 
     async fn local_sender(&self, user: UserNid) -> Result<Sender, Error> {
         let user_id = self.view.interner.user_id(user).await?;
-        Ok(Sender { user, user_id: (*user_id).to_owned(), guest: false, admin: false })
+        Ok(Sender { user, user_id: (*user_id).to_owned(), guest: false, suspended: false, admin: false })
     }
 }
 

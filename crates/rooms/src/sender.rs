@@ -8,6 +8,8 @@ pub struct Sender {
     pub user: UserNid,
     pub user_id: OwnedUserId,
     pub guest: bool,
+    /// May redact own events, and leave (Client-Server API, "Account suspension").
+    pub suspended: bool,
     /// Server administrators may do a little more (delete aliases).
     pub admin: bool,
 }

@@ -25,7 +25,7 @@ struct Body {
     reason: Option<String>,
 }
 
-/// Suspended users may redact their own events, which is all that they may have the power for.
+/// Suspended users may redact their own events.
 async fn redact(
     auth: Auth,
     limits: Limits,

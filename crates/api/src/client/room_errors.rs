@@ -13,6 +13,7 @@ impl<A> Auth<A> {
             user: session.user,
             user_id: session.user_id.clone(),
             guest: session.guest,
+            suspended: session.suspended,
             admin: session.admin,
         }
     }

@@ -73,6 +73,9 @@ impl Command for JoinCommand<'_> {
             content.insert(AUTHORISED_VIA.to_owned(), user.as_str().into());
         }
         let event = draft.append_member(sender, &sender.user_id, &content).await?;
+        if before != Some(Membership::Join) {
+            draft.inherit_tags(sender).await?;
+        }
         Ok(id_of(&event))
     }
 }

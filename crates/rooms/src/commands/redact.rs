@@ -119,6 +119,9 @@ impl Redact<'_> {
         if self.target.sender == self.sender.user {
             return Ok(());
         }
+        if self.sender.suspended {
+            return Err(Error::Forbidden("While suspended you can redact your own events only.".to_owned()));
+        }
         let user = &self.sender.user_id;
         let field = RoomPowerLevelsIntField::Redact;
         let lacking = |needed, has| {

@@ -138,8 +138,13 @@ fn a_remote_user_joins_and_speaks() {
     for version in [RoomVersionId::V6, RoomVersionId::V11, RoomVersionId::V12] {
         let mut fork = Fork::new(version);
         let joined = fork.join("bob");
-        let hello =
-            fork.make("bob", "m.room.message", None, json!({ "body": "hi" }), &[joined.event_id.clone()]);
+        let hello = fork.make(
+            "bob",
+            "m.room.message",
+            None,
+            json!({ "body": "hi" }),
+            std::slice::from_ref(&joined.event_id),
+        );
         assert_eq!(fork.receive(&hello), Received::Stored(Verdict::Accepted));
         assert_eq!(fork.receive(&hello), Received::Known(Verdict::Accepted));
         let snapshot = fork.world.snapshot(&fork.room);
@@ -155,13 +160,13 @@ fn what_lacks_is_named() {
     let mut fork = Fork::new(RoomVersionId::V11);
     let joined = fork.join("bob");
     let other = Fork::new(RoomVersionId::V11);
-    let first = fork.make("bob", "m.room.message", None, json!({}), &[joined.event_id.clone()]);
+    let first = fork.make("bob", "m.room.message", None, json!({}), std::slice::from_ref(&joined.event_id));
     fork.receive(&first);
-    let second = fork.make("bob", "m.room.message", None, json!({}), &[first.event_id.clone()]);
+    let second = fork.make("bob", "m.room.message", None, json!({}), std::slice::from_ref(&first.event_id));
     // A server that has seen the join only.
     let late = World::on(fork.world.disk.copy(), 5);
     assert_eq!(fork.receive(&second), Received::Stored(Verdict::Accepted));
-    let third = fork.make("bob", "m.room.message", None, json!({}), &[second.event_id.clone()]);
+    let third = fork.make("bob", "m.room.message", None, json!({}), std::slice::from_ref(&second.event_id));
     let answer = late.run(late.rooms.receive(&fork.room, &raw(&third), &fork.keys())).unwrap();
     assert_eq!(answer, Received::Need(vec![second.event_id]));
     let unknown = other.world.run(other.world.rooms.receive(
@@ -207,15 +212,20 @@ fn unauthorised_events_are_rejected_and_their_children_live() {
     let mut fork = Fork::new(RoomVersionId::V11);
     let joined = fork.join("bob");
     let before = fork.world.timeline(&fork.room).len();
-    let named =
-        fork.make("bob", "m.room.name", Some(""), json!({ "name": "mine" }), &[joined.event_id.clone()]);
+    let named = fork.make(
+        "bob",
+        "m.room.name",
+        Some(""),
+        json!({ "name": "mine" }),
+        std::slice::from_ref(&joined.event_id),
+    );
     assert!(matches!(fork.receive(&named), Received::Stored(Verdict::Rejected { .. })));
     assert_eq!(fork.world.timeline(&fork.room).len(), before, "not shown");
     assert!(matches!(fork.world.event(&named.event_id).verdict, VerdictRecord::Rejected { .. }));
     assert!(matches!(fork.receive(&named), Received::Known(Verdict::Rejected { .. })));
     assert_eq!(fork.world.state(&fork.room, "m.room.name", ""), None);
     // Not built upon here, but others may have.
-    let child = fork.make("bob", "m.room.message", None, json!({}), &[named.event_id.clone()]);
+    let child = fork.make("bob", "m.room.message", None, json!({}), std::slice::from_ref(&named.event_id));
     assert_eq!(fork.receive(&child), Received::Stored(Verdict::Accepted));
     // By its auth events: a stranger who refers to no join.
     let stranger = fork.make("eve", "m.room.message", None, json!({}), &[joined.event_id]);
@@ -233,8 +243,13 @@ fn who_was_banned_meanwhile_soft_fails() {
         fork.world.rooms.send_state(&fork.alice, &fork.room, "m.room.member".into(), "@bob:remote", &content);
     fork.world.run(ban).unwrap();
     let snapshot = fork.world.snapshot(&fork.room);
-    let evasion =
-        fork.make("bob", "m.room.message", None, json!({ "body": "evil" }), &[joined.event_id.clone()]);
+    let evasion = fork.make(
+        "bob",
+        "m.room.message",
+        None,
+        json!({ "body": "evil" }),
+        std::slice::from_ref(&joined.event_id),
+    );
     assert!(matches!(fork.receive(&evasion), Received::Stored(Verdict::SoftFailed { .. })));
     assert_eq!(fork.world.snapshot(&fork.room).head.extremities, snapshot.head.extremities);
     assert!(fork.world.kinds(&fork.room).iter().all(|kind| kind != "m.room.message"));
@@ -258,8 +273,13 @@ fn a_fork_is_resolved_and_merged() {
         assert_eq!(snapshot.head.extremities.len(), 2);
         assert_eq!(fork.world.state(&fork.room, "org.example.free", "a"), Some(topic(2)), "the later one");
         let leave = json!({ "membership": "leave" });
-        let left_room =
-            fork.make("bob", "m.room.member", Some("@bob:remote"), leave, &[left.event_id.clone()]);
+        let left_room = fork.make(
+            "bob",
+            "m.room.member",
+            Some("@bob:remote"),
+            leave,
+            std::slice::from_ref(&left.event_id),
+        );
         assert_eq!(fork.receive(&left_room), Received::Stored(Verdict::Accepted));
         let bob = fork.world.run(fork.world.view.interner.lookup_user(&remote("bob"))).unwrap().unwrap();
         assert_eq!(fork.world.snapshot(&fork.room).membership(bob), Some(Membership::Leave));
@@ -279,8 +299,13 @@ fn a_remote_redaction_is_applied_if_the_room_allows_it() {
     let mut fork = Fork::new(RoomVersionId::V11);
     let of_alice = fork.world.say(&fork.alice, &fork.room, "stays").unwrap();
     let joined = fork.join("bob");
-    let secret =
-        fork.make("bob", "m.room.message", None, json!({ "body": "secret" }), &[joined.event_id.clone()]);
+    let secret = fork.make(
+        "bob",
+        "m.room.message",
+        None,
+        json!({ "body": "secret" }),
+        std::slice::from_ref(&joined.event_id),
+    );
     fork.receive(&secret);
     for target in [&secret.event_id, &of_alice] {
         let tip = fork.tip();

@@ -52,6 +52,8 @@ fn rights() {
     assert_forbidden(redact(&world, &carol, &room, &of_bob), "not in the room");
     redact(&world, &bob, &room, &of_bob).unwrap();
     let another = world.say(&bob, &room, "c").unwrap();
+    let suspended = Sender { suspended: true, ..alice.clone() };
+    assert_forbidden(redact(&world, &suspended, &room, &another), "own events only");
     redact(&world, &alice, &room, &another).unwrap();
     let create = world.timeline(&room)[0].pdu.event_id.clone();
     assert_forbidden(redact(&world, &alice, &room, &create), "cannot be redacted");

@@ -1,6 +1,10 @@
 //! Room upgrades.
 
-use myelin_store::tables::Membership;
+use myelin_store::{
+    Batch,
+    codec::AtPosition,
+    tables::{ACCOUNT_DATA, AccountDataRecord, Membership, USER_STREAM},
+};
 use ruma::{OwnedRoomAliasId, OwnedRoomId, RoomId, RoomVersionId};
 use serde_json::json;
 
@@ -84,6 +88,31 @@ fn to_version_12_creators_leave_the_power_levels() {
     let back = upgrade(&world, &alice, &next, RoomVersionId::V11).unwrap();
     let levels = world.state(&back, "m.room.power_levels", "").unwrap();
     assert_eq!(levels["users"]["@alice:localhost"], 100);
+}
+
+#[test]
+fn tags_come_along_with_their_user() {
+    let world = World::new(4);
+    let (alice, bob) = (world.user("alice"), world.user("bob"));
+    let old = world.room_of_version(&alice, RoomVersionId::V11);
+    world.join(&bob, &old).unwrap();
+    let key = |room: &RoomId| (bob.user, world.snapshot(room).nid(), "m.tag".to_owned());
+    let json = json!({ "tags": { "m.favourite": {} } }).to_string();
+    let value = AtPosition { position: myelin_core::Position(1), value: AccountDataRecord { json } };
+    let mut batch = Batch::new();
+    batch.put(&ACCOUNT_DATA, &key(&old), &value);
+    world.run(world.view.store.commit(batch)).unwrap();
+    let new = upgrade(&world, &alice, &old, RoomVersionId::V12).unwrap();
+    world.join(&bob, &new).unwrap();
+    let brought = world.run(world.view.store.get(&ACCOUNT_DATA, &key(&new))).unwrap().unwrap();
+    assert_eq!(brought.value, value.value);
+    let stream = (bob.user, brought.position);
+    assert!(world.run(world.view.store.get(&USER_STREAM, &stream)).unwrap().is_some());
+    // Not again: the tags of the new room are the user's own by then.
+    world.leave(&bob, &new).unwrap();
+    world.join(&bob, &new).unwrap();
+    let after = world.run(world.view.store.get(&ACCOUNT_DATA, &key(&new))).unwrap().unwrap();
+    assert_eq!(after.position, brought.position);
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl World {
     pub fn user(&self, name: &str) -> Sender {
         let user_id: ruma::OwnedUserId = format!("@{name}:localhost").try_into().unwrap();
         let user = self.run(self.view.interner.user(&user_id)).unwrap();
-        Sender { user, user_id, guest: false, admin: false }
+        Sender { user, user_id, guest: false, suspended: false, admin: false }
     }
 
     pub fn create(&self, sender: &Sender, request: CreateRoom) -> OwnedRoomId {
