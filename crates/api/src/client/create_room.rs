@@ -99,9 +99,9 @@ impl From<VisibilityName> for Visibility {
 impl From<PresetName> for Preset {
     fn from(name: PresetName) -> Self {
         match name {
-            PresetName::Private => Self::PrivateChat,
-            PresetName::Public => Self::PublicChat,
-            PresetName::TrustedPrivate => Self::TrustedPrivateChat,
+            PresetName::PrivateChat => Self::PrivateChat,
+            PresetName::PublicChat => Self::PublicChat,
+            PresetName::TrustedPrivateChat => Self::TrustedPrivateChat,
         }
     }
 }
