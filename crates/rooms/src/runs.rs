@@ -66,6 +66,8 @@ impl Rooms {
 
     async fn propagate_profile(&self, user: UserNid) -> Result<(), Error> {
         let sender = self.local_sender(user).await?;
+        // What was joined with the old profile is among the user's rooms from here on.
+        self.view.feed.caught_up().await;
         for (room, of_user) in &*self.view.user_rooms.load(user).await? {
             if of_user.membership == Membership::Join {
                 unless_refused(self.update_profile(&sender, *room).await)?;

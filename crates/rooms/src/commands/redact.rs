@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use myelin_core::EventNid;
+use myelin_core::{EventNid, RoomNid};
 use myelin_dag::{NewEvent, redaction::redact};
 use myelin_store::tables::{EVENTS, RELATIONS, SentBy};
 use myelin_view::Event;
@@ -38,8 +38,9 @@ impl Rooms {
         content: Map<String, Value>,
         transaction: &Transaction,
     ) -> Result<OwnedEventId, Error> {
-        let scope = format!("redact/{room_id}/{target}");
-        self.redact_in(scope, sender, room_id, target, content, transaction).await
+        let room = self.own_room(room_id).await?;
+        let scope = format!("redact/{}/{target}", room.0);
+        self.redact_in(scope, sender, room, target, content, transaction).await
     }
 
     /// `PUT /send/m.room.redaction`: the target is in the content, whatever the room version.
@@ -56,20 +57,20 @@ impl Rooms {
         let target = target.ok_or_else(|| {
             Error::BadJson("The content of a redaction names the redacted event as 'redacts'.".to_owned())
         })?;
-        let scope = format!("send/{room_id}/m.room.redaction");
-        self.redact_in(scope, sender, room_id, &target, content, transaction).await
+        let room = self.own_room(room_id).await?;
+        let scope = format!("send/{}/m.room.redaction", room.0);
+        self.redact_in(scope, sender, room, &target, content, transaction).await
     }
 
     async fn redact_in(
         &self,
         scope: String,
         sender: &Sender,
-        room_id: &RoomId,
+        room: RoomNid,
         target: &EventId,
         content: Map<String, Value>,
         transaction: &Transaction,
     ) -> Result<OwnedEventId, Error> {
-        let room = self.own_room(room_id).await?;
         let under_way = match self.begin(sender, transaction, scope).await? {
             Begun::New(under_way) => under_way,
             Begun::Done(event_id) => return Ok(event_id),

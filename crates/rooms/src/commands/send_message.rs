@@ -34,7 +34,7 @@ impl Rooms {
             return self.send_redaction(sender, room_id, content, transaction).await;
         }
         let room = self.own_room(room_id).await?;
-        let scope = format!("send/{room_id}/{event_type}");
+        let scope = format!("send/{}/{event_type}", room.0);
         let under_way = match self.begin(sender, transaction, scope).await? {
             Begun::New(under_way) => under_way,
             Begun::Done(event_id) => return Ok(event_id),
