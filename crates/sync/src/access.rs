@@ -32,8 +32,9 @@ pub enum Access {
 impl Sync {
     /// The same refusal for rooms that are not there and rooms that are not for this user.
     pub async fn readable(&self, requester: &Requester, room_id: &RoomId) -> Result<Readable, Error> {
-        let room = self.view.room_by_id(room_id).await?.ok_or(Error::Forbidden(NOT_IN_ROOM))?;
+        // The snapshot is then at least as new.
         let now = TimelineOrder::from(self.view.feed.caught_up().await);
+        let room = self.view.room_by_id(room_id).await?.ok_or(Error::Forbidden(NOT_IN_ROOM))?;
         if room.is_joined(requester.user) {
             return Ok(Readable { room, until: now, access: Access::Joined });
         }
@@ -44,6 +45,17 @@ impl Sync {
         let held = held.filter(|held| held.was_joined && !held.forgotten && is_out(held.membership));
         let held = held.ok_or(Error::Forbidden(NOT_IN_ROOM))?;
         Ok(Readable { room, until: held.position.into(), access: Access::Left })
+    }
+
+    /// Who forgot a room sees nothing of it any more, unless everybody does.
+    pub(crate) async fn has_forgotten(
+        &self,
+        requester: &Requester,
+        room: &RoomSnapshot,
+    ) -> Result<bool, Error> {
+        let rooms = self.view.user_rooms.load(requester.user).await?;
+        let forgotten = rooms.get(&room.nid()).is_some_and(|held| held.forgotten);
+        Ok(forgotten && !self.is_world_readable(room).await?)
     }
 
     /// The room if the requester is joined now.

@@ -1,6 +1,6 @@
 //! Bundled aggregations: edits, references and threads (Client-Server API, "Aggregations of child events").
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use myelin_core::EventNid;
 use myelin_store::{
@@ -29,10 +29,16 @@ impl Sync {
         self_contained: bool,
     ) -> Result<HashMap<EventNid, String>, Error> {
         let mut bundles = HashMap::new();
-        if self_contained && !events.iter().any(|placed| placed.event.pdu.relates_to().is_some()) {
-            return Ok(bundles);
-        }
+        let targets: HashSet<_> = if self_contained {
+            let relations = events.iter().filter_map(|placed| placed.event.pdu.relates_to());
+            relations.map(|relation| relation.event_id).collect()
+        } else {
+            HashSet::new()
+        };
         for placed in events {
+            if self_contained && !targets.contains(&placed.event.pdu.event_id) {
+                continue;
+            }
             if let Some(bundle) = self.bundle(requester, &placed.event).await? {
                 bundles.insert(placed.event.nid, bundle);
             }

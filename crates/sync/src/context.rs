@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{FutureExt, select_biased};
-use myelin_core::{SyncToken, TimelineOrder, TimelineToken, limits};
+use myelin_core::{Position, RoomNid, SyncToken, TimelineOrder, TimelineToken, limits};
 use myelin_store::{
     Direction,
     tables::{ACCOUNT_DATA, PUBLIC_ROOMS},
@@ -62,7 +62,7 @@ impl Sync {
         filter: &EventFilter,
     ) -> Result<Found, Error> {
         if limit == 0 {
-            return Ok(Found { events: Vec::new(), stopped_at: None });
+            return Ok(Found::default());
         }
         let ignored = self.view.ignored.load(requester.user).await?;
         let wanted = Wanted { filter, ignored: &ignored };
@@ -243,7 +243,11 @@ impl Sync {
         let from = from.map_or(readable.until, |token| token.0);
         let timeout = Duration::from_millis(timeout_ms.min(limits::SYNC_TIMEOUT_MS_MAX));
         let mut timeout = self.view.env.clock.sleep(timeout).fuse();
+        // Wakes it when the process shuts down.
+        let waiter = self.view.feed.register(requester.user);
         loop {
+            // Taken before looking: what comes in between ends the wait.
+            let seen = self.view.feed.published();
             let readable = self.readable(requester, room_id).await?;
             let stretch = Stretch { after: from, until: readable.until };
             let filter = EventFilter::default();
@@ -252,11 +256,23 @@ impl Sync {
             if !found.events.is_empty() || readable.access == Access::Left || self.is_draining() {
                 return self.write_peek(requester, from, &found, readable.until).await;
             }
-            let position = self.view.feed.published();
+            let room = readable.room.nid();
             select_biased! {
-                () = self.view.feed.moved_past(position).fuse() => {}
+                () = self.room_moved_past(room, seen).fuse() => {}
+                () = waiter.wait().fuse() => {}
                 () = timeout => return self.write_peek(requester, from, &found, readable.until).await,
             }
+        }
+    }
+
+    async fn room_moved_past(&self, room: RoomNid, mut seen: Position) {
+        loop {
+            self.view.feed.moved_past(seen).await;
+            let published = self.view.feed.published();
+            if self.view.feed.last_change(room).is_some_and(|last| last > seen) {
+                return;
+            }
+            seen = published;
         }
     }
 

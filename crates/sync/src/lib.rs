@@ -46,6 +46,9 @@ const FILTERS_MAX: usize = 10_000;
 
 /// A filter as JSON, stored or inline.
 pub fn parse_filter(json: &str) -> Result<Filter, Error> {
+    if !json.trim_start().starts_with('{') {
+        return Err(Error::InvalidParam("A filter is a JSON object.".to_owned()));
+    }
     serde_json::from_str(json).map_err(|e| Error::InvalidParam(format!("This is not a filter: {e}.")))
 }
 

@@ -74,7 +74,7 @@ impl Sync {
         from: TimelineOrder,
     ) -> Result<Found, Error> {
         if !request.filter.allows_room(&readable.room.info.room_id) {
-            return Ok(Found { events: Vec::new(), stopped_at: None });
+            return Ok(Found::default());
         }
         let stretch = request.stretch(readable, from);
         let limit = request.limit.map_or(LIMIT_DEFAULT, |n| usize::try_from(n).unwrap_or(usize::MAX));

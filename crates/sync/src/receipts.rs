@@ -1,5 +1,7 @@
 //! Setting receipts (Client-Server API, "Receipts"). One row per user, type and thread; they only move forward.
 
+use std::sync::Arc;
+
 use myelin_core::{RoomNid, UserNid};
 use myelin_store::{
     Batch, CommitError,
@@ -7,12 +9,17 @@ use myelin_store::{
     log::LogEntry,
     tables::{RECEIPTS, RECEIPTS_BY_POSITION, ReceiptRecord, ReceiptRef},
 };
-use ruma::{EventId, RoomId};
+use myelin_view::Event;
+use ruma::{EventId, OwnedEventId, RoomId};
 
 use crate::{Error, Requester, Sync};
 
 /// Attempts against others who write the same receipt.
 const ATTEMPTS: usize = 8;
+/// The thread of what is in no thread.
+const MAIN_THREAD: &str = "main";
+/// From a reaction to an edit to the event in a thread.
+const RELATION_HOPS_MAX: usize = 3;
 
 /// A receipt of `m.read` or `m.read.private`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +40,7 @@ impl Sync {
     ) -> Result<(), Error> {
         let room = self.joined_room_of(requester, room_id).await?;
         let placed = self.visible_event(requester, room_id, event_id).await?;
+        self.check_thread(&placed.event, &receipt.thread_id).await?;
         let record = ReceiptRecord {
             event_id: event_id.to_string(),
             order: placed.order.0,
@@ -48,6 +56,40 @@ impl Sync {
             }
         }
         Err(Error::Busy)
+    }
+
+    /// The event has to be of the thread of its receipt (Client-Server API, "Threaded read receipts").
+    async fn check_thread(&self, event: &Arc<Event>, thread_id: &str) -> Result<(), Error> {
+        if thread_id.is_empty() || event.pdu.event_id == thread_id {
+            return Ok(());
+        }
+        let of_event = self.thread_of(event).await?;
+        if of_event.as_ref().map_or(MAIN_THREAD, |root| root.as_str()) == thread_id {
+            return Ok(());
+        }
+        Err(Error::InvalidParam("thread_id: the event is not part of this thread.".to_owned()))
+    }
+
+    /// The root of the thread that the event is in, itself or by what it relates to.
+    async fn thread_of(&self, event: &Arc<Event>) -> Result<Option<OwnedEventId>, Error> {
+        let mut event = event.clone();
+        for _ in 0..RELATION_HOPS_MAX {
+            let Some(relation) = event.pdu.relates_to() else { return Ok(None) };
+            if relation.rel_type == "m.thread" {
+                return Ok(Some(relation.event_id));
+            }
+            let related = self.view.events.load_by_id(&relation.event_id).await?;
+            let Some(related) = related.filter(|related| related.room == event.room) else { return Ok(None) };
+            event = related;
+        }
+        Ok(None)
+    }
+
+    /// Whether an event comes after another one in the timeline; it does if the other is not known.
+    pub async fn is_after(&self, event_id: &EventId, other: &EventId) -> Result<bool, Error> {
+        let event = self.view.events.load_by_id(event_id).await?.and_then(|event| event.order);
+        let other = self.view.events.load_by_id(other).await?.and_then(|event| event.order);
+        Ok(other.is_none_or(|other| event.is_some_and(|event| event > other)))
     }
 
     /// `None` if there is nothing to change.

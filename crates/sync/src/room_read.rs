@@ -40,6 +40,9 @@ impl Sync {
         let mut viewer = Viewer::new(&self.view, &room, requester.user, &requester.user_id).await?;
         let seen = viewer.see(&event).await?.ok_or(Error::NotFound(NO_EVENT))?;
         let order = event.order.ok_or(Error::NotFound(NO_EVENT))?;
+        if self.has_forgotten(requester, &room).await? {
+            return Err(Error::NotFound(NO_EVENT));
+        }
         Ok(Placed { order, event, seen })
     }
 

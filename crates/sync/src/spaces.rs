@@ -54,7 +54,8 @@ impl Sync {
             return Err(Error::NotFound(NO_ROOM));
         }
         let mut summary = self.summary_of(&room).await?;
-        if let Some(membership) = user.and_then(|user| room.membership(user)) {
+        if let Some(user) = user {
+            let membership = room.membership(user).unwrap_or(Membership::Leave);
             summary["membership"] = membership_name(membership).into();
         }
         Ok(summary.to_string())
@@ -223,14 +224,15 @@ impl Sync {
         if room.info.room_type.as_deref() != Some("m.space") {
             return Ok(Vec::new());
         }
-        let nids: Vec<_> = room.current_state.iter().map(|(_, event)| event).collect();
+        let (keys, nids): (Vec<_>, Vec<_>) = room.current_state.iter().unzip();
+        let names = self.view.interner.state_key_names(&keys).await?;
+        let is_child = names.iter().map(|name| name.event_type == "m.space.child");
+        let nids: Vec<_> = nids.into_iter().zip(is_child).filter_map(|(n, is)| is.then_some(n)).collect();
         let mut children = load_events(&self.view, &nids).await?;
         children.retain(|event| {
             let via = event.pdu.content_field::<Vec<String>>("via");
             let suggested = event.pdu.content_field::<bool>("suggested") == Some(true);
-            event.pdu.event_type.to_string() == "m.space.child"
-                && via.is_some_and(|via| !via.is_empty())
-                && (suggested || !suggested_only)
+            via.is_some_and(|via| !via.is_empty()) && (suggested || !suggested_only)
         });
         children.sort_by_cached_key(|event| child_order(event));
         Ok(children)

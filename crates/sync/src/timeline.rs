@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use myelin_core::{EventNid, TimelineOrder};
+use myelin_core::{EventNid, RoomNid, TimelineOrder};
 use myelin_store::{
     Direction,
     tables::{RELATIONS, TIMELINE},
@@ -40,10 +40,49 @@ pub struct Stretch {
 }
 
 /// What a walk found, in the direction of the walk.
+#[derive(Default)]
 pub struct Found {
     pub events: Vec<Placed>,
     /// The order of the last row looked at, or `None` if the stretch was read to its end.
     pub stopped_at: Option<TimelineOrder>,
+    pub passed_over: PassedOver,
+}
+
+/// What lay on the way and is not among the events: hidden from the viewer, or not wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Anything between where the walk began and the last event found.
+    pub between: bool,
+    /// A state event among that which was not wanted.
+    pub state_between: bool,
+    /// A state event beyond the last event found.
+    pub state_beyond: bool,
+    /// The first state event on the way that is hidden from the viewer.
+    pub hidden_state: Option<TimelineOrder>,
+    pub beyond: bool,
+    pub unwanted_beyond: bool,
+}
+
+impl Found {
+    fn push(&mut self, placed: Placed) {
+        self.passed_over.between |= self.passed_over.beyond;
+        self.passed_over.state_between |= self.passed_over.unwanted_beyond;
+        self.passed_over.beyond = false;
+        (self.passed_over.state_beyond, self.passed_over.unwanted_beyond) = (false, false);
+        self.events.push(placed);
+    }
+
+    fn pass_over(&mut self, order: TimelineOrder, event: &Event, hidden: bool) {
+        let passed_over = &mut self.passed_over;
+        passed_over.beyond = true;
+        if event.state_key.is_some() {
+            passed_over.state_beyond = true;
+            passed_over.unwanted_beyond |= !hidden;
+        }
+        if event.state_key.is_some() && hidden {
+            passed_over.hidden_state.get_or_insert(order);
+        }
+    }
 }
 
 /// Whose events are passed over, and which are asked for.
@@ -86,13 +125,13 @@ impl Wanted<'_> {
 pub async fn walk(
     view: &View,
     viewer: &mut Viewer<'_>,
-    room: myelin_core::RoomNid,
+    room: RoomNid,
     stretch: Stretch,
     direction: Direction,
     limit: usize,
     wanted: &Wanted<'_>,
 ) -> Result<Found, Error> {
-    let mut found = Found { events: Vec::new(), stopped_at: None };
+    let mut found = Found::default();
     let mut left = stretch;
     let mut looked_at = 0;
     while looked_at < ROWS_MAX && left.after < left.until {
@@ -109,17 +148,17 @@ pub async fn walk(
                 found.stopped_at = found.events.last().map(|last| last.order);
                 return Ok(found);
             }
-            if wanted.allows(&event)
-                && let Some(seen) = viewer.see(&event).await?
-                && wanted.is_related(view, &event).await?
-            {
-                found.events.push(Placed { order: *order, event, seen });
+            match viewer.see(&event).await? {
+                Some(seen) if wanted.allows(&event) && wanted.is_related(view, &event).await? => {
+                    found.push(Placed { order: *order, event, seen });
+                }
+                seen => found.pass_over(*order, &event, seen.is_none()),
             }
         }
-        if done {
+        let Some((last, _)) = rows.last().filter(|_| !done) else {
+            found.stopped_at = None;
             return Ok(found);
-        }
-        let Some((last, _)) = rows.last() else { return Ok(found) };
+        };
         match direction {
             Direction::Reverse => left.until = TimelineOrder(last.0.saturating_sub(1)),
             Direction::Forward => left.after = *last,
@@ -135,13 +174,34 @@ pub async fn walk(
 /// Rows of a stretch as they are stored: the caller sees to visibility.
 pub async fn rows(
     view: &View,
-    room: myelin_core::RoomNid,
+    room: RoomNid,
     stretch: Stretch,
     direction: Direction,
     limit: usize,
 ) -> Result<Vec<(TimelineOrder, EventNid)>, Error> {
+    if let Some(rows) = recent_rows(view, room, stretch, direction, limit) {
+        return Ok(rows);
+    }
     let next = |order: TimelineOrder| TimelineOrder(order.0.saturating_add(1));
     let (from, to) = ((room, next(stretch.after)), (room, next(stretch.until)));
     let rows = view.store.range(&TIMELINE, &from, &to, direction, limit).await?;
     Ok(rows.into_iter().map(|((_, order), nid)| (order, nid)).collect())
+}
+
+/// What happened a moment ago is in memory.
+fn recent_rows(
+    view: &View,
+    room: RoomNid,
+    stretch: Stretch,
+    direction: Direction,
+    limit: usize,
+) -> Option<Vec<(TimelineOrder, EventNid)>> {
+    let (since, until) = (stretch.after.position()?, stretch.until.position()?);
+    let until = until.min(view.feed.published());
+    let mut rows = view.feed.recent_events(room, since, until)?;
+    if direction == Direction::Reverse {
+        rows.reverse();
+    }
+    rows.truncate(limit);
+    Some(rows.into_iter().map(|(position, nid)| (position.into(), nid)).collect())
 }

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use myelin_core::{Position, RoomNid, UserNid};
+use myelin_core::{EventNid, Position, RoomNid, UserNid};
 use myelin_store::{Direction, Store, log::LogEntry, tables::LOG};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -20,6 +20,8 @@ use crate::{
 
 /// Entries kept in memory; a reader that is further behind looks at [`Feed::last_change`] or at the tables.
 const RECENT_MAX: usize = 32_768;
+/// Entries looked through for the events of one room.
+const SEARCHED_MAX: usize = 512;
 /// Log rows read at a time.
 const PAGE: usize = 1024;
 
@@ -31,6 +33,8 @@ pub struct Recent {
     pub room: RoomNid,
     /// The user who has a new row in `user_stream` (own membership, account data).
     pub user: Option<UserNid>,
+    /// The event appended to the timeline of the room; `None` for everything else.
+    pub event: Option<EventNid>,
 }
 
 pub struct Feed {
@@ -130,6 +134,24 @@ impl Feed {
         Some(recent.entries.range(start..).take_while(|e| e.position <= until).copied().collect())
     }
 
+    /// The events appended to a room in `(since, until]`, oldest first; `None` if `since` is so far back that the
+    /// timeline table tells it cheaper.
+    pub fn recent_events(
+        &self,
+        room: RoomNid,
+        since: Position,
+        until: Position,
+    ) -> Option<Vec<(Position, EventNid)>> {
+        let recent = self.recent.read();
+        let start = recent.entries.partition_point(|e| e.position <= since);
+        if since < recent.floor || recent.entries.len() - start > SEARCHED_MAX {
+            return None;
+        }
+        let entries = recent.entries.range(start..).take_while(|e| e.position <= until);
+        let of_room = entries.filter(|e| e.room == room);
+        Some(of_room.filter_map(|e| Some((e.position, e.event?))).collect())
+    }
+
     /// How many entries lie in `(since, published]`: to choose between [`Feed::recent`] and asking room by room.
     pub fn distance(&self, since: Position) -> u64 {
         self.published().0.saturating_sub(since.0)
@@ -187,6 +209,10 @@ impl Feed {
     }
 
     fn take_in(&self, position: Position, entry: &LogEntry) {
+        let appended = match entry {
+            LogEntry::Event { event, .. } => Some(*event),
+            _ => None,
+        };
         let (room, user) = match entry {
             LogEntry::Event { room, event, member, .. } => {
                 if !self.staging.land(*event, position) && !self.events.holds(*event) {
@@ -209,7 +235,7 @@ impl Feed {
         for listener in &*self.listeners.read() {
             listener(position, entry);
         }
-        self.recent.write().push(Recent { position, room, user });
+        self.recent.write().push(Recent { position, room, user, event: appended });
     }
 
     async fn wake(&self, entry: &LogEntry) -> Result<(), Error> {

@@ -105,6 +105,7 @@ async fn read_markers(
     Ok(Empty)
 }
 
+/// The marker only moves forward.
 async fn set_fully_read(
     sync: &Sync,
     users: &Users,
@@ -114,7 +115,19 @@ async fn set_fully_read(
 ) -> Result<(), ApiError> {
     let room = sync.joined_room_of(requester, room_id).await?;
     sync.visible_event(requester, room_id, event_id).await?;
-    let content = to_raw_value(&json!({ "event_id": event_id })).map_err(ApiError::internal)?;
     let user: UserNid = requester.user;
+    let held = users.account_data(user, room.nid(), FULLY_READ).await.map_err(ApiError::internal)?;
+    if let Some(held) = held.as_deref().and_then(marked)
+        && !sync.is_after(event_id, &held).await?
+    {
+        return Ok(());
+    }
+    let content = to_raw_value(&json!({ "event_id": event_id })).map_err(ApiError::internal)?;
     users.put_account_data(user, room.nid(), FULLY_READ, &content).await.map_err(ApiError::internal)
+}
+
+/// The event that the marker stands at.
+fn marked(content: &str) -> Option<OwnedEventId> {
+    let content: serde_json::Value = serde_json::from_str(content).ok()?;
+    content["event_id"].as_str()?.try_into().ok()
 }

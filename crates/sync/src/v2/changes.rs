@@ -8,7 +8,7 @@ use myelin_store::{
     Direction,
     tables::{Membership, RECEIPTS_BY_POSITION, TIMELINE, USER_STREAM, UserChange},
 };
-use myelin_view::UserRoom;
+use myelin_view::{Recent, UserRoom};
 use std::sync::Arc;
 
 use super::Context;
@@ -27,6 +27,8 @@ pub(crate) struct Changes {
     pub changed: BTreeSet<RoomNid>,
     /// The user's own memberships in the interval, oldest first.
     pub memberships: BTreeMap<RoomNid, Vec<(Membership, EventNid)>>,
+    /// Rooms among them where a receipt was set; `None`: not known, so look.
+    receipts: Option<BTreeSet<RoomNid>>,
     /// Types of account data written in the interval, by room.
     pub account_data: BTreeMap<RoomNid, BTreeSet<String>>,
 }
@@ -39,6 +41,7 @@ impl Changes {
             rooms,
             changed: BTreeSet::new(),
             memberships: BTreeMap::new(),
+            receipts: None,
             account_data: BTreeMap::new(),
         };
         match context.since {
@@ -49,6 +52,10 @@ impl Changes {
             changes.add_all_joined();
         }
         Ok(changes)
+    }
+
+    pub fn may_have_receipts(&self, room: RoomNid) -> bool {
+        self.receipts.as_ref().is_none_or(|rooms| rooms.contains(&room))
     }
 
     fn add_all_joined(&mut self) {
@@ -65,8 +72,12 @@ impl Changes {
         match recent {
             Some(entries) => {
                 own = entries.iter().any(|entry| entry.user == Some(user));
-                let rooms = entries.into_iter().map(|entry| entry.room);
-                self.changed.extend(rooms.filter(|room| self.rooms.contains_key(room)));
+                let entries = entries.iter().filter(|entry| self.rooms.contains_key(&entry.room));
+                let (events, others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.event.is_some());
+                let receipts: BTreeSet<_> = others.iter().map(|entry: &&Recent| entry.room).collect();
+                self.changed.extend(events.iter().map(|entry: &&Recent| entry.room));
+                self.changed.extend(&receipts);
+                self.receipts = Some(receipts);
             }
             None => self.ask_each_room(sync, since).await?,
         }

@@ -10,7 +10,7 @@ use myelin_store::{
 use myelin_view::RoomSnapshot;
 use serde_json::json;
 
-use super::Context;
+use super::{Changes, Context};
 use crate::{Error, Sync, client_event::small_event};
 
 const RECEIPTS_MAX: usize = 20_000;
@@ -24,6 +24,7 @@ impl Sync {
     pub(super) async fn room_ephemeral(
         &self,
         context: &Context<'_>,
+        changes: &Changes,
         room: &RoomSnapshot,
         since: Option<Position>,
     ) -> Result<Vec<String>, Error> {
@@ -36,7 +37,8 @@ impl Sync {
             let since = since.map(|_| context.since_ephemeral);
             events.extend(self.typing_event(room.nid(), since).await?);
         }
-        if filter.allows_type("m.receipt") {
+        let receipts = since.is_none() || changes.may_have_receipts(room.nid());
+        if receipts && filter.allows_type("m.receipt") {
             let receipts = self.receipts_since(room.nid(), since, context.now).await?;
             events.extend(self.receipt_event(context.request.requester.user, receipts).await?);
         }

@@ -14,7 +14,7 @@ use crate::{
     Error, Sync,
     filter::TIMELINE_LIMIT_DEFAULT,
     json::Object,
-    timeline::{Placed, Stretch, Wanted, walk},
+    timeline::{Found, PassedOver, Placed, Stretch, Wanted, walk},
     visibility::Viewer,
 };
 
@@ -23,6 +23,7 @@ pub(super) struct Timeline {
     pub events: Vec<Placed>,
     /// There is more between the token and the first event.
     pub limited: bool,
+    pub passed_over: PassedOver,
     prev_batch: TimelineToken,
 }
 
@@ -98,7 +99,9 @@ impl Sync {
         since: Option<Position>,
     ) -> Result<Joined, Error> {
         let mut viewer = self.viewer(context, room).await?;
-        let timeline = self.timeline(context, room, &mut viewer, since, context.now.into()).await?;
+        let mut timeline = self.timeline(context, room, &mut viewer, since, context.now.into()).await?;
+        // What the client may hold of a room that it was in before does not join on to this.
+        timeline.limited |= since.is_none() && context.since.is_some();
         let full = since.is_none() || context.request.full_state;
         let summary = if full || timeline.changes_summary() {
             Some(self.summary(room, context.request.requester.user).await?)
@@ -107,25 +110,22 @@ impl Sync {
         };
         let heroes = summary.as_ref().and_then(|summary| summary.heroes.clone());
         let request = StateRequest {
-            room: room.nid(),
+            room,
             since,
             until: context.now.into(),
-            timeline: &timeline.events,
-            limited: timeline.limited,
+            timeline: &timeline,
             members: heroes.unwrap_or_default(),
         };
-        let state = self.write_state(context, &request, room, &mut viewer).await?;
-        let ephemeral = self.room_ephemeral(context, room, since).await?;
+        let state = self.write_state(context, &request, &mut viewer).await?;
+        let ephemeral = self.room_ephemeral(context, changes, room, since).await?;
         let account_data = self.room_account_data(context, changes, room, since).await?;
         Ok(Joined { summary, state, timeline, ephemeral, account_data })
     }
 
-    /// Not joined at the token (or not all the time since): the client starts with this room anew.
+    /// Not joined at the token: the client starts with this room anew. Who left and came back in between gets what
+    /// happened meanwhile, as far as they may see it, and the state that changed.
     async fn newly_joined(&self, changes: &Changes, room: RoomNid) -> Result<bool, Error> {
         let Some(memberships) = changes.memberships.get(&room) else { return Ok(false) };
-        if memberships.iter().any(|(membership, _)| *membership != Membership::Join) {
-            return Ok(true);
-        }
         let Some((_, first)) = memberships.first() else { return Ok(false) };
         Ok(self.membership_before(*first).await? != Some(Membership::Join))
     }
@@ -162,18 +162,15 @@ impl Sync {
     ) -> Result<Timeline, Error> {
         let filter = &context.request.filter.room.timeline;
         if !filter.allows_room(&room.info.room_id) {
-            return Ok(Timeline { events: Vec::new(), limited: false, prev_batch: TimelineToken(until) });
+            return Ok(Timeline::left_out(until));
         }
         let ignored = self.view.ignored.load(context.request.requester.user).await?;
         let wanted = Wanted { filter, ignored: &ignored };
         let limit = filter.limit_or(TIMELINE_LIMIT_DEFAULT);
         let stretch = Stretch { after: since.map_or(TimelineOrder::MIN, TimelineOrder::from), until };
         let found = walk(&self.view, viewer, room.nid(), stretch, Direction::Reverse, limit, &wanted).await?;
-        let mut events = found.events;
-        events.reverse();
-        let first = events.first().map(|first| first.order).or(found.stopped_at);
-        let prev_batch = TimelineToken(first.map_or(until, |first| TimelineOrder(first.0.saturating_sub(1))));
-        Ok(Timeline { events, limited: found.stopped_at.is_some(), prev_batch })
+        let cut = found.passed_over.hidden_state.filter(|_| !context.request.state_form.is_after());
+        Ok(Timeline::of(found, until, cut))
     }
 
     pub(super) async fn push_timeline(
@@ -182,7 +179,9 @@ impl Sync {
         timeline: &Timeline,
         out: &mut Object<'_>,
     ) -> Result<(), Error> {
-        let bundles = self.bundles(&context.request.requester, &timeline.events, !timeline.limited).await?;
+        // What relates to an event comes after it, and the timeline reaches up to now.
+        let complete = !timeline.passed_over.between;
+        let bundles = self.bundles(&context.request.requester, &timeline.events, complete).await?;
         let mut events = Vec::with_capacity(timeline.events.len());
         for placed in &timeline.events {
             let bundle = bundles.get(&placed.event.nid).map(String::as_str);
@@ -202,12 +201,11 @@ impl Sync {
         &self,
         context: &Context<'_>,
         request: &StateRequest<'_>,
-        room: &RoomSnapshot,
         viewer: &mut Viewer<'_>,
     ) -> Result<Vec<String>, Error> {
         let filter = &context.request.filter.room.state;
         let mut json = Vec::new();
-        if !wants_state(filter) || !filter.allows_room(&room.info.room_id) {
+        if !wants_state(filter) || !filter.allows_room(&request.room.info.room_id) {
             return Ok(json);
         }
         for event in self.state_events(context, request).await? {
@@ -217,7 +215,7 @@ impl Sync {
         Ok(json)
     }
 
-    async fn room_account_data(
+    pub(super) async fn room_account_data(
         &self,
         context: &Context<'_>,
         changes: &Changes,
@@ -236,6 +234,28 @@ impl Sync {
 }
 
 impl Timeline {
+    /// The client wants none, and so gets every change of the state as state.
+    fn left_out(until: TimelineOrder) -> Self {
+        let passed_over = PassedOver { state_beyond: true, ..PassedOver::default() };
+        Self { events: Vec::new(), limited: false, passed_over, prev_batch: TimelineToken(until) }
+    }
+
+    /// `cut`: where the state changed without the client seeing it. What came before is left for pagination: the state
+    /// that goes with the timeline is the one at its start.
+    fn of(found: Found, until: TimelineOrder, cut: Option<TimelineOrder>) -> Self {
+        let Found { mut events, stopped_at, passed_over } = found;
+        events.reverse();
+        let mut limited = stopped_at.is_some();
+        if let Some(cut) = cut {
+            let before = events.partition_point(|placed| placed.order < cut);
+            events.drain(..before);
+            limited |= before > 0;
+        }
+        let first = events.first().map(|first| first.order).or(stopped_at.filter(|_| cut.is_none()));
+        let prev_batch = TimelineToken(first.map_or(until, |first| TimelineOrder(first.0.saturating_sub(1))));
+        Self { events, limited, passed_over, prev_batch }
+    }
+
     /// Whether the members or the name may have changed in it.
     fn changes_summary(&self) -> bool {
         let about = |placed: &Placed| {

@@ -99,7 +99,8 @@ impl Sync {
         let mut out = Object::open(&mut text);
         let left = |m| matches!(m, Membership::Leave | Membership::Ban);
         for (nid, held) in rooms_with(context, changes, left) {
-            if held.forgotten {
+            // Other devices still have to hear that the room was left before it was forgotten.
+            if held.forgotten && context.since.is_none() {
                 continue;
             }
             let Some(room) = self.view.rooms.load(nid).await? else { continue };
@@ -125,20 +126,14 @@ impl Sync {
         held: UserRoom,
     ) -> Result<String, Error> {
         let until = TimelineOrder::from(held.position);
-        let since = self.joined_at_token(context, changes, room.nid()).await?;
+        let since = self.left_since(context, changes, room.nid()).await?;
         let mut viewer = self.viewer(context, room).await?;
-        let timeline = self.timeline(context, room, &mut viewer, since, until).await?;
-        let request = StateRequest {
-            room: room.nid(),
-            since,
-            until,
-            timeline: &timeline.events,
-            limited: timeline.limited,
-            members: Vec::new(),
-        };
+        let mut timeline = self.timeline(context, room, &mut viewer, since, until).await?;
+        timeline.limited |= since.is_none() && context.since.is_some();
+        let request = StateRequest { room, since, until, timeline: &timeline, members: Vec::new() };
         // Who was never in the room (a declined invite) has no right to its state.
         let state = if held.was_joined {
-            self.write_state(context, &request, room, &mut viewer).await?
+            self.write_state(context, &request, &mut viewer).await?
         } else {
             Vec::new()
         };
@@ -146,22 +141,30 @@ impl Sync {
         let mut out = Object::open(&mut json);
         out.events(context.request.state_form.key(), state);
         self.push_timeline(context, &timeline, &mut out).await?;
+        out.events("account_data", self.room_account_data(context, changes, room, since).await?);
         out.close();
         Ok(json)
     }
 
-    /// The client's token, if the user was joined at it and the client so has the room up to there.
-    async fn joined_at_token(
+    /// From where on the client is to hear of a room that was left: all of it, if the user joined after the token; from
+    /// the token, if the user was joined at it; else (an invite declined, a ban lifted) only of the memberships.
+    async fn left_since(
         &self,
         context: &Context<'_>,
         changes: &Changes,
         room: RoomNid,
     ) -> Result<Option<Position>, Error> {
-        let Some((_, first)) = changes.memberships.get(&room).and_then(|m| m.first()) else {
+        let Some(memberships) = changes.memberships.get(&room) else { return Ok(None) };
+        let Some((_, first)) = memberships.first() else { return Ok(None) };
+        if self.membership_before(*first).await? == Some(Membership::Join) {
+            return Ok(context.since);
+        }
+        if memberships.iter().any(|(membership, _)| *membership == Membership::Join) {
             return Ok(None);
-        };
-        let joined = self.membership_before(*first).await? == Some(Membership::Join);
-        Ok(context.since.filter(|_| joined))
+        }
+        let first = self.view.events.load(*first).await?;
+        let order = first.and_then(|event| event.order).and_then(TimelineOrder::position);
+        Ok(order.map(|position| Position(position.0.saturating_sub(1))).or(context.since))
     }
 }
 

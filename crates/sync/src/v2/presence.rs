@@ -45,6 +45,8 @@ impl Sync {
         }
         for (room, held) in self.view.user_rooms.load(user).await?.iter() {
             if held.membership == Membership::Join {
+                // Only rooms in memory can be woken.
+                self.view.rooms.load(*room).await?;
                 self.view.feed.wake_room(*room);
             }
         }

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use myelin_core::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder};
+use myelin_core::{EventNid, Position, StateKeyNid, TimelineOrder};
 use myelin_dag::StateTree;
-use myelin_view::Event;
+use myelin_view::{Event, RoomSnapshot};
 use ruma::{OwnedUserId, events::TimelineEventType};
 
-use super::{Context, lazy};
+use super::{Context, joined::Timeline, lazy};
 use crate::{
     Error, Sync,
     filter::EventFilter,
@@ -17,13 +17,12 @@ use crate::{
 
 /// What the state part of one room stands on.
 pub(super) struct StateRequest<'a> {
-    pub room: RoomNid,
+    pub room: &'a RoomSnapshot,
     /// What the client has; `None`: nothing (initial, newly joined).
     pub since: Option<Position>,
     /// Up to where the timeline of this answer reaches.
     pub until: TimelineOrder,
-    pub timeline: &'a [Placed],
-    pub limited: bool,
+    pub timeline: &'a Timeline,
     /// Members who must be known beside the senders (heroes).
     pub members: Vec<OwnedUserId>,
 }
@@ -37,7 +36,7 @@ impl Sync {
     ) -> Result<Vec<Arc<Event>>, Error> {
         let filter = &context.request.filter.room.state;
         let target = match target_order(context, request) {
-            Some(order) => Some(state_at(&self.view, request.room, order).await?),
+            Some(order) => Some(state_at(&self.view, request.room.nid(), order).await?),
             None => None,
         };
         let changed = self.changed_events(context, request, target.as_ref()).await?;
@@ -59,12 +58,12 @@ impl Sync {
         let Some(since) = request.since.filter(|_| !context.request.full_state) else {
             return Ok(target.iter().map(|(_, event)| event).collect());
         };
-        let before = state_at(&self.view, request.room, since.into()).await?;
+        let before = state_at(&self.view, request.room.nid(), since.into()).await?;
         let changed = before.diff(target).into_iter().filter_map(|change| change.2);
         if context.request.state_form.is_after() {
             return Ok(changed.collect());
         }
-        let shown: BTreeSet<_> = request.timeline.iter().map(|placed| placed.event.nid).collect();
+        let shown = request.shown();
         Ok(changed.filter(|event| !shown.contains(event)).collect())
     }
 
@@ -78,7 +77,7 @@ impl Sync {
     ) -> Result<Vec<Arc<Event>>, Error> {
         let state = match target {
             Some(state) => state,
-            None => state_at(&self.view, request.room, request.until).await?,
+            None => self.state_until(context, request).await?,
         };
         let full = request.since.is_none() || context.request.full_state;
         let needed = self.needed_members(context, request, &state, full).await?;
@@ -89,7 +88,7 @@ impl Sync {
             members.clear();
         }
         let requester = &context.request.requester;
-        let sent = self.lazy.of(requester.user, &requester.device_id, request.room);
+        let sent = self.lazy.of(requester.user, &requester.device_id, request.room.nid());
         let missing = {
             let (sent, held) = (sent.lock(), members.iter().map(|m| m.nid).collect::<BTreeSet<_>>());
             let redundant = context.request.filter.room.state.include_redundant_members;
@@ -99,9 +98,23 @@ impl Sync {
             missing.map(|(_, event)| event).collect::<Vec<_>>()
         };
         members.extend(load_events(&self.view, &missing).await?);
-        remember(&mut sent.lock(), context.now, &members, request.timeline);
+        remember(&mut sent.lock(), context.now, &members, &request.timeline.events);
         events.extend(members);
         Ok(events)
+    }
+
+    /// The state up to which the answer reaches. If that is the newest, it is in memory.
+    async fn state_until(
+        &self,
+        context: &Context<'_>,
+        request: &StateRequest<'_>,
+    ) -> Result<StateTree, Error> {
+        let now = request.until == TimelineOrder::from(context.now);
+        let last_change = self.view.feed.last_change(request.room.nid());
+        if now && last_change.is_none_or(|position| position <= context.now) {
+            return Ok(request.room.current_state.clone());
+        }
+        state_at(&self.view, request.room.nid(), request.until).await
     }
 
     /// State keys and events of the members needed to show the timeline.
@@ -113,12 +126,12 @@ impl Sync {
         full: bool,
     ) -> Result<BTreeSet<(StateKeyNid, EventNid)>, Error> {
         let mut users: BTreeSet<&str> =
-            request.timeline.iter().map(|p| p.event.pdu.sender.as_str()).collect();
+            request.timeline.events.iter().map(|p| p.event.pdu.sender.as_str()).collect();
         users.extend(request.members.iter().map(|id| id.as_str()));
         if full {
             users.insert(context.request.requester.user_id.as_str());
         }
-        let shown: BTreeSet<_> = request.timeline.iter().map(|placed| placed.event.nid).collect();
+        let shown = request.shown();
         let mut needed = BTreeSet::new();
         for user in users {
             let Some(key) = self.view.interner.lookup_state_key("m.room.member", user).await? else {
@@ -133,23 +146,35 @@ impl Sync {
     }
 }
 
+impl StateRequest<'_> {
+    /// Where branches meet, state resolution may change the state beside what the events of the timeline say.
+    fn is_forked(&self) -> bool {
+        let merges = |placed: &Placed| placed.event.pdu.prev_events.len() > 1;
+        self.room.head.extremities.len() > 1 || self.timeline.events.iter().any(merges)
+    }
+
+    fn shown(&self) -> BTreeSet<EventNid> {
+        self.timeline.events.iter().map(|placed| placed.event.nid).collect()
+    }
+}
+
 /// Where the state that the client is to have stands; `None` where it has it already: the timeline is all that happened
 /// since, and it says everything.
 fn target_order(context: &Context<'_>, request: &StateRequest<'_>) -> Option<TimelineOrder> {
     let full = request.since.is_none() || context.request.full_state;
-    // A timeline filter hides state events from the timeline: then they have to come as state.
-    let complete = context.request.filter.room.timeline.is_open() && !request.limited;
+    let Timeline { events, limited, passed_over, .. } = request.timeline;
+    // State events that the timeline does not show have to come as state.
+    let forked = request.is_forked();
+    let complete = !forked && !limited && !passed_over.state_between && !passed_over.state_beyond;
     if context.request.state_form.is_after() {
-        let moved = request.timeline.iter().any(|placed| placed.event.state_key.is_some());
+        let moved = events.iter().any(|placed| placed.event.state_key.is_some());
         return (full || !complete || moved).then_some(request.until);
     }
-    let start = request.timeline.first().map(|first| TimelineOrder(first.order.0.saturating_sub(1)));
-    let filtered = !context.request.filter.room.timeline.is_open();
-    match (full || !complete, start) {
-        (false, _) => None,
-        (true, Some(start)) if !filtered => Some(start),
-        (true, _) => Some(request.until),
+    if !full && complete {
+        return None;
     }
+    let start = events.first().filter(|_| !forked && !passed_over.state_between);
+    Some(start.map_or(request.until, |first| TimelineOrder(first.order.0.saturating_sub(1))))
 }
 
 /// Member events of the timeline count as sent, too.

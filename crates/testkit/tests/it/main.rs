@@ -1,0 +1,13 @@
+//! What clients read of what others wrote: rooms, users and the read side together, over the memory store and
+//! simulated time.
+
+mod client;
+mod cost;
+mod histories;
+mod long_polls;
+mod outside;
+mod pages;
+mod receipts;
+mod rooms_read;
+mod syncs;
+mod world;
