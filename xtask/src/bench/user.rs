@@ -19,8 +19,7 @@ pub struct Synced {
 
 impl Synced {
     pub fn mentions(&self, marker: &str) -> bool {
-        let marker = marker.as_bytes();
-        self.body.windows(marker.len()).any(|window| window == marker)
+        memchr::memmem::find(&self.body, marker.as_bytes()).is_some()
     }
 }
 

@@ -15,30 +15,42 @@ use crate::bench::world::{Busy, World};
 /// `{"room":{"state":{"lazy_load_members":true}}}`
 const LAZY: &str = "filter=%7B%22room%22:%7B%22state%22:%7B%22lazy_load_members%22:true%7D%7D%7D";
 
-/// `timeout=0`, and nothing has happened.
+const CONNECTIONS: usize = 16;
+
+/// `timeout=0`, and nothing has happened: over many connections, and over one, where the server falls asleep after
+/// each answer and has to be woken for the next.
 pub async fn idle(world: &mut World) -> Result<Vec<Row>> {
     let limit = world.sizes.limit(world.sizes.idle_syncs);
     let (server, busy) = world.busy().await?;
     let since = RefCell::new(caught_up(&mut busy.reader).await?);
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(busy.reader.also().await?);
+    }
     let sync = async |user: &mut User, _: Turn| {
         let query = format!("timeout=0&since={}", since.borrow());
         let synced = user.sync(&query).await?;
         *since.borrow_mut() = synced.next_batch;
         Ok(())
     };
-    let driven = measured(server, std::slice::from_mut(&mut busy.reader), limit, sync).await?;
+    let many = measured(server, &mut connections, limit, sync).await?;
+    let one = measured(server, &mut connections[..1], limit, sync).await?;
     let name = format!("idle sync, {} rooms", busy.rooms.len());
-    Ok(vec![Row::driven(name, &driven).without_writes()])
+    Ok(vec![
+        Row::driven(name.clone(), &many).without_writes(),
+        Row::driven(format!("{name}, 1 connection"), &one).without_writes(),
+    ])
 }
 
 /// A long poll meets a message in one of the rooms. The cost is that of the whole exchange less that of the
-/// same sends while nobody waits; the latency runs from the answer to the send.
+/// same sends, as far apart, while nobody waits; the latency runs from the answer to the send.
 pub async fn wakeup(world: &mut World) -> Result<Vec<Row>> {
     let wakeups = world.sizes.wakeups;
     let limit = world.sizes.limit(wakeups);
     let (server, Busy { reader, owner, rooms }) = world.busy().await?;
     let content = message("alone ");
     let send = async |user: &mut User, turn: Turn| {
+        server.settle().await?;
         user.send(&rooms[turn.number % rooms.len()], &content).await.map(drop)
     };
     let alone = measured(server, std::slice::from_mut(owner), limit, send).await?;
