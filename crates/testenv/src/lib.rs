@@ -43,6 +43,11 @@ impl Sim {
         }
     }
 
+    /// The same world after its machine was switched off and on: time and chance go on, tasks are gone.
+    pub fn rebooted(&self) -> Self {
+        Self { clock: self.clock.clone(), rng: self.rng.clone(), tasks: Arc::default() }
+    }
+
     pub fn env(&self) -> Env {
         Env { clock: self.clock.clone(), rng: self.rng.clone(), spawner: self.tasks.clone() }
     }

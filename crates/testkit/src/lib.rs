@@ -1,5 +1,23 @@
-//! What tests of several crates share: a whole server in one thread over the memory store.
+//! A whole server in one thread: the real router and domain crates over a simulated disk, with simulated time and a
+//! seeded source of chance; no sockets.
 //!
-//! Must not be a dependency of anything but tests.
+//! - [`disk`]: a disk that takes its time, and loses what it had not finished when the power goes.
+//! - [`server`]: a server on such a disk; it can be crashed and started again.
+//! - [`client`]: a client that keeps what it was shown, as a real one does.
+//! - [`workload`]: many clients doing random things, with crashes, and the checks of what must hold.
+//!
+//! For tests only.
 
 pub use myelin_testenv as env;
+
+pub mod client;
+pub mod disk;
+pub mod server;
+pub mod workload;
+
+/// Whole numbers from the seeded source.
+pub fn below(env: &myelin_core::Env, bound: usize) -> usize {
+    let mut bytes = [0; 8];
+    env.rng.fill(&mut bytes);
+    (u64::from_le_bytes(bytes) % bound.max(1) as u64) as usize
+}

@@ -9,5 +9,6 @@ mod outside;
 mod pages;
 mod receipts;
 mod rooms_read;
+mod simulation;
 mod syncs;
 mod world;
