@@ -87,6 +87,8 @@ impl Client {
             self.rooms.entry(room_id.clone()).or_default().joined = false;
         }
         for (room_id, room) in entries(&answer["rooms"]["invite"]) {
+            // Left and invited again since the last sync.
+            self.rooms.entry(room_id.clone()).or_default().joined = false;
             self.invites.insert(room_id.clone(), room["invite_state"].clone());
         }
     }
