@@ -35,7 +35,8 @@ impl Client {
     /// If the server refuses.
     pub async fn register(server: &Server, name: &str) -> Self {
         let body = json!({ "username": name, "password": "secret of the simulation", "auth": { "type": "m.login.dummy" } });
-        let answer = server.request(Method::POST, "/_matrix/client/v3/register", None, Some(&body)).await.ok();
+        let answer =
+            server.request(Method::POST, "/_matrix/client/v3/register", None, Some(&body)).await.ok();
         Self {
             user_id: text(&answer["user_id"]),
             token: text(&answer["access_token"]),
@@ -64,7 +65,8 @@ impl Client {
     pub async fn sync(&mut self, server: &Server, limit: usize, timeout_ms: u64) -> Value {
         let filter = format!(r#"{{"room":{{"timeline":{{"limit":{limit}}}}}}}"#);
         let filter = percent(&filter);
-        let mut path = format!("/_matrix/client/v3/sync?filter={filter}&timeout={timeout_ms}&set_presence=offline");
+        let mut path =
+            format!("/_matrix/client/v3/sync?filter={filter}&timeout={timeout_ms}&set_presence=offline");
         if let Some(since) = &self.since {
             path = format!("{path}&since={since}");
         }
@@ -118,12 +120,19 @@ impl Client {
     }
 
     /// Pages back from `prev_batch` to what the client has, or to the beginning. Oldest first.
-    async fn fill_gap(&self, server: &Server, room_id: &str, prev_batch: &Value, view: &RoomView) -> Vec<String> {
+    async fn fill_gap(
+        &self,
+        server: &Server,
+        room_id: &str,
+        prev_batch: &Value,
+        view: &RoomView,
+    ) -> Vec<String> {
         let mut found = Vec::new();
         let mut from = Some(text(prev_batch));
         for _ in 0..GAP_PAGES_MAX {
             let Some(token) = from else { break };
-            let path = format!("/_matrix/client/v3/rooms/{}/messages?dir=b&limit=7&from={token}", percent(room_id));
+            let path =
+                format!("/_matrix/client/v3/rooms/{}/messages?dir=b&limit=7&from={token}", percent(room_id));
             let page = self.get(server, &path).await.ok();
             for event in page["chunk"].as_array().into_iter().flatten() {
                 let id = text(&event["event_id"]);
@@ -131,12 +140,20 @@ impl Client {
                     found.reverse();
                     return found;
                 }
-                assert!(!view.timeline.contains(&id), "the gap in {room_id} runs past what {} has", self.user_id);
+                assert!(
+                    !view.timeline.contains(&id),
+                    "the gap in {room_id} runs past what {} has",
+                    self.user_id
+                );
                 found.push(id);
             }
             from = page["end"].as_str().map(str::to_owned);
         }
-        assert!(view.timeline.is_empty(), "the gap in {room_id} does not end where {}'s view does", self.user_id);
+        assert!(
+            view.timeline.is_empty(),
+            "the gap in {room_id} does not end where {}'s view does",
+            self.user_id
+        );
         found.reverse();
         found
     }

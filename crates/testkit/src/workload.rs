@@ -246,10 +246,11 @@ impl Workload {
         self.sent += 1;
         let body = json!({ "msgtype": "m.text", "body": "wake up" });
         let started_ms = self.env.now_ms();
-        let (poll, sent) = server.sim.block_on(futures::future::join(somebody.sync(server, 20, POLL_MS), async {
-            self.env.clock.sleep(Duration::from_millis(50)).await;
-            sender.put(server, &path, &body).await
-        }));
+        let (poll, sent) =
+            server.sim.block_on(futures::future::join(somebody.sync(server, 20, POLL_MS), async {
+                self.env.clock.sleep(Duration::from_millis(50)).await;
+                sender.put(server, &path, &body).await
+            }));
         if sent.is_ok() {
             let took_ms = self.env.now_ms() - started_ms;
             assert!(took_ms < WAKE_UP_MS_MAX, "seed {}: the poll woke after {took_ms} ms", self.seed);
@@ -300,7 +301,8 @@ async fn check_client(seed: u64, server: &Server, client: &Client, truths: &BTre
         assert_eq!(view.timeline, truths[room], "seed {seed}: {user}'s timeline of {room} is not the truth");
         let path = format!("/_matrix/client/v3/rooms/{}/state", percent(room));
         let state = client.get(server, &path).await.ok();
-        let key = |event: &Value| ((text(&event["type"]), text(&event["state_key"])), text(&event["event_id"]));
+        let key =
+            |event: &Value| ((text(&event["type"]), text(&event["state_key"])), text(&event["event_id"]));
         let state: BTreeMap<_, _> = state.as_array().into_iter().flatten().map(key).collect();
         assert_eq!(view.state, state, "seed {seed}: {user}'s state of {room} is not the server's");
     }
