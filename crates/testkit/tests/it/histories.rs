@@ -112,7 +112,8 @@ impl History {
         let shown = self.clients[n].rooms.get(room.as_str()).unwrap_or(&nothing);
         // Who had left before the first sync never hears of the room.
         let long_gone = truth.section == "leave" && shown.section.is_empty();
-        if !long_gone && !(n == 2 && truth.invited_by_ignored) {
+        let unheard = n == 2 && truth.invited_by_ignored;
+        if !long_gone && !unheard {
             assert_eq!(shown.section, truth.section, "{context}");
         }
         if truth.section == "join" {

@@ -195,7 +195,7 @@ fn relations_by_type_recursively_and_in_pages() {
     };
     assert_eq!(ids(&ask(&relations())["chunk"]), [reply.to_string(), reaction.clone()]);
     let typed = RelationsRequest { rel_type: Some("m.annotation".into()), ..relations() };
-    assert_eq!(ids(&ask(&typed)["chunk"]), [reaction.clone()]);
+    assert_eq!(ids(&ask(&typed)["chunk"]), std::slice::from_ref(&reaction));
     let of_type = RelationsRequest { event_type: Some("m.room.message".into()), ..typed.clone() };
     assert_eq!(ask(&of_type)["chunk"], json!([]));
     let recurse = RelationsRequest { recurse: true, ..typed };

@@ -123,6 +123,10 @@ fn timelines_are_filtered_and_state_that_they_leave_out_comes_as_state() {
     let answer = client.sync(&world);
     assert_eq!(kinds(&joined(&answer, &room)["timeline"]["events"]), ["org.yes"]);
     assert_eq!(kinds(&joined(&answer, &room)["state"]["events"]), ["m.room.topic"]);
+    world.set(&ann, &room, "m.room.name", "", json!({ "name": "n" })).unwrap();
+    let answer = client.sync(&world);
+    assert_eq!(joined(&answer, &room)["timeline"]["events"], json!([]));
+    assert_eq!(kinds(&joined(&answer, &room)["state"]["events"]), ["m.room.name"]);
     let elsewhere = r#"{"room":{"rooms":[]}}"#;
     assert!(Client::with_filter(&ann, elsewhere).sync(&world)["rooms"].is_null());
     let without = json!({ "room": { "not_rooms": [room] } }).to_string();
