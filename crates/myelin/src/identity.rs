@@ -38,8 +38,6 @@ impl KeyPlace {
 
 pub struct Identity {
     pub signing_key: SigningKey,
-    /// The store was new.
-    pub first_start: bool,
 }
 
 /// Makes sure that the store belongs to `name`, and loads the key; on the first start claims the store and makes the
@@ -75,7 +73,7 @@ pub async fn establish(
         batch.put(&META, &key, &value);
         store.commit(batch).await.context("the server name could not be stored")?;
     }
-    Ok(Identity { signing_key, first_start })
+    Ok(Identity { signing_key })
 }
 
 /// The server name that a store belongs to.
@@ -178,7 +176,6 @@ mod tests {
             let store = if place == KeyPlace::Store { fresh() } else { store.clone() };
             let first = establish(&store, &place, name, &env).await.expect("a first start");
             let second = establish(&store, &place, name, &env).await.expect("a second start");
-            assert!(first.first_start && !second.first_start);
             assert_eq!(first.signing_key.to_text(), second.signing_key.to_text());
         }
         let file = directory.path().join(KEY_FILE);
