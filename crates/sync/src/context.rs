@@ -1,6 +1,6 @@
 //! What surrounds an event: `/context`, `/timestamp_to_event`, `/initialSync` of a room, and peeking by `/events`.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures::{FutureExt, select_biased};
 use myelin_core::{Position, RoomNid, SyncToken, TimelineOrder, TimelineToken, limits};
@@ -17,7 +17,7 @@ use crate::{
     filter::EventFilter,
     json,
     json::Object,
-    room_state::{load_events, state_at},
+    room_state::{load_events, state_at, without_members},
     timeline::{Found, Placed, Stretch, Wanted, walk},
     visibility::Viewer,
 };
@@ -107,16 +107,17 @@ impl Sync {
         after: &Found,
     ) -> Result<Vec<String>, Error> {
         let state = state_at(&self.view, readable.room.nid(), last).await?;
-        let nids: Vec<_> = state.iter().map(|(_, event)| event).collect();
-        let mut events = load_events(&self.view, &nids).await?;
+        let mut nids: Vec<_> = state.iter().map(|(_, event)| event).collect();
         if filter.lazy_load_members {
-            let shown: Vec<_> = before.events.iter().chain(&after.events).chain([placed]).collect();
-            let needed = |user: &str| shown.iter().any(|p| p.event.pdu.sender.as_str() == user);
-            events.retain(|event| {
-                event.pdu.event_type != ruma::events::TimelineEventType::RoomMember
-                    || event.pdu.state_key.as_deref().is_some_and(needed)
-            });
+            nids = without_members(&self.view, &state).await?;
+            let shown = before.events.iter().chain(&after.events).chain([placed]);
+            let senders: BTreeSet<_> = shown.map(|placed| placed.event.pdu.sender.as_str()).collect();
+            for sender in senders {
+                let key = self.view.interner.lookup_state_key("m.room.member", sender).await?;
+                nids.extend(key.and_then(|key| state.get(key)));
+            }
         }
+        let events = load_events(&self.view, &nids).await?;
         self.write_state_events(requester, readable, &events).await
     }
 

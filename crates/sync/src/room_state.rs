@@ -20,6 +20,14 @@ pub async fn state_at(view: &View, room: RoomNid, order: TimelineOrder) -> Resul
     }
 }
 
+/// The events of a state but for the members, of whom there may be very many: for clients that load them lazily.
+pub async fn without_members(view: &View, state: &StateTree) -> Result<Vec<EventNid>, Error> {
+    let (keys, events): (Vec<_>, Vec<_>) = state.iter().unzip();
+    let names = view.interner.state_key_names(&keys).await?;
+    let named = names.iter().zip(events);
+    Ok(named.filter(|(name, _)| name.event_type != "m.room.member").map(|(_, event)| event).collect())
+}
+
 /// Loads events in order, leaving out what is not there.
 pub async fn load_events(view: &View, nids: &[EventNid]) -> Result<Vec<Arc<Event>>, Error> {
     Ok(view.events.load_many(nids).await?.into_iter().flatten().collect())

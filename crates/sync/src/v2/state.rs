@@ -11,7 +11,7 @@ use super::{Context, joined::Timeline, lazy};
 use crate::{
     Error, Sync,
     filter::EventFilter,
-    room_state::{load_events, state_at},
+    room_state::{load_events, state_at, without_members},
     timeline::Placed,
 };
 
@@ -56,6 +56,10 @@ impl Sync {
     ) -> Result<Vec<EventNid>, Error> {
         let Some(target) = target else { return Ok(Vec::new()) };
         let Some(since) = request.since.filter(|_| !context.request.full_state) else {
+            // The members who are needed are added after this.
+            if context.request.filter.room.state.lazy_load_members {
+                return without_members(&self.view, target).await;
+            }
             return Ok(target.iter().map(|(_, event)| event).collect());
         };
         let before = state_at(&self.view, request.room.nid(), since.into()).await?;
@@ -82,11 +86,8 @@ impl Sync {
         let full = request.since.is_none() || context.request.full_state;
         let needed = self.needed_members(context, request, &state, full).await?;
         let is_member = |event: &Arc<Event>| event.pdu.event_type == TimelineEventType::RoomMember;
+        // In a gap every change of a member counts; in a full state only those who are needed.
         let (mut members, mut events): (Vec<_>, Vec<_>) = changed.into_iter().partition(is_member);
-        if full {
-            // In a gap every change of a member counts; in a full state only those who are needed.
-            members.clear();
-        }
         let requester = &context.request.requester;
         let sent = self.lazy.of(requester.user, &requester.device_id, request.room.nid());
         let missing = {

@@ -41,6 +41,32 @@ fn nothing_is_read_while_nothing_happens() {
 }
 
 #[test]
+fn an_initial_sync_reads_a_few_rows_per_room() {
+    let (world, _, bob, _) = scene();
+    let lazy = r#"{"room":{"state":{"lazy_load_members":true}}}"#;
+    let (_, reads) = world.reads_of(|| Client::with_filter(&bob, lazy).sync(&world));
+    // Timeline, state, receipts, account data, and two names that no room has.
+    assert!(reads <= 6 * ROOMS + 10, "{reads}");
+}
+
+#[test]
+fn lazy_clients_do_not_cost_a_read_per_member() {
+    let world = World::new(1);
+    let ann = world.user("ann");
+    let room = world.public_room(&ann);
+    for n in 0..300 {
+        world.join(&world.user(&format!("user{n}")), &room).unwrap();
+    }
+    for n in 0..10 {
+        world.say(&ann, &room, &n.to_string()).unwrap();
+    }
+    let lazy = r#"{"room":{"state":{"lazy_load_members":true}}}"#;
+    let answer = Client::with_filter(&ann, lazy).sync(&world);
+    let state = answer["rooms"]["join"][room.as_str()]["state"]["events"].as_array().unwrap();
+    assert_eq!(state.len(), 5 + 1 + 5, "the room's state, the own member, the heroes");
+}
+
+#[test]
 fn a_message_in_one_of_many_rooms_reads_next_to_nothing() {
     let (world, ann, bob, rooms) = scene();
     for filter in ["{}", r#"{"room":{"state":{"lazy_load_members":true}}}"#] {
