@@ -3,6 +3,7 @@
 
 mod client;
 mod cost;
+mod forks;
 mod histories;
 mod long_polls;
 mod outside;
