@@ -28,6 +28,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use report::{Report, Run};
 use server::{Kind, Options, Server};
 use world::{Sizes, World};
@@ -71,7 +73,7 @@ pub fn run(args: Args) -> Result<()> {
         return run_optimised();
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(measure_all(&args))?;
+    let report = runtime.block_on(unless_stopped(measure_all(&args)))?;
     println!("{}", table::render(&report));
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_vec_pretty(&report)?)
@@ -88,6 +90,16 @@ fn run_optimised() -> Result<()> {
     let program = server::build("xtask")?;
     let error = Command::new(program).args(std::env::args_os().skip(1)).exec();
     Err(error).context("cannot run the release build of xtask")
+}
+
+/// Gives up at a signal, so that the servers end with the generator.
+async fn unless_stopped<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = work => result,
+        _ = terminate.recv() => bail!("stopped"),
+        _ = tokio::signal::ctrl_c() => bail!("stopped"),
+    }
 }
 
 async fn measure_all(args: &Args) -> Result<Report> {
