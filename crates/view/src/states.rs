@@ -8,8 +8,11 @@ use quick_cache::{Weighter, sync::Cache};
 
 use crate::Error;
 
-/// Sum of the sizes (entries) of the trees kept; trees share nodes, so this counts more than is there.
-const CACHE_ENTRIES: u64 = 500_000;
+/// Weight of all trees kept.
+const CACHE_WEIGHT: u64 = 200_000;
+/// A tree weighs an eighth of its entries: trees of one room share most of their nodes.
+const ENTRIES_PER_WEIGHT: u64 = 8;
+const WEIGHT_OF_A_TREE: u64 = 16;
 const EXPECTED_TREES: usize = 2_000;
 
 #[derive(Clone)]
@@ -17,7 +20,7 @@ struct ByEntries;
 
 impl Weighter<NodeHash, StateTree> for ByEntries {
     fn weight(&self, _: &NodeHash, tree: &StateTree) -> u64 {
-        tree.len() as u64 + 16
+        tree.len() as u64 / ENTRIES_PER_WEIGHT + WEIGHT_OF_A_TREE
     }
 }
 
@@ -28,7 +31,7 @@ pub struct States {
 
 impl States {
     pub fn new(store: Store) -> Self {
-        Self { store, cache: Cache::with_weighter(EXPECTED_TREES, CACHE_ENTRIES, ByEntries) }
+        Self { store, cache: Cache::with_weighter(EXPECTED_TREES, CACHE_WEIGHT, ByEntries) }
     }
 
     pub async fn load(&self, root: NodeHash) -> Result<StateTree, Error> {

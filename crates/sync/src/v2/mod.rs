@@ -128,7 +128,7 @@ impl Sync {
         let mut body = Object::open(&mut json);
         body.string("next_batch", &context.next_batch());
         let mut news = self.push_account_data(&context, &changes, &mut body).await?;
-        news |= self.push_presence(&context, &mut body).await?;
+        news |= self.push_presence(&context, &changes, &mut body).await?;
         news |= self.push_rooms(&context, &changes, &mut body).await?;
         body.close();
         Ok(Answer { json, has_news: news })

@@ -1,17 +1,21 @@
 //! Presence in sync (Client-Server API, "Presence").
 
-use myelin_core::UserNid;
+use std::collections::BTreeMap;
+
+use myelin_core::{RoomNid, UserNid};
 use myelin_store::tables::Membership;
 use myelin_view::ephemeral::Presence;
 use ruma::presence::PresenceState;
 
-use super::{Context, Request};
+use super::{Changes, Context, Request};
 use crate::{Error, Sync, json, json::Object};
 
 /// A user counts as active for so long after the last sign of life.
 const CURRENTLY_ACTIVE_MS: u64 = 60_000;
 /// How often a sync that changes nothing writes down that its user is alive.
 const LAST_ACTIVE_RESOLUTION_MS: u64 = 10_000;
+/// Members of one newly joined room whose presence comes with it.
+const PRESENCE_OF_ROOM_MAX: usize = 200;
 
 impl Sync {
     /// Syncing makes a user online, unless the client says otherwise.
@@ -56,20 +60,17 @@ impl Sync {
     pub(super) async fn push_presence(
         &self,
         context: &Context<'_>,
+        changes: &Changes,
         body: &mut Object<'_>,
     ) -> Result<bool, Error> {
         let filter = &context.request.filter.presence;
-        if context.now_ephemeral <= context.since_ephemeral || !filter.allows_type("m.presence") {
+        if !filter.allows_type("m.presence") {
             return Ok(false);
         }
-        let viewer = context.request.requester.user;
-        let mut events = Vec::new();
-        for (user, presence) in self.view.ephemeral.presence_since(context.since_ephemeral) {
-            // An initial sync need not hear of those who are not there.
-            let silent = context.since.is_none() && presence.state == PresenceState::Offline;
-            if silent || !self.may_see_presence(viewer, user).await? {
-                continue;
-            }
+        let mut seen = self.changed_presence(context).await?;
+        seen.extend(self.presence_of_new_rooms(context, changes).await?);
+        let mut events = Vec::with_capacity(seen.len());
+        for (user, presence) in seen {
             let user_id = self.view.interner.user_id(user).await?;
             if filter.allows_sender(&user_id) {
                 events.push(presence_event(user_id.as_str(), &presence, context.now_ms));
@@ -80,6 +81,45 @@ impl Sync {
             body.events("presence", events);
         }
         Ok(news)
+    }
+
+    async fn changed_presence(&self, context: &Context<'_>) -> Result<BTreeMap<UserNid, Presence>, Error> {
+        let mut seen = BTreeMap::new();
+        if context.now_ephemeral <= context.since_ephemeral {
+            return Ok(seen);
+        }
+        let viewer = context.request.requester.user;
+        for (user, presence) in self.view.ephemeral.presence_since(context.since_ephemeral) {
+            // An initial sync need not hear of those who are not there.
+            let silent = context.since.is_none() && presence.state == PresenceState::Offline;
+            if !silent && self.may_see_presence(viewer, user).await? {
+                seen.insert(user, presence);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Who is there in rooms that the user has just joined: their presence changed before the two met.
+    async fn presence_of_new_rooms(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+    ) -> Result<BTreeMap<UserNid, Presence>, Error> {
+        let mut seen = BTreeMap::new();
+        if context.since.is_none() {
+            return Ok(seen);
+        }
+        let joined =
+            |room: &RoomNid| changes.rooms.get(room).is_some_and(|held| held.membership == Membership::Join);
+        for nid in changes.memberships.keys().filter(|nid| joined(nid)) {
+            let Some(room) = self.view.rooms.load(*nid).await? else { continue };
+            for user in room.local_joined.iter().take(PRESENCE_OF_ROOM_MAX) {
+                let presence = self.view.ephemeral.presence(*user);
+                let there = presence.filter(|presence| presence.state != PresenceState::Offline);
+                seen.extend(there.map(|presence| (*user, presence)));
+            }
+        }
+        Ok(seen)
     }
 
     /// Presence is for those who share a room.

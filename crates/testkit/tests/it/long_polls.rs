@@ -205,3 +205,17 @@ fn peeking_waits_for_events_of_the_room() {
     let refused = world.run(world.sync.peek(&eve.requester, &other, None, 0));
     assert!(matches!(refused, Err(Error::Forbidden(_))));
 }
+
+#[test]
+fn who_joins_hears_who_is_there() {
+    let world = World::new(1);
+    let (ann, bob) = (world.user("ann"), world.user("bob"));
+    let room = world.public_room(&ann);
+    world.run(world.sync.set_presence(&ann.requester, PresenceState::Online, None)).unwrap();
+    let mut client = Client::new(&bob);
+    let before = client.sync(&world);
+    assert!(before["presence"].is_null(), "they share no room yet: {before}");
+    world.join(&bob, &room).unwrap();
+    let answer = client.sync(&world);
+    assert_eq!(answer["presence"]["events"][0]["sender"], "@ann:localhost");
+}

@@ -330,3 +330,19 @@ fn a_restarted_server_goes_on_from_the_same_token() {
     assert_eq!(ids(&joined(&answer, &room)["timeline"]["events"]), [said.to_string()]);
     assert!(client.sync(&world)["rooms"].is_null());
 }
+
+#[test]
+fn a_room_joined_again_starts_anew_with_its_history_behind_prev_batch() {
+    let (world, ann, bob, room) = scene();
+    let mut client = Client::new(&bob);
+    client.sync(&world);
+    world.leave(&bob, &room).unwrap();
+    client.sync(&world);
+    world.say(&ann, &room, "while bob was away").unwrap();
+    world.join(&bob, &room).unwrap();
+    let answer = client.sync(&world);
+    let here = joined(&answer, &room);
+    assert_eq!(here["timeline"]["limited"], true, "what the client holds does not join on to this");
+    let both = kinds(&here["timeline"]["events"]).into_iter().chain(kinds(&here["state"]["events"]));
+    assert!(both.into_iter().any(|kind| kind == "m.room.create"), "all of the state comes again: {here}");
+}
