@@ -92,7 +92,7 @@ mod tests {
             let session = world.users.session(&grant.access_token).await;
             assert!(matches!(session, Err(SessionError::Unknown)));
             let login = world.login("alice", "alice's password").await;
-            assert!(matches!(login, Err(LoginError::WrongCredentials)));
+            assert!(matches!(login, Err(LoginError::Deactivated)));
             let by_token = world.users.login_with_token(&token, &crate::DeviceRequest::default()).await;
             assert!(matches!(by_token, Err(LoginError::Deactivated)));
             assert!(matches!(world.users.check_available("alice").await, Err(RegisterError::InUse)));

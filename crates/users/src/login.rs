@@ -86,7 +86,13 @@ impl Users {
         let account = self.named_account(name).await?;
         let hash = account.as_ref().and_then(|a| a.record.password_hash.clone());
         let verified = self.passwords.verify(hash.clone(), password).await?;
-        let account = account.filter(|_| verified).ok_or(LoginError::WrongCredentials)?;
+        let account = account.ok_or(LoginError::WrongCredentials)?;
+        match (verified, account.record.deactivated) {
+            (true, _) => {}
+            // No password is right any more; that the name is spoken for is no secret.
+            (false, true) => return Err(LoginError::Deactivated),
+            (false, false) => return Err(LoginError::WrongCredentials),
+        }
         self.log_in(account.user, account.user_id, device, Guard::Password(hash)).await
     }
 

@@ -84,7 +84,7 @@ async fn with_password(
     let guesses = account.map_or(Subject::address(address.0), |account| Subject::User(account.user));
     limiter.peek(Class::FailedLogin, guesses)?;
     let result = users.login_with_password(name, password, device).await;
-    if matches!(result, Err(LoginError::WrongCredentials)) {
+    if matches!(result, Err(LoginError::WrongCredentials | LoginError::Deactivated)) {
         limiter.check_subject(Class::FailedLogin, guesses)?;
     }
     Ok(result?)

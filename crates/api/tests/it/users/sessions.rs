@@ -177,7 +177,7 @@ fn deactivating() {
     assert_eq!(answer, json!({ "id_server_unbind_result": "success" }));
     assert_eq!(world.whoami(&token).error(), (401, "M_UNKNOWN_TOKEN"));
     let login = json!({ "type": "m.login.password", "user": "alice", "password": "alice's password" });
-    assert_eq!(world.login(&login).error(), (403, "M_FORBIDDEN"));
+    assert_eq!(world.login(&login).error(), (403, "M_USER_DEACTIVATED"));
     let profile = world.get("/_matrix/client/v3/profile/@alice:localhost", None);
     assert_eq!(profile.error(), (404, "M_NOT_FOUND"));
 }
