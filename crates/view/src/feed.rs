@@ -203,7 +203,11 @@ impl Feed {
             }
             self.published.send_replace(last);
             for (_, entry) in &rows {
-                self.wake(entry).await?;
+                if let Err(error) = self.wake(entry).await {
+                    // The rows are not looked at again, and whom the others concern is not known: everybody looks.
+                    self.waiters.wake_everybody();
+                    return Err(error);
+                }
             }
         }
     }
@@ -271,5 +275,43 @@ impl RecentEntries {
         {
             self.floor = dropped.position;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use myelin_store::{
+        Batch,
+        tables::{ROOMS, RoomRecord},
+    };
+    use myelin_testenv::Sim;
+
+    use super::*;
+    use crate::View;
+
+    #[test]
+    fn an_entry_that_cannot_be_told_apart_loses_nobody_their_wake_up() {
+        let sim = Sim::new(1);
+        let store = Store::new(Arc::new(myelin_store::memory::Memory::open(Default::default())));
+        let view = View::new(store, sim.env(), ruma::owned_server_name!("example.org"));
+        let (room, waiting) = (RoomNid(7), UserNid(3));
+        let damaged = RoomRecord {
+            room_id: "not a room id".to_owned(),
+            room_version: "11".to_owned(),
+            room_type: None,
+            create_event: EventNid(1),
+        };
+        let mut batch = Batch::new();
+        batch.put(&ROOMS, &room, &damaged);
+        let event = EventNid(1);
+        batch.log(&LogEntry::Event { room, event, sender: UserNid(4), state_key: None, member: None });
+        batch.log(&LogEntry::Profile { user: waiting });
+        let waiter = view.feed.register(waiting);
+        sim.block_on(view.store.commit(batch)).expect("committed");
+
+        assert!(sim.block_on(view.feed.follow()).is_err());
+        assert_eq!(view.feed.published(), view.store.position());
+        assert!(waiter.wait().now_or_never().is_some());
     }
 }

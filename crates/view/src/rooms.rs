@@ -1,6 +1,6 @@
 //! Hot rooms: one immutable snapshot each, replaced as a whole by the writer.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use imbl::{OrdMap, OrdSet};
 use myelin_core::RoomNid;
@@ -34,14 +34,30 @@ pub struct RoomViews {
     interner: Arc<Interner>,
     states: Arc<States>,
     cache: Cache<RoomNid, Arc<RoomSnapshot>, ByMembers>,
-    /// Held while a snapshot is compared and replaced, never across an await.
-    replace: Mutex<()>,
+    /// Rooms that are being read. Held while a snapshot is compared and replaced, never across an await.
+    under_way: Mutex<HashMap<RoomNid, UnderWay>>,
+}
+
+/// Readings of one room that have begun and not ended.
+#[derive(Default)]
+struct UnderWay {
+    readings: usize,
+    /// How often the room was replaced or forgotten since the first of them began.
+    changes: u64,
+}
+
+/// One reading. Invariant: what was read before a room was replaced or forgotten never takes its place afterwards.
+struct Reading<'a> {
+    rooms: &'a RoomViews,
+    room: RoomNid,
+    /// [`UnderWay::changes`] at the beginning.
+    changes: u64,
 }
 
 impl RoomViews {
     pub fn new(store: Store, interner: Arc<Interner>, states: Arc<States>) -> Self {
         let cache = Cache::with_weighter(EXPECTED_ROOMS, CACHE_WEIGHT, ByMembers);
-        Self { store, interner, states, cache, replace: Mutex::new(()) }
+        Self { store, interner, states, cache, under_way: Mutex::default() }
     }
 
     /// The newest committed snapshot; `None` if there is no such room.
@@ -49,9 +65,10 @@ impl RoomViews {
         if let Some(snapshot) = self.cache.get(&room) {
             return Ok(Some(snapshot));
         }
+        let reading = Reading::begin(self, room);
         let Some(info) = self.interner.room_info(room).await? else { return Ok(None) };
         let Some(snapshot) = self.read(info).await? else { return Ok(None) };
-        self.publish(snapshot.clone());
+        reading.keep(&snapshot);
         Ok(Some(snapshot))
     }
 
@@ -61,17 +78,24 @@ impl RoomViews {
 
     /// Makes a *committed* snapshot the one that readers get, unless they already get a newer one.
     pub fn publish(&self, snapshot: Arc<RoomSnapshot>) {
-        let _replace = self.replace.lock();
-        let newer = |held: Arc<RoomSnapshot>| held.head.version > snapshot.head.version;
-        if !self.cache.peek(&snapshot.nid()).is_some_and(newer) {
-            self.cache.insert(snapshot.nid(), snapshot);
-        }
+        let mut under_way = self.under_way.lock();
+        note_change(&mut under_way, snapshot.nid());
+        self.replace(snapshot);
     }
 
     /// Another process wrote the room, or a commit failed: load again on next use.
     pub fn forget(&self, room: RoomNid) {
-        let _replace = self.replace.lock();
+        let mut under_way = self.under_way.lock();
+        note_change(&mut under_way, room);
         self.cache.remove(&room);
+    }
+
+    /// Only while `under_way` is held.
+    fn replace(&self, snapshot: Arc<RoomSnapshot>) {
+        let newer = |held: Arc<RoomSnapshot>| held.head.version > snapshot.head.version;
+        if !self.cache.peek(&snapshot.nid()).is_some_and(newer) {
+            self.cache.insert(snapshot.nid(), snapshot);
+        }
     }
 
     /// Reads head, state and members at one moment.
@@ -89,6 +113,40 @@ impl RoomViews {
     }
 }
 
+impl<'a> Reading<'a> {
+    fn begin(rooms: &'a RoomViews, room: RoomNid) -> Self {
+        let mut under_way = rooms.under_way.lock();
+        let of_room = under_way.entry(room).or_default();
+        of_room.readings += 1;
+        Self { rooms, room, changes: of_room.changes }
+    }
+
+    /// Makes what was read the snapshot that readers get, unless the room has changed meanwhile.
+    fn keep(&self, snapshot: &Arc<RoomSnapshot>) {
+        let under_way = self.rooms.under_way.lock();
+        if under_way.get(&self.room).is_some_and(|of_room| of_room.changes == self.changes) {
+            self.rooms.replace(snapshot.clone());
+        }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.rooms.under_way.lock();
+        let Some(of_room) = under_way.get_mut(&self.room) else { return };
+        of_room.readings -= 1;
+        if of_room.readings == 0 {
+            under_way.remove(&self.room);
+        }
+    }
+}
+
+fn note_change(under_way: &mut HashMap<RoomNid, UnderWay>, room: RoomNid) {
+    if let Some(of_room) = under_way.get_mut(&room) {
+        of_room.changes += 1;
+    }
+}
+
 fn empty(
     info: Arc<RoomInfo>,
     head: RoomHead,
@@ -102,5 +160,73 @@ fn empty(
         local_joined: OrdSet::new(),
         joined_count: 0,
         invited_count: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use myelin_core::EventNid;
+    use myelin_store::{NidAllocator, memory::Memory};
+    use ruma::RoomVersionId;
+
+    use super::*;
+
+    const ROOM: RoomNid = RoomNid(7);
+
+    fn rooms() -> RoomViews {
+        let store = Store::new(Arc::new(Memory::open(Default::default())));
+        let nids = Arc::new(NidAllocator::new(store.clone()));
+        let interner = Interner::new(store.clone(), nids, ruma::owned_server_name!("example.org"));
+        RoomViews::new(store.clone(), Arc::new(interner), Arc::new(States::new(store)))
+    }
+
+    fn snapshot(version: u64) -> Arc<RoomSnapshot> {
+        let info = RoomInfo {
+            nid: ROOM,
+            room_id: ruma::owned_room_id!("!room:example.org"),
+            version: RoomVersionId::V11,
+            rules: myelin_dag::room_version::rules(&RoomVersionId::V11).expect("version 11"),
+            room_type: None,
+            create_event: EventNid(1),
+        };
+        let head =
+            RoomHead { version, current_state: [0; 16], extremities: Vec::new(), depth: 1, backfilled: 0 };
+        Arc::new(empty(Arc::new(info), head, Default::default()))
+    }
+
+    fn held(rooms: &RoomViews) -> Option<u64> {
+        rooms.cached(ROOM).map(|room| room.head.version)
+    }
+
+    #[test]
+    fn what_was_read_is_kept() {
+        let rooms = rooms();
+        Reading::begin(&rooms, ROOM).keep(&snapshot(1));
+        assert_eq!(held(&rooms), Some(1));
+        assert!(rooms.under_way.lock().is_empty());
+    }
+
+    #[test]
+    fn what_was_read_before_the_room_was_forgotten_is_not_kept() {
+        let rooms = rooms();
+        let early = Reading::begin(&rooms, ROOM);
+        rooms.forget(ROOM);
+        let late = Reading::begin(&rooms, ROOM);
+        early.keep(&snapshot(1));
+        assert_eq!(held(&rooms), None);
+        late.keep(&snapshot(2));
+        assert_eq!(held(&rooms), Some(2));
+        drop((early, late));
+        assert!(rooms.under_way.lock().is_empty());
+    }
+
+    #[test]
+    fn what_was_read_before_a_newer_snapshot_came_and_was_evicted_is_not_kept() {
+        let rooms = rooms();
+        let early = Reading::begin(&rooms, ROOM);
+        rooms.publish(snapshot(2));
+        rooms.cache.remove(&ROOM);
+        early.keep(&snapshot(1));
+        assert_eq!(held(&rooms), None);
     }
 }
