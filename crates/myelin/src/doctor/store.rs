@@ -78,17 +78,23 @@ fn open_remedy(uri: &StoreUri) -> &'static str {
 }
 
 async fn contents(store: &Store, config: &Config) -> Vec<Finding> {
-    let mut findings = vec![owner(store, config).await];
+    vec![owner(store, config).await, signing_key(store, config).await, quick_verify(store).await]
+}
+
+async fn signing_key(store: &Store, config: &Config) -> Finding {
     let place = KeyPlace::of(storage::directory(&config.store.uri));
+    let remedy = "restore signing.key from a backup";
     match identity::load_key(store, &place).await {
-        Ok(Some(key)) => findings.push(good("signing key", format!("{} can be used", key.key_id()))),
-        Ok(None) => findings.push(good("signing key", "there is none yet; the first start makes it")),
-        Err(error) => {
-            findings.push(bad("signing key", format!("{error:#}"), "restore signing.key from a backup"))
-        }
+        Ok(Some(key)) => good("signing key", format!("{} can be used", key.key_id())),
+        Ok(None) if is_claimed(store).await => bad("signing key", "it is gone", remedy),
+        Ok(None) => good("signing key", "there is none yet; the first start makes it"),
+        Err(error) => bad("signing key", format!("{error:#}"), remedy),
     }
-    findings.push(quick_verify(store).await);
-    findings
+}
+
+/// Whether a server has started over this store before.
+async fn is_claimed(store: &Store) -> bool {
+    identity::owner(store).await.is_ok_and(|owner| owner.is_some())
 }
 
 async fn owner(store: &Store, config: &Config) -> Finding {

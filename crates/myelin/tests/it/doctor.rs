@@ -72,6 +72,9 @@ fn what_is_wrong_is_found_with_a_remedy() {
     fs::write(&key, "nonsense").expect("written");
     let said = examine(path, &[ANY_PORT]);
     assert!(!said.success && said.out.contains("restore signing.key from a backup"), "{}", said.out);
+    fs::remove_file(&key).expect("removed");
+    let said = examine(path, &[ANY_PORT]);
+    assert!(!said.success && said.out.contains("FAIL  signing key: it is gone"), "{}", said.out);
 }
 
 #[test]
