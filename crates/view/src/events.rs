@@ -1,6 +1,6 @@
 //! Loaded events, parsed once, in a cache bounded by bytes.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use myelin_core::EventNid;
 use myelin_store::{Store, tables::EVENTS};
@@ -52,11 +52,17 @@ impl Events {
             let Some(row) = row else { continue };
             let room = self.interner.room_info(row.value.room).await?;
             let room = room.ok_or_else(|| Error::Damaged(format!("{:?} has no room", nids[index])))?;
-            let event = Arc::new(Event::from_row(nids[index], row, &room)?);
-            self.cache.insert(nids[index], event.clone());
-            events[index] = Some(event);
+            let event = Event::from_row(nids[index], row, &room)?;
+            events[index] = Some(self.keep(Arc::new(event)));
         }
         Ok(events)
+    }
+
+    /// Puts an event from the store into the cache, unless it is there by now: that one may have been redacted since
+    /// the row was read.
+    fn keep(&self, event: Arc<Event>) -> Arc<Event> {
+        let kept = self.cache.get_or_insert_with(&event.nid, || Ok::<_, Infallible>(event.clone()));
+        kept.unwrap_or(event)
     }
 
     pub async fn load_by_id(&self, event_id: &EventId) -> Result<Option<Arc<Event>>, Error> {
@@ -80,5 +86,36 @@ impl Events {
     /// Whether this process has the event in memory; it has if it made it a moment ago.
     pub fn holds(&self, nid: EventNid) -> bool {
         self.cache.peek(&nid).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use myelin_core::{RoomNid, UserNid};
+    use myelin_dag::{pdu::Pdu, room_version};
+    use myelin_store::{NidAllocator, memory::Memory, tables::VerdictRecord};
+    use ruma::RoomVersionId;
+
+    use super::*;
+
+    const MESSAGE: &str = r#"{"auth_events":[],"content":{"body":"hi"},"depth":1,"hashes":{"sha256":"x"},"origin_server_ts":1,"prev_events":[],"room_id":"!r:example.org","sender":"@a:example.org","signatures":{},"type":"m.room.message"}"#;
+
+    #[test]
+    fn what_was_read_before_a_redaction_does_not_replace_it() {
+        let store = Store::new(Arc::new(Memory::open(Default::default())));
+        let nids = Arc::new(NidAllocator::new(store.clone()));
+        let interner = Interner::new(store.clone(), nids, ruma::owned_server_name!("example.org"));
+        let events = Events::new(store, Arc::new(interner));
+        let rules = room_version::rules(&RoomVersionId::V11).expect("version 11");
+        let pdu = Pdu::parse(MESSAGE.into(), ruma::owned_event_id!("$e"), &rules).expect("a PDU");
+        let (nid, pdu) = (EventNid(5), Arc::new(pdu));
+        let accepted = VerdictRecord::Accepted;
+        let read = Event::new(nid, RoomNid(1), UserNid(1), None, None, accepted, None, pdu.clone());
+
+        events.insert(Arc::new(read.redacted(pdu, EventNid(6))));
+        let kept = events.keep(Arc::new(read));
+        assert_eq!(kept.redacted_by, Some(EventNid(6)));
+        let held = events.cache.get(&nid).expect("held");
+        assert_eq!(held.redacted_by, Some(EventNid(6)));
     }
 }

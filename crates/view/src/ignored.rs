@@ -1,15 +1,10 @@
 //! Whom a user ignores: the `m.ignored_user_list` of their account data, parsed (Client-Server API, "Ignoring Users").
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::HashSet, sync::Arc};
 
 use myelin_core::{RoomNid, UserNid};
 use myelin_store::{Store, log::LogEntry, tables::ACCOUNT_DATA};
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::OwnedUserId;
 
@@ -23,14 +18,14 @@ type UserIds = Arc<HashSet<OwnedUserId>>;
 pub struct Ignored {
     store: Store,
     cache: Cache<UserNid, UserIds>,
-    /// Counts invalidations: a load that one overtook is not kept.
-    generation: AtomicU64,
+    /// Counts invalidations: a load that one overtook is not kept. Held while the cache is changed.
+    generation: Mutex<u64>,
     nobody: UserIds,
 }
 
 impl Ignored {
     pub fn new(store: Store) -> Self {
-        let (cache, generation) = (Cache::new(USERS_MAX), AtomicU64::new(0));
+        let (cache, generation) = (Cache::new(USERS_MAX), Mutex::new(0));
         Self { store, cache, generation, nobody: UserIds::default() }
     }
 
@@ -39,18 +34,22 @@ impl Ignored {
         if let Some(ignored) = self.cache.get(&user) {
             return Ok(ignored);
         }
-        let generation = self.generation.load(Ordering::SeqCst);
+        let generation = *self.generation.lock();
         let key = (user, RoomNid::GLOBAL, IGNORED_USER_LIST.to_owned());
         let row = self.store.get(&ACCOUNT_DATA, &key).await?;
         let ignored = match row.map(|row| parse(&row.value.json)) {
             Some(ignored) if !ignored.is_empty() => Arc::new(ignored),
             _ => self.nobody.clone(),
         };
-        self.cache.insert(user, ignored.clone());
-        if self.generation.load(Ordering::SeqCst) != generation {
-            self.cache.remove(&user);
-        }
+        self.keep(user, &ignored, generation);
         Ok(ignored)
+    }
+
+    fn keep(&self, user: UserNid, ignored: &UserIds, generation: u64) {
+        let now = self.generation.lock();
+        if *now == generation {
+            self.cache.insert(user, ignored.clone());
+        }
     }
 
     /// Drops what an entry of the log makes stale.
@@ -58,7 +57,8 @@ impl Ignored {
         if let LogEntry::AccountData { user, room: RoomNid::GLOBAL, kind } = entry
             && kind == IGNORED_USER_LIST
         {
-            self.generation.fetch_add(1, Ordering::SeqCst);
+            let mut generation = self.generation.lock();
+            *generation += 1;
             self.cache.remove(user);
         }
     }

@@ -1,9 +1,6 @@
 //! The rooms of a local user, from `user_rooms`, dropped when the log says that one of them changed.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use imbl::OrdMap;
 use myelin_core::{EventNid, Position, RoomNid, UserNid};
@@ -11,6 +8,7 @@ use myelin_store::{
     Direction, Store,
     tables::{Membership, USER_ROOMS},
 };
+use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 
 use crate::Error;
@@ -45,14 +43,14 @@ impl Weighter<UserNid, Rooms> for ByRooms {
 pub struct UserRooms {
     store: Store,
     cache: Cache<UserNid, Rooms, ByRooms>,
-    /// Counts invalidations: a load that one overtook is not kept.
-    generation: AtomicU64,
+    /// Counts invalidations: a load that one overtook is not kept. Held while the cache is changed.
+    generation: Mutex<u64>,
 }
 
 impl UserRooms {
     pub fn new(store: Store) -> Self {
         let cache = Cache::with_weighter(EXPECTED_USERS, CACHE_WEIGHT, ByRooms);
-        Self { store, cache, generation: AtomicU64::new(0) }
+        Self { store, cache, generation: Mutex::new(0) }
     }
 
     /// All rooms in which the user has a membership, forgotten ones included. It may be newer than a position read
@@ -61,7 +59,7 @@ impl UserRooms {
         if let Some(rooms) = self.cache.get(&user) {
             return Ok(rooms);
         }
-        let generation = self.generation.load(Ordering::SeqCst);
+        let generation = *self.generation.lock();
         let rows = self.store.scan(&USER_ROOMS, &user, Direction::Forward, ROOMS_MAX).await?;
         let rooms = rows.into_iter().map(|((_, room), row)| {
             let position = row.position;
@@ -79,15 +77,40 @@ impl UserRooms {
             )
         });
         let rooms: Rooms = Arc::new(rooms.collect());
-        self.cache.insert(user, rooms.clone());
-        if self.generation.load(Ordering::SeqCst) != generation {
-            self.cache.remove(&user);
-        }
+        self.keep(user, &rooms, generation);
         Ok(rooms)
     }
 
+    fn keep(&self, user: UserNid, rooms: &Rooms, generation: u64) {
+        let now = self.generation.lock();
+        if *now == generation {
+            self.cache.insert(user, rooms.clone());
+        }
+    }
+
     pub fn forget(&self, user: UserNid) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        let mut generation = self.generation.lock();
+        *generation += 1;
         self.cache.remove(&user);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use myelin_store::memory::Memory;
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_before_a_change_is_not_kept() {
+        let user_rooms = UserRooms::new(Store::new(Arc::new(Memory::open(Default::default()))));
+        let user = UserNid(1);
+        let before = *user_rooms.generation.lock();
+        user_rooms.forget(user);
+        user_rooms.keep(user, &Rooms::default(), before);
+        assert!(user_rooms.cache.get(&user).is_none());
+        let after = *user_rooms.generation.lock();
+        user_rooms.keep(user, &Rooms::default(), after);
+        assert!(user_rooms.cache.get(&user).is_some());
     }
 }
