@@ -7,7 +7,7 @@ use myelin_view::{Event, RoomInfo};
 use ruma::{
     EventId, OwnedEventId, UserId,
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
-    state_res::events::RoomPowerLevelsIntField,
+    state_res::events::{RoomPowerLevelsEvent, RoomPowerLevelsIntField},
 };
 
 use crate::{Error, power_levels::PowerLevels};
@@ -65,7 +65,20 @@ pub fn explain(info: &RoomInfo, auth: &AuthSet, pdu: &Pdu, rejection: &Rejection
         TimelineEventType::RoomMember => explain_member(info, auth, pdu, &levels),
         _ => explain_event(info, auth, pdu, &levels),
     };
+    if reason.is_none() && is_malformed(info, pdu) {
+        return Error::BadJson(format!("These power levels are not right: {rejection}."));
+    }
     Error::Forbidden(reason.unwrap_or_else(|| format!("The room does not allow this: {rejection}.")))
+}
+
+/// Power levels that no sender could set: what is wrong is the request.
+fn is_malformed(info: &RoomInfo, pdu: &Pdu) -> bool {
+    let (rules, levels) = (&info.rules.authorization, RoomPowerLevelsEvent::new(pdu));
+    pdu.event_type == TimelineEventType::RoomPowerLevels
+        && (levels.users(rules).is_err()
+            || levels.events(rules).is_err()
+            || levels.notifications(rules).is_err()
+            || levels.get_as_int(RoomPowerLevelsIntField::UsersDefault, rules).is_err())
 }
 
 fn explain_event(info: &RoomInfo, auth: &AuthSet, pdu: &Pdu, levels: &PowerLevels<'_>) -> Option<String> {

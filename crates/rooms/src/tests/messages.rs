@@ -161,3 +161,22 @@ fn relations_are_stored_and_guarded() {
     world.send(&bob, &room, "m.room.message", json!({ "m.relates_to": 5 })).unwrap();
     world.send(&bob, &room, "m.room.message", relation("m.thread", "$unknown")).unwrap();
 }
+
+#[test]
+fn malformed_power_levels_are_the_fault_of_the_request() {
+    let world = World::new(8);
+    let (alice, bob) = (world.user("alice"), world.user("bob"));
+    let room = world.public_room(&alice);
+    world.join(&bob, &room).unwrap();
+    let set = |who: &Sender, content| world.set(who, &room, "m.room.power_levels", "", content);
+    for content in [
+        json!({ "users": { "@bob:example.org": "50" } }),
+        json!({ "users": { "bob": 50 } }),
+        json!({ "events": { "m.room.name": {} } }),
+        json!({ "notifications": 5 }),
+        json!({ "users_default": "0" }),
+    ] {
+        assert!(matches!(set(&alice, content.clone()), Err(Error::BadJson(_))), "{content}");
+        assert!(matches!(set(&bob, content), Err(Error::Forbidden(_))));
+    }
+}
