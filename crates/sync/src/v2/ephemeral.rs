@@ -98,7 +98,12 @@ impl Sync {
                 data["thread_id"] = thread.into();
             }
             let user_id = self.view.interner.user_id(user).await?.to_string();
-            content.entry(receipt.event_id).or_default().entry(kind).or_default().insert(user_id, data);
+            let readers = content.entry(receipt.event_id).or_default().entry(kind).or_default();
+            // The event has room for one receipt of a user: the unthreaded one says more (MSC4102).
+            let unthreaded = readers.get(&user_id).is_some_and(|held| held.get("thread_id").is_none());
+            if !unthreaded {
+                readers.insert(user_id, data);
+            }
         }
         if content.is_empty() {
             return Ok(None);

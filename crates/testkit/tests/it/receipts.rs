@@ -91,6 +91,22 @@ fn threads_have_receipts_of_their_own() {
 }
 
 #[test]
+fn of_two_receipts_at_one_event_the_unthreaded_one_is_shown() {
+    let scene = Scene::new();
+    let event = scene.say("x");
+    for threads in [["", "main"], ["main", ""]] {
+        let reader = scene.world.user(&format!("reader{}", threads[0]));
+        scene.world.join(&reader, &scene.room).unwrap();
+        for thread in threads {
+            scene.set(&reader, &event, "m.read", thread).unwrap();
+        }
+        let shown = scene.receipts(&mut Client::new(&scene.ann));
+        let receipt = &shown[event.as_str()]["m.read"][reader.sender.user_id.as_str()];
+        assert!(receipt["ts"].is_u64() && receipt.get("thread_id").is_none(), "{receipt}");
+    }
+}
+
+#[test]
 fn receipts_are_for_members_and_their_rooms_events() {
     let scene = Scene::new();
     let eve = scene.world.user("eve");
