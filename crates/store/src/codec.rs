@@ -1,7 +1,8 @@
 //! Keys and values as bytes.
 //!
-//! Keys preserve order: integers big-endian, signed integers with the sign bit flipped, strings NUL-terminated with
-//! inner NULs escaped as `00 ff`. Values are one version byte and a postcard body; see [`Record`].
+//! Keys preserve order: integers big-endian, signed integers with the sign bit flipped, strings ended by `00 01` with
+//! inner NULs escaped as `00 ff` (an end of one byte would be mistaken for an escape before a hash that starts with
+//! `ff`). Values are one version byte and a postcard body; see [`Record`].
 
 use myelin_core::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder, UserNid};
 use serde::{Serialize, de::DeserializeOwned};
@@ -185,15 +186,19 @@ impl<const N: usize> KeyPart for [u8; N] {
     }
 }
 
+/// What follows a NUL byte in a string of a key. The end sorts first, so that a string sorts before those it begins.
+const STRING_END: u8 = 0x01;
+const ESCAPED_NUL: u8 = 0xff;
+
 impl KeyPart for String {
     fn encode(&self, out: &mut Stamped) {
         for byte in self.bytes() {
             out.bytes.push(byte);
             if byte == 0 {
-                out.bytes.push(0xff);
+                out.bytes.push(ESCAPED_NUL);
             }
         }
-        out.bytes.push(0);
+        out.bytes.extend([0, STRING_END]);
     }
 
     fn decode(input: &mut &[u8]) -> DecodeResult<Self> {
@@ -202,8 +207,13 @@ impl KeyPart for String {
             let (byte, rest) = input.split_first().ok_or("string in a key has no end")?;
             *input = rest;
             if *byte == 0 {
-                let Some((0xff, rest)) = input.split_first() else { break };
+                let (mark, rest) = input.split_first().ok_or("string in a key has no end")?;
                 *input = rest;
+                match *mark {
+                    STRING_END => break,
+                    ESCAPED_NUL => {}
+                    other => return Err(format!("byte {other} after a NUL in a string of a key")),
+                }
             }
             text.push(*byte);
         }
@@ -263,6 +273,19 @@ mod tests {
         let original = ("a\0b".to_owned(), "\0".to_owned());
         let bytes = key(original.clone());
         assert_eq!(<(String, String)>::decode(&mut bytes.as_slice()), Ok(original));
+    }
+
+    #[test]
+    fn strings_end_where_they_end_whatever_follows() {
+        for first in 0..=u8::MAX {
+            let original = (UserNid(1), "DEVICE".to_owned(), [first; 32]);
+            let bytes = key(original.clone());
+            let mut rest = bytes.as_slice();
+            assert_eq!(<(UserNid, String, [u8; 32])>::decode(&mut rest), Ok(original));
+            assert!(rest.is_empty());
+        }
+        assert!(String::decode(&mut [b'a', 0, 2].as_slice()).is_err());
+        assert!(String::decode(&mut [b'a', 0].as_slice()).is_err());
     }
 
     #[test]
