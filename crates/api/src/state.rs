@@ -8,6 +8,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use myelin_core::Env;
+use myelin_federation::{Client, Federation, Handshakes, Inbound, Keyring, Peers, Remote, Sender, Serve};
 use myelin_rooms::Rooms;
 use myelin_store::Store;
 use myelin_sync::Sync;
@@ -23,6 +24,7 @@ pub struct Parts {
     pub users: Arc<Users>,
     pub rooms: Arc<Rooms>,
     pub sync: Arc<Sync>,
+    pub federation: Federation,
     pub shutdown: Shutdown,
 }
 
@@ -36,6 +38,7 @@ struct Shares {
     users: Arc<Users>,
     rooms: Arc<Rooms>,
     sync: Arc<Sync>,
+    federation: Federation,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
 }
@@ -49,6 +52,7 @@ impl AppState {
             users: parts.users,
             rooms: parts.rooms,
             sync: parts.sync,
+            federation: parts.federation,
             shutdown: parts.shutdown,
             limiter: Arc::new(limiter),
         }))
@@ -84,6 +88,26 @@ parts!(
     sync: Arc<Sync>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
+);
+
+macro_rules! federation_parts {
+    ($($field:ident: $type:ty),* $(,)?) => {$(
+        impl FromRef<AppState> for Arc<$type> {
+            fn from_ref(state: &AppState) -> Self {
+                state.0.federation.$field.clone()
+            }
+        }
+    )*};
+}
+federation_parts!(
+    peers: Peers,
+    client: Client,
+    keys: Keyring,
+    inbound: Inbound,
+    handshakes: Handshakes,
+    sender: Sender,
+    serve: Serve,
+    remote: Remote,
 );
 
 impl FromRef<AppState> for Env {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use myelin_api::{self as api, AppState, Serves, Shutdown};
 use myelin_core::{Env, UserNid};
+use myelin_federation::{Federation, Nowhere, Setup};
 use myelin_rooms::{Rooms, run_profile_propagation};
 use myelin_store::Store;
 use myelin_sync::Sync;
@@ -28,6 +29,7 @@ pub struct Server {
     pub users: Arc<Users>,
     pub rooms: Arc<Rooms>,
     pub sync: Arc<Sync>,
+    pub federation: Federation,
 }
 
 impl Server {
@@ -41,9 +43,18 @@ impl Server {
             identity::establish(&store, &place, &config.server.name, &env).await?;
         let view = View::new(store.clone(), env.clone(), config.server.name.clone());
         let users = Arc::new(Users::new(view.clone(), users_config(config)));
-        let rooms = Arc::new(Rooms::new(view.clone(), Arc::new(signing_key)));
+        let key = Arc::new(signing_key);
+        let rooms = Arc::new(Rooms::new(view.clone(), key.clone()));
         let sync = Sync::new(view.clone());
-        Ok(Self { env, store, view, users, rooms, sync })
+        let federation = Federation::new(Setup {
+            view: view.clone(),
+            rooms: rooms.clone(),
+            users: users.clone(),
+            sync: sync.clone(),
+            key,
+            transport: Arc::new(Nowhere),
+        });
+        Ok(Self { env, store, view, users, rooms, sync, federation })
     }
 
     pub fn state(&self, config: &Config, shutdown: Shutdown) -> AppState {
@@ -53,6 +64,7 @@ impl Server {
             users: self.users.clone(),
             rooms: self.rooms.clone(),
             sync: self.sync.clone(),
+            federation: self.federation.clone(),
             shutdown,
         })
     }
@@ -64,6 +76,7 @@ impl Server {
         spawn("typing expiry", self.sync.clone().run_expiry().boxed());
         spawn("profile propagation", run_profile_propagation(self.rooms.clone()).boxed());
         let departing = Arc::new(Departing(self.rooms.clone()));
+        self.federation.start(&self.env);
         spawn("departures", self.users.clone().run_departures(departing).boxed());
     }
 }

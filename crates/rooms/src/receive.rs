@@ -251,16 +251,16 @@ impl Draft<'_> {
             }
             match now {
                 Some(nid) => self.set_member_by(&*self.event(*nid).await?, position).await?,
-                None => self.forget_member(&name.state_key).await?,
+                None => self.forget_member(&name.state_key, position).await?,
             }
         }
         Ok(())
     }
 
-    async fn forget_member(&mut self, user_id: &str) -> Result<(), Error> {
+    async fn forget_member(&mut self, user_id: &str, position: Position) -> Result<(), Error> {
         let Ok(user_id) = <&UserId>::try_from(user_id) else { return Ok(()) };
         if let Some(user) = self.rooms().view.interner.lookup_user(user_id).await? {
-            self.drop_member(user);
+            self.drop_member(user, user_id.server_name(), position);
         }
         Ok(())
     }

@@ -19,6 +19,11 @@ pub enum LogEntry {
         state_key: Option<StateKeyNid>,
         /// Set for `m.room.member`: whose membership it is.
         member: Option<UserNid>,
+        /// The version of the room's head with this event: an older snapshot of the room is stale.
+        head: u64,
+        /// This server is to bring it to the other servers in the room: it was made here, or it came through a
+        /// handshake (`send_join` and relatives) that made this server answer for it.
+        relay: bool,
     },
     /// A read receipt (public, private or threaded) of `user`.
     Receipt { room: RoomNid, user: UserNid },
@@ -32,6 +37,17 @@ pub enum LogEntry {
     Forgotten { user: UserNid, room: RoomNid },
     /// Aliases or directory visibility of a room changed.
     Directory { room: RoomNid },
+    /// The membership of a local user in a room that this server does not take part in changed (an invite or knock
+    /// from elsewhere, or its end): `user_stream` says what.
+    Outside { user: UserNid, room: RoomNid },
+    /// A to-device message was put into the inbox of a device of a local user.
+    ToDevice { user: UserNid },
+    /// Devices, their keys or the cross-signing keys of a user (local or remote) changed.
+    DeviceList { user: UserNid },
+    /// Something durable that is targeted at another server (a to-device or device-list EDU) waits in its outbox.
+    Outbox { server: String },
+    /// What lacked of the state of a partially joined room has come.
+    Completed { room: RoomNid },
 }
 
 impl Record for LogEntry {}

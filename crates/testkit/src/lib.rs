@@ -3,6 +3,7 @@
 //!
 //! - [`disk`]: a disk that takes its time, and loses what it had not finished when the power goes.
 //! - [`server`]: a server on such a disk; it can be crashed and started again.
+//! - [`network`]: what servers reach each other by.
 //! - [`client`]: a client that keeps what it was shown, as a real one does.
 //! - [`workload`]: many clients doing random things, with crashes, and the checks of what must hold.
 //!
@@ -12,6 +13,7 @@ pub use myelin_testenv as env;
 
 pub mod client;
 pub mod disk;
+pub mod network;
 pub mod server;
 pub mod workload;
 

@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_core::EventNid;
 use myelin_dag::SigningKey;
+use myelin_federation::{Federation, Setup};
 use myelin_rooms::Rooms;
 use myelin_store::{
     Direction, Store,
@@ -18,13 +19,12 @@ use myelin_sync::Sync;
 use myelin_testenv::Sim;
 use myelin_users::{Config, PasswordCost, RegistrationMode, Users};
 use myelin_view::View;
-use ruma::{RoomId, server_name};
+use ruma::{RoomId, ServerName, server_name};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::disk::SimDisk;
+use crate::{disk::SimDisk, network::Network};
 
-const SIGNING_KEY_SEED: [u8; 32] = [7; 32];
 const TIMELINE_MAX: usize = 1_000_000;
 
 /// Running until it is dropped or crashed.
@@ -58,26 +58,47 @@ impl Answer {
 }
 
 impl Server {
+    /// A server of its own, on a machine that has just been switched on.
+    ///
     /// # Panics
     /// If the parts do not fit together: a test cannot go on.
     pub fn start(sim: &Sim, platters: MemoryDisk) -> Self {
-        let sim = sim.rebooted();
+        Self::start_in(&Network::default(), server_name!("sim.test"), &sim.rebooted(), platters)
+    }
+
+    /// A server in a network; its tasks are those of `sim`, and end with it.
+    ///
+    /// # Panics
+    /// If the parts do not fit together: a test cannot go on.
+    pub fn start_in(network: &Network, name: &ServerName, sim: &Sim, platters: MemoryDisk) -> Self {
         let env = sim.env();
         let disk = SimDisk::open(platters, env.clone());
-        let mut config = ServerConfig::new(server_name!("sim.test"));
+        let mut config = ServerConfig::new(name);
         config.rate_limits.enabled = false;
         let view = View::new(Store::new(Arc::new(disk.clone())), env.clone(), config.server_name.clone());
         let cheap = PasswordCost { memory_kib: 8, iterations: 1 };
         let accounts =
             Config { password_cost: cheap, registration: RegistrationMode::Open, ..Config::default() };
         let users = Arc::new(Users::new(view.clone(), accounts));
-        let key = SigningKey::from_seed("sim", SIGNING_KEY_SEED).expect("a key from a seed");
-        let rooms = Arc::new(Rooms::new(view.clone(), Arc::new(key)));
+        let key = Arc::new(signing_key(name));
+        let rooms = Arc::new(Rooms::new(view.clone(), key.clone()));
         let sync = Sync::new(view.clone());
+        let federation = Federation::new(Setup {
+            view: view.clone(),
+            rooms: rooms.clone(),
+            users: users.clone(),
+            sync: sync.clone(),
+            key,
+            transport: network.port_of(name),
+        });
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock.clone())));
         env.spawner.spawn("profiles", Box::pin(myelin_rooms::run_profile_propagation(rooms.clone())));
-        let parts = Parts { view: view.clone(), users, rooms, sync, config, shutdown: Shutdown::never() };
-        Self { router: router(AppState::new(parts), Serves::ALL), sim, view, disk }
+        federation.start(&env);
+        let shutdown = Shutdown::never();
+        let parts = Parts { view: view.clone(), users, rooms, sync, federation, config, shutdown };
+        let router = router(AppState::new(parts), Serves::ALL);
+        network.connect(name, router.clone());
+        Self { router, sim: sim.clone(), view, disk }
     }
 
     /// Everything in memory is gone; what the disk kept is handed on.
@@ -117,4 +138,11 @@ impl Server {
         let events = store.multi_get(&EVENTS, &nids).await.expect("readable");
         events.into_iter().map(|row| row.expect("a timeline row has its event").value.event_id).collect()
     }
+}
+
+/// Every server has its own key, the same after each start.
+fn signing_key(name: &ServerName) -> SigningKey {
+    let mut seed = [7; 32];
+    seed.iter_mut().zip(name.as_str().bytes()).for_each(|(seed, byte)| *seed = byte);
+    SigningKey::from_seed("sim", seed).expect("a key from a seed")
 }

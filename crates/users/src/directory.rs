@@ -295,7 +295,15 @@ mod tests {
         };
         let mut batch = Batch::new();
         let member = Some(user);
-        let entry = LogEntry::Event { room, event: EventNid(1), sender: user, state_key: None, member };
+        let entry = LogEntry::Event {
+            room,
+            event: EventNid(1),
+            sender: user,
+            state_key: None,
+            member,
+            head: 1,
+            relay: true,
+        };
         let position = batch.log(&entry);
         batch.put(&USER_ROOMS, &(user, room), &AtPosition { position, value: joined });
         world.view.store.commit(batch).await.unwrap();

@@ -82,11 +82,6 @@ impl Events {
     pub fn forget(&self, nid: EventNid) {
         self.cache.remove(&nid);
     }
-
-    /// Whether this process has the event in memory; it has if it made it a moment ago.
-    pub fn holds(&self, nid: EventNid) -> bool {
-        self.cache.peek(&nid).is_some()
-    }
 }
 
 #[cfg(test)]

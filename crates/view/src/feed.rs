@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::{
-    Error, Events, RoomViews, Staging, UserRooms,
+    Error, RoomViews, Staging, UserRooms,
     waiters::{Waiter, Waiters},
 };
 
@@ -39,7 +39,6 @@ pub struct Recent {
 
 pub struct Feed {
     store: Store,
-    events: Arc<Events>,
     rooms: Arc<RoomViews>,
     staging: Arc<Staging>,
     user_rooms: Arc<UserRooms>,
@@ -64,7 +63,6 @@ struct RecentEntries {
 impl Feed {
     pub(crate) fn new(
         store: Store,
-        events: Arc<Events>,
         rooms: Arc<RoomViews>,
         staging: Arc<Staging>,
         user_rooms: Arc<UserRooms>,
@@ -74,7 +72,6 @@ impl Feed {
             RecentEntries { floor: start, entries: VecDeque::new(), last_change: HashMap::new(), start };
         Self {
             store,
-            events,
             rooms,
             staging,
             user_rooms,
@@ -218,22 +215,31 @@ impl Feed {
             _ => None,
         };
         let (room, user) = match entry {
-            LogEntry::Event { room, event, member, .. } => {
-                if !self.staging.land(*event, position) && !self.events.holds(*event) {
-                    // Invariant: what this process commits is in its cache; so another one wrote this room.
-                    self.rooms.forget(*room);
-                }
+            LogEntry::Event { room, event, member, head, .. } => {
+                self.staging.land(*event, position);
+                // What this process commits is in place now; an older snapshot means that another one wrote the room.
+                self.rooms.forget_older_than(*room, *head);
                 (*room, *member)
             }
+            LogEntry::Completed { room } => {
+                self.rooms.forget(*room);
+                (*room, None)
+            }
             LogEntry::Receipt { room, .. } => (*room, None),
-            LogEntry::AccountData { user, .. } | LogEntry::Forgotten { user, .. } => {
-                (RoomNid::GLOBAL, Some(*user))
-            }
-            LogEntry::Profile { .. } | LogEntry::Account { .. } | LogEntry::Directory { .. } => {
-                (RoomNid::GLOBAL, None)
-            }
+            LogEntry::AccountData { user, .. }
+            | LogEntry::Forgotten { user, .. }
+            | LogEntry::Outside { user, .. } => (RoomNid::GLOBAL, Some(*user)),
+            LogEntry::Profile { .. }
+            | LogEntry::Account { .. }
+            | LogEntry::Directory { .. }
+            | LogEntry::ToDevice { .. }
+            | LogEntry::DeviceList { .. }
+            | LogEntry::Outbox { .. } => (RoomNid::GLOBAL, None),
         };
-        if let LogEntry::Event { member: Some(user), .. } | LogEntry::Forgotten { user, .. } = entry {
+        if let LogEntry::Event { member: Some(user), .. }
+        | LogEntry::Forgotten { user, .. }
+        | LogEntry::Outside { user, .. } = entry
+        {
             self.user_rooms.forget(*user);
         }
         for listener in &*self.listeners.read() {
@@ -253,12 +259,15 @@ impl Feed {
                 }
             }
             // A private receipt wakes others for nothing: rare, and they go back to sleep.
-            LogEntry::Receipt { room, .. } => self.wake_room(*room),
+            LogEntry::Receipt { room, .. } | LogEntry::Completed { room } => self.wake_room(*room),
             LogEntry::AccountData { user, .. }
             | LogEntry::Forgotten { user, .. }
+            | LogEntry::Outside { user, .. }
             | LogEntry::Account { user }
+            | LogEntry::ToDevice { user }
+            | LogEntry::DeviceList { user }
             | LogEntry::Profile { user } => self.waiters.wake(*user),
-            LogEntry::Directory { .. } => {}
+            LogEntry::Directory { .. } | LogEntry::Outbox { .. } => {}
         }
         Ok(())
     }
@@ -305,7 +314,15 @@ mod tests {
         let mut batch = Batch::new();
         batch.put(&ROOMS, &room, &damaged);
         let event = EventNid(1);
-        batch.log(&LogEntry::Event { room, event, sender: UserNid(4), state_key: None, member: None });
+        batch.log(&LogEntry::Event {
+            room,
+            event,
+            sender: UserNid(4),
+            state_key: None,
+            member: None,
+            head: 1,
+            relay: true,
+        });
         batch.log(&LogEntry::Profile { user: waiting });
         let waiter = view.feed.register(waiting);
         sim.block_on(view.store.commit(batch)).expect("committed");

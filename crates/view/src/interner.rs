@@ -92,6 +92,10 @@ impl Interner {
         Ok(user_id)
     }
 
+    pub fn server_name(&self) -> &ruma::ServerName {
+        &self.server_name
+    }
+
     /// Whether the user belongs to this server.
     pub async fn is_local(&self, nid: UserNid) -> Result<bool, Error> {
         Ok(self.user_id(nid).await?.server_name() == self.server_name)

@@ -78,13 +78,7 @@ impl View {
         let rooms = Arc::new(RoomViews::new(store.clone(), interner.clone(), states.clone()));
         let staging = Arc::new(Staging::new(events.clone(), rooms.clone()));
         let user_rooms = Arc::new(UserRooms::new(store.clone()));
-        let feed = Arc::new(Feed::new(
-            store.clone(),
-            events.clone(),
-            rooms.clone(),
-            staging.clone(),
-            user_rooms.clone(),
-        ));
+        let feed = Arc::new(Feed::new(store.clone(), rooms.clone(), staging.clone(), user_rooms.clone()));
         let ignored = Arc::new(Ignored::new(store.clone()));
         let erased = Arc::new(Erased::new(store.clone()));
         let stale = (ignored.clone(), erased.clone());

@@ -4,7 +4,7 @@ use imbl::{OrdMap, OrdSet};
 use myelin_core::{EventNid, RoomNid, UserNid};
 use myelin_dag::{room_version, state_tree::StateTree};
 use myelin_store::tables::{Membership, RoomHead, RoomRecord};
-use ruma::{OwnedRoomId, RoomVersionId, room_version_rules::RoomVersionRules};
+use ruma::{OwnedRoomId, OwnedServerName, RoomVersionId, ServerName, room_version_rules::RoomVersionRules};
 
 use crate::Error;
 
@@ -48,6 +48,8 @@ pub struct RoomSnapshot {
     pub members: OrdMap<UserNid, (Membership, EventNid)>,
     /// Joined users of this server: who is woken by a change.
     pub local_joined: OrdSet<UserNid>,
+    /// The servers that take part in the room, this one included, with the number of their joined users.
+    pub servers: OrdMap<OwnedServerName, u64>,
     pub joined_count: u64,
     pub invited_count: u64,
 }
@@ -70,10 +72,17 @@ impl RoomSnapshot {
         joined.map(|(user, (_, event))| (*user, *event))
     }
 
-    /// Records a membership and keeps the counts in step.
-    pub fn set_member(&mut self, user: UserNid, local: bool, membership: Membership, event: EventNid) {
+    /// Records a membership and keeps the counts in step. `server` is that of the user.
+    pub fn set_member(
+        &mut self,
+        user: UserNid,
+        server: &ServerName,
+        local: bool,
+        membership: Membership,
+        event: EventNid,
+    ) {
         let before = self.members.insert(user, (membership, event)).map(|(membership, _)| membership);
-        self.count(before, Some(membership));
+        self.count(server, before, Some(membership));
         match (local, membership) {
             (true, Membership::Join) => drop(self.local_joined.insert(user)),
             _ => drop(self.local_joined.remove(&user)),
@@ -81,18 +90,38 @@ impl RoomSnapshot {
     }
 
     /// The member event is gone from the current state (state resolution took it away).
-    pub fn remove_member(&mut self, user: UserNid) {
+    pub fn remove_member(&mut self, user: UserNid, server: &ServerName) {
         let before = self.members.remove(&user).map(|(membership, _)| membership);
-        self.count(before, None);
+        self.count(server, before, None);
         self.local_joined.remove(&user);
     }
 
-    fn count(&mut self, before: Option<Membership>, after: Option<Membership>) {
+    /// Whether a user of that server is joined.
+    pub fn has_server(&self, server: &ServerName) -> bool {
+        self.servers.contains_key(server)
+    }
+
+    fn count(&mut self, server: &ServerName, before: Option<Membership>, after: Option<Membership>) {
         for (count, of) in
             [(&mut self.joined_count, Membership::Join), (&mut self.invited_count, Membership::Invite)]
         {
             *count += u64::from(after == Some(of));
             *count -= u64::from(before == Some(of));
+        }
+        match (before == Some(Membership::Join), after == Some(Membership::Join)) {
+            (false, true) => *self.servers.entry(server.to_owned()).or_default() += 1,
+            (true, false) => self.count_out(server),
+            _ => {}
+        }
+    }
+
+    fn count_out(&mut self, server: &ServerName) {
+        let left = self.servers.get_mut(server).map(|joined| {
+            *joined -= 1;
+            *joined
+        });
+        if left == Some(0) {
+            self.servers.remove(server);
         }
     }
 }

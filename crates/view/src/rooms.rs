@@ -90,6 +90,16 @@ impl RoomViews {
         self.cache.remove(&room);
     }
 
+    /// A commit made `version` the newest head: an older snapshot is loaded again on next use.
+    pub fn forget_older_than(&self, room: RoomNid, version: u64) {
+        let older = |held: &Arc<RoomSnapshot>| held.head.version < version;
+        let mut under_way = self.under_way.lock();
+        note_change(&mut under_way, room);
+        if self.cache.peek(&room).as_ref().is_some_and(older) {
+            self.cache.remove(&room);
+        }
+    }
+
     /// Only while `under_way` is held.
     fn replace(&self, snapshot: Arc<RoomSnapshot>) {
         let newer = |held: Arc<RoomSnapshot>| held.head.version > snapshot.head.version;
@@ -106,8 +116,9 @@ impl RoomViews {
         let current_state = self.states.load(NodeHash(head.current_state)).await?;
         let mut room = empty(info, head, current_state);
         for ((_, user), row) in rows {
-            let local = self.interner.is_local(user).await?;
-            room.set_member(user, local, row.value.membership, row.value.event);
+            let user_id = self.interner.user_id(user).await?;
+            let local = user_id.server_name() == self.interner.server_name();
+            room.set_member(user, user_id.server_name(), local, row.value.membership, row.value.event);
         }
         Ok(Some(Arc::new(room)))
     }
@@ -158,6 +169,7 @@ fn empty(
         current_state,
         members: OrdMap::new(),
         local_joined: OrdSet::new(),
+        servers: OrdMap::new(),
         joined_count: 0,
         invited_count: 0,
     }

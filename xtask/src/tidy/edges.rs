@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("myelin-rooms", BELOW_DOMAIN),
     ("myelin-users", BELOW_DOMAIN),
     ("myelin-sync", BELOW_DOMAIN),
+    ("myelin-federation", BELOW_FEDERATION),
     ("myelin-api", BELOW_API),
     ("myelin", BELOW_BINARY),
     ("myelin-testenv", &["myelin-core"]),
@@ -23,6 +24,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 const BELOW_DOMAIN: &[&str] = &["myelin-core", "myelin-dag", "myelin-store", "myelin-view"];
+const BELOW_FEDERATION: &[&str] = &[
+    "myelin-core",
+    "myelin-dag",
+    "myelin-store",
+    "myelin-view",
+    "myelin-rooms",
+    "myelin-users",
+    "myelin-sync",
+];
 const BELOW_API: &[&str] = &[
     "myelin-core",
     "myelin-dag",
@@ -31,6 +41,7 @@ const BELOW_API: &[&str] = &[
     "myelin-rooms",
     "myelin-users",
     "myelin-sync",
+    "myelin-federation",
 ];
 const BELOW_BINARY: &[&str] = &[
     "myelin-core",
@@ -42,6 +53,7 @@ const BELOW_BINARY: &[&str] = &[
     "myelin-rooms",
     "myelin-users",
     "myelin-sync",
+    "myelin-federation",
     "myelin-api",
 ];
 const BELOW_TESTKIT: &[&str] = &[
@@ -52,6 +64,7 @@ const BELOW_TESTKIT: &[&str] = &[
     "myelin-rooms",
     "myelin-users",
     "myelin-sync",
+    "myelin-federation",
     "myelin-api",
     "myelin-testenv",
 ];

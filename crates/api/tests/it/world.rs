@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_dag::SigningKey;
+use myelin_federation::{Federation, Nowhere, Setup};
 use myelin_rooms::Rooms;
 use myelin_store::{Store, memory::Memory};
 use myelin_sync::Sync;
@@ -72,13 +73,22 @@ impl World {
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock)));
         let users = Arc::new(Users::new(view.clone(), users));
         let sync = Sync::new(view.clone());
-        let key = SigningKey::from_seed("1", [7; 32]).unwrap();
-        let rooms = Arc::new(Rooms::new(view.clone(), Arc::new(key)));
+        let key = Arc::new(SigningKey::from_seed("1", [7; 32]).unwrap());
+        let rooms = Arc::new(Rooms::new(view.clone(), key.clone()));
+        let federation = Federation::new(Setup {
+            view: view.clone(),
+            rooms: rooms.clone(),
+            users: users.clone(),
+            sync: sync.clone(),
+            key,
+            transport: Arc::new(Nowhere),
+        });
         let parts = Parts {
             view: view.clone(),
             users: users.clone(),
             rooms: rooms.clone(),
             sync,
+            federation,
             config,
             shutdown: Shutdown::never(),
         };

@@ -86,6 +86,11 @@ impl<'r> Draft<'r> {
         self.landings.is_empty() && self.outside.is_empty() && self.batch.is_empty()
     }
 
+    /// The version of the head that this draft becomes.
+    pub(super) fn next_version(&self) -> u64 {
+        self.base_head().map_or(1, |head| head.version + 1)
+    }
+
     pub(super) fn base_head(&self) -> Option<&RoomHead> {
         self.base.as_ref().map(|base| &base.head)
     }
@@ -243,7 +248,7 @@ impl<'r> Draft<'r> {
 
     /// The batch that replaces the head which the draft began with.
     pub fn seal(mut self) -> Sealed {
-        self.room.head.version = self.base_head().map_or(1, |head| head.version + 1);
+        self.room.head.version = self.next_version();
         self.room.head.current_state = self.room.current_state.root().0;
         let nid = self.room.nid();
         self.batch.require_unchanged(&ROOM_HEADS, &nid, self.base.as_ref().map(|base| &base.head));

@@ -10,12 +10,13 @@ use myelin_store::{
     log::LogEntry,
     tables::{
         AUTH_CHAINS, CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, EVENTS, MEMBERS, MemberRecord,
-        Membership, Placement, RELATIONS, RelationRecord, STATE_NODES, SentBy, THREAD_ROOTS, TIMELINE,
-        ThreadRootRecord, USER_ROOMS, USER_STREAM, UserChange, UserRoomRecord, VerdictRecord,
+        Membership, Placement, RELATIONS, RelationRecord, SERVER_ROOMS, STATE_NODES, SentBy,
+        ServerRoomRecord, THREAD_ROOTS, TIMELINE, ThreadRootRecord, USER_ROOMS, USER_STREAM, UserChange,
+        UserRoomRecord, VerdictRecord,
     },
 };
 use myelin_view::{Event, Landing};
-use ruma::{OwnedUserId, UserId, events::TimelineEventType};
+use ruma::{OwnedUserId, ServerName, UserId, events::TimelineEventType};
 
 use super::Draft;
 use crate::Error;
@@ -23,6 +24,7 @@ use crate::Error;
 /// Whose membership an event changes, and to what.
 struct Change {
     user: UserNid,
+    user_id: OwnedUserId,
     local: bool,
     membership: Membership,
 }
@@ -69,7 +71,8 @@ impl Draft<'_> {
     pub(crate) async fn enter_timeline(&mut self, event: &Arc<Event>) -> Result<Position, Error> {
         let member = self.member_of(event).await?.map(|change| change.user);
         let (room, sender, state_key) = (event.room, event.sender, event.state_key);
-        let entry = LogEntry::Event { room, event: event.nid, sender, state_key, member };
+        let (head, relay) = (self.next_version(), self.is_local(&event.pdu.sender));
+        let entry = LogEntry::Event { room, event: event.nid, sender, state_key, member, head, relay };
         let position = self.batch.log(&entry);
         self.batch.put(&EVENTS, &event.nid, &event.row(Placement::Live, position));
         self.batch.put(&EVENT_NIDS, &event.pdu.event_id.to_string(), &event.nid);
@@ -105,7 +108,7 @@ impl Draft<'_> {
     /// Takes over the membership that a member event of the current state gives.
     pub(crate) async fn set_member_by(&mut self, event: &Event, position: Position) -> Result<(), Error> {
         let Some(change) = self.member_of(event).await? else { return Ok(()) };
-        let Change { user, local, membership } = change;
+        let Change { user, user_id, local, membership } = change;
         let room = self.room.nid();
         let record = MemberRecord { membership, event: event.nid };
         self.batch.put(&MEMBERS, &(room, user), &AtPosition { position, value: record });
@@ -120,17 +123,31 @@ impl Draft<'_> {
         if local && membership == Membership::Join {
             self.joined.push(user);
         }
-        self.room.set_member(user, local, membership, event.nid);
+        let server = user_id.server_name();
+        let there_before = self.room.has_server(server);
+        self.room.set_member(user, server, local, membership, event.nid);
+        self.note_server(server, there_before, position);
         Ok(())
     }
 
+    /// Keeps the table of rooms by server in step.
+    fn note_server(&mut self, server: &ServerName, there_before: bool, position: Position) {
+        let joined = self.room.has_server(server);
+        if joined != there_before && *server != *self.rooms.view.server_name {
+            let row = AtPosition { position, value: ServerRoomRecord { joined } };
+            self.batch.put(&SERVER_ROOMS, &(server.to_string(), self.room.nid()), &row);
+        }
+    }
+
     /// The user's member event is gone from the current state.
-    pub(crate) fn drop_member(&mut self, user: UserNid) {
+    pub(crate) fn drop_member(&mut self, user: UserNid, server: &ServerName, position: Position) {
         let room = self.room.nid();
+        let there_before = self.room.has_server(server);
         self.batch.delete(&MEMBERS, &(room, user));
         self.batch.delete(&USER_ROOMS, &(user, room));
         self.users.push(user);
-        self.room.remove_member(user);
+        self.room.remove_member(user, server);
+        self.note_server(server, there_before, position);
     }
 
     async fn member_of(&self, event: &Event) -> Result<Option<Change>, Error> {
@@ -138,7 +155,7 @@ impl Draft<'_> {
         let Some(membership) = event.pdu.membership() else { return Ok(None) };
         let user = self.rooms.view.interner.user(&user_id).await?;
         let local = self.is_local(&user_id);
-        Ok(Some(Change { user, local, membership: (&membership).into() }))
+        Ok(Some(Change { user, user_id, local, membership: (&membership).into() }))
     }
 
     /// Whether the user has been joined before, counting joins that are not durable yet.

@@ -112,6 +112,8 @@ tables! {
     /// What is targeted at one local user, in commit order: own memberships and own account data. A row of account data
     /// is deleted when the same data is written again, so the table is bounded by what exists.
     USER_STREAM = 32 "user_stream": (UserNid, Position) => UserChange;
+    /// The rooms that another server takes part in, or did: (server name, room), with the position of the last change.
+    SERVER_ROOMS = 33 "server_rooms": (String, RoomNid) => AtPosition<ServerRoomRecord>;
 
     // Directory.
     ALIASES = 35 "aliases": String => AliasRecord;

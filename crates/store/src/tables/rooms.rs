@@ -171,6 +171,13 @@ pub struct UserRoomRecord {
 }
 impl Record for UserRoomRecord {}
 
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerRoomRecord {
+    /// Whether a user of the server is joined.
+    pub joined: bool,
+}
+impl Record for ServerRoomRecord {}
+
 /// A change that concerns one user only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UserChange {

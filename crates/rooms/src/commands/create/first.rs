@@ -148,6 +148,7 @@ fn empty(info: Arc<RoomInfo>) -> RoomSnapshot {
         head,
         current_state: StateTree::new(),
         members: OrdMap::new(),
+        servers: OrdMap::new(),
         local_joined: OrdSet::new(),
         joined_count: 0,
         invited_count: 0,

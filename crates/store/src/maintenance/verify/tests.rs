@@ -106,6 +106,8 @@ fn sound() -> Store {
                 sender: ALICE,
                 state_key: Some(StateKeyNid(n)),
                 member: None,
+                head: n,
+                relay: true,
             });
         }
     }

@@ -1,0 +1,182 @@
+//! Signed requests to other servers.
+//!
+//! Must not know: what the requests are for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use myelin_dag::SigningKey;
+use ruma::{OwnedServerName, ServerName, canonical_json::to_canonical_value};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    peers::Peers,
+    transport::{Budget, Transport, TransportError},
+    x_matrix::SignedParts,
+};
+
+/// Bytes of a peer's error message that are kept.
+const MESSAGE_SIZE_MAX: usize = 512;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RequestError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The server answered, with an error.
+    #[error("the server answers {status} {errcode}: {message}")]
+    Status { status: StatusCode, errcode: String, message: String, body: Value },
+    /// A success that is not what the specification says.
+    #[error("the server's answer cannot be read: {0}")]
+    Answer(String),
+    /// What was to be sent is not canonical JSON.
+    #[error("the request cannot be signed")]
+    Content,
+}
+
+impl RequestError {
+    /// Whether the server took the request and said no: asking it again is in vain.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Status { status, .. } if status.is_client_error() && *status != StatusCode::TOO_MANY_REQUESTS)
+    }
+}
+
+/// One process's signed requests. Every outcome is told to [`Peers`].
+pub struct Client {
+    server_name: OwnedServerName,
+    key: Arc<SigningKey>,
+    transport: Arc<dyn Transport>,
+    peers: Arc<Peers>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ErrorBody {
+    errcode: String,
+    error: String,
+}
+
+impl Client {
+    pub fn new(
+        server_name: OwnedServerName,
+        key: Arc<SigningKey>,
+        transport: Arc<dyn Transport>,
+        peers: Arc<Peers>,
+    ) -> Self {
+        Self { server_name, key, transport, peers }
+    }
+
+    pub fn server_name(&self) -> &ServerName {
+        &self.server_name
+    }
+
+    pub fn permits(&self, server: &ServerName) -> bool {
+        self.transport.permits(server)
+    }
+
+    /// `uri` is path and query, percent-encoded.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        server: &ServerName,
+        uri: &str,
+        budget: Budget,
+    ) -> Result<T, RequestError> {
+        parse(&self.request(server, Method::GET, uri, None, budget).await?)
+    }
+
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        server: &ServerName,
+        uri: &str,
+        content: &impl Serialize,
+        budget: Budget,
+    ) -> Result<T, RequestError> {
+        parse(&self.request(server, Method::PUT, uri, Some(canonical(content)?), budget).await?)
+    }
+
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        server: &ServerName,
+        uri: &str,
+        content: &impl Serialize,
+        budget: Budget,
+    ) -> Result<T, RequestError> {
+        parse(&self.request(server, Method::POST, uri, Some(canonical(content)?), budget).await?)
+    }
+
+    /// The body of a success. `content` is canonical JSON; it is signed and sent as it is.
+    pub async fn request(
+        &self,
+        server: &ServerName,
+        method: Method,
+        uri: &str,
+        content: Option<String>,
+        budget: Budget,
+    ) -> Result<Bytes, RequestError> {
+        let parts = SignedParts {
+            method: method.as_str(),
+            uri,
+            origin: &self.server_name,
+            destination: server,
+            content: content.as_deref(),
+        };
+        let header = parts.sign(&self.key).to_string();
+        self.send(server, method, uri, Some(header), content.unwrap_or_default().into(), budget).await
+    }
+
+    /// A request that is not signed (keys).
+    pub async fn get_unsigned<T: DeserializeOwned>(
+        &self,
+        server: &ServerName,
+        uri: &str,
+        budget: Budget,
+    ) -> Result<T, RequestError> {
+        parse(&self.send(server, Method::GET, uri, None, Bytes::new(), budget).await?)
+    }
+
+    async fn send(
+        &self,
+        server: &ServerName,
+        method: Method,
+        uri: &str,
+        authorization: Option<String>,
+        body: Bytes,
+        budget: Budget,
+    ) -> Result<Bytes, RequestError> {
+        let mut request = Request::builder().method(method).uri(uri);
+        if let Some(authorization) = authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(body).map_err(|_| RequestError::Content)?;
+        let outcome = self.transport.send(server, request, budget).await;
+        match &outcome {
+            Ok(response) => self.peers.answered(server, response.status()),
+            Err(error) => self.peers.failed(server, error),
+        }
+        success(outcome?)
+    }
+}
+
+fn success(response: Response<Bytes>) -> Result<Bytes, RequestError> {
+    if response.status().is_success() {
+        return Ok(response.into_body());
+    }
+    let status = response.status();
+    let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+    let said = ErrorBody::deserialize(&body).unwrap_or_default();
+    let message = said.error.chars().take(MESSAGE_SIZE_MAX).collect();
+    Err(RequestError::Status { status, errcode: said.errcode, message, body })
+}
+
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, RequestError> {
+    serde_json::from_slice(body).map_err(|error| RequestError::Answer(error.to_string()))
+}
+
+fn canonical(content: &impl Serialize) -> Result<String, RequestError> {
+    let value = to_canonical_value(content).map_err(|_| RequestError::Content)?;
+    serde_json::to_string(&value).map_err(|_| RequestError::Content)
+}

@@ -1,0 +1,96 @@
+//! Everything that this server says to other servers, and what it takes from them (Server-Server API).
+//!
+//! - [`transport`]: the port to the network. [`client`]: signed requests over it. [`peers`]: who answers and who does not.
+//! - [`keys`]: the signing keys of other servers, and this server's own as others see them.
+//! - [`inbound`]: transactions from other servers: each PDU to its room's queue, each EDU to [`edus`].
+//! - [`sender`]: one queue per destination, derived from the log and a cursor.
+//! - [`handshakes`]: joins, knocks, leaves and invites, from both sides.
+//! - [`serve`]: what other servers may read here. [`remote`]: what local users look up elsewhere.
+//!
+//! The rules of rooms are pure (`myelin-dag`), rooms are written by `myelin-rooms` alone; here is what brings the one to
+//! the other over a network. Must not know: sockets, TLS, DNS, the HTTP framework.
+
+pub mod client;
+pub mod edus;
+pub mod handshakes;
+pub mod inbound;
+pub mod keys;
+pub mod peers;
+pub mod remote;
+pub mod sender;
+pub mod serve;
+pub mod transport;
+pub mod x_matrix;
+
+use std::sync::Arc;
+
+use myelin_dag::SigningKey;
+use myelin_rooms::Rooms;
+use myelin_sync::Sync;
+use myelin_users::Users;
+use myelin_view::View;
+
+pub use self::{
+    client::{Client, RequestError},
+    edus::Edus,
+    handshakes::Handshakes,
+    inbound::Inbound,
+    keys::Keyring,
+    peers::Peers,
+    remote::Remote,
+    sender::Sender,
+    serve::Serve,
+    transport::{Budget, Nowhere, Transport, TransportError},
+};
+
+/// What federation stands on.
+pub struct Setup {
+    pub view: View,
+    pub rooms: Arc<Rooms>,
+    pub users: Arc<Users>,
+    pub sync: Arc<Sync>,
+    /// Signs requests and events.
+    pub key: Arc<SigningKey>,
+    pub transport: Arc<dyn Transport>,
+}
+
+/// The parts of federation in one process; whoever needs one takes that one. Cheap to clone.
+#[derive(Clone)]
+pub struct Federation {
+    pub peers: Arc<Peers>,
+    pub client: Arc<Client>,
+    pub keys: Arc<Keyring>,
+    pub edus: Arc<Edus>,
+    pub inbound: Arc<Inbound>,
+    pub handshakes: Arc<Handshakes>,
+    pub sender: Arc<Sender>,
+    pub serve: Arc<Serve>,
+    pub remote: Arc<Remote>,
+}
+
+impl Federation {
+    /// Complete, but nothing runs yet: see [`Federation::start`].
+    pub fn new(setup: Setup) -> Self {
+        let Setup { view, rooms, users, sync, key, transport } = setup;
+        let peers = Arc::new(Peers::new(view.env.clone()));
+        let client = Client::new(view.server_name.clone(), key.clone(), transport, peers.clone());
+        let client = Arc::new(client);
+        let keys = Arc::new(Keyring::new(view.clone(), client.clone(), key));
+        let edus = Arc::new(Edus::new(view.clone(), users, sync, client.clone()));
+        let inbound =
+            Arc::new(Inbound::new(view.clone(), rooms.clone(), client.clone(), keys.clone(), edus.clone()));
+        let handshakes = Handshakes::new(view.clone(), rooms, client.clone(), keys.clone(), inbound.clone());
+        let sender = Arc::new(Sender::new(view.clone(), client.clone(), peers.clone()));
+        let serve = Arc::new(Serve::new(view));
+        let remote = Arc::new(Remote::new(client.clone()));
+        Self { peers, client, keys, edus, inbound, handshakes: Arc::new(handshakes), sender, serve, remote }
+    }
+
+    /// Starts what runs by itself.
+    pub fn start(&self, env: &myelin_core::Env) {
+        use futures::FutureExt;
+        env.spawner.spawn("federation sender", self.sender.clone().run().boxed());
+        env.spawner.spawn("inbound federation", self.inbound.clone().run().boxed());
+        env.spawner.spawn("partial joins", self.handshakes.clone().run().boxed());
+    }
+}
