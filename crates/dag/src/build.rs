@@ -3,18 +3,17 @@
 //! This is on the path of every message: the canonical JSON is assembled as text, three times over the same fields
 //! (to hash, to sign, to keep), instead of through maps. The tests hold it to ruma's verification.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use base64::{Engine, engine::general_purpose};
 use myelin_core::limits::{
     AUTH_EVENTS_MAX, EVENT_FIELD_SIZE_MAX, JSON_INTEGER_MAX, PDU_SIZE_MAX, PREV_EVENTS_MAX,
 };
 use ruma::{
-    CanonicalJsonObject, EventId, IdParseError, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
-    OwnedUserId, UInt,
-    canonical_json::redact_content_in_place,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, IdParseError, MilliSecondsSinceUnixEpoch, OwnedEventId,
+    OwnedRoomId, OwnedUserId, UInt,
     events::TimelineEventType,
-    room_version_rules::{RedactionRules, RoomVersionRules},
+    room_version_rules::{EventIdFormatVersion, RoomVersionRules},
 };
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -23,7 +22,9 @@ use sha2::{Digest, Sha256};
 use crate::{
     SigningKey,
     canonical::{JsonError, canonicalize, push_json_string},
+    hashes::hash_of_signed,
     pdu::{Pdu, check_field_sizes, room_id_of_create},
+    redaction::push_kept_content,
 };
 
 /// What the sender wants to say.
@@ -46,6 +47,23 @@ pub struct Parents {
     pub prev_events: Vec<OwnedEventId>,
     pub auth_events: Vec<OwnedEventId>,
     pub depth: u64,
+    /// What versions 1 and 2 want besides; see [`needs_names`].
+    pub names: Option<Names>,
+}
+
+/// In versions 1 and 2 an event is not named after its hash: its server chooses a name, and the hashes stand beside
+/// the names of the events that it refers to.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// `$opaque:server`, the server being that of the sender; never used before.
+    pub event_id: OwnedEventId,
+    /// Of all prev events and auth events: see [`Pdu::reference`].
+    pub reference_hashes: BTreeMap<OwnedEventId, String>,
+}
+
+/// Whether [`Parents::names`] must be given in this room version.
+pub fn needs_names(rules: &RoomVersionRules) -> bool {
+    rules.event_id_format == EventIdFormatVersion::V1
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +86,10 @@ pub enum BuildError {
     IntegerOutOfRange(&'static str),
     #[error("no identifier can be made of the hash: {0}")]
     Id(#[from] IdParseError),
+    #[error("in this room version, and only there, an event gets its event id from its sender's server")]
+    Names,
+    #[error("the reference hash of {0} is not given")]
+    NoReferenceHash(OwnedEventId),
 }
 
 impl BuildError {
@@ -116,6 +138,7 @@ pub fn build(
         event: &event,
         event_type: &event_type,
         parents: &parents,
+        names: parents.names.as_ref(),
         now_ms,
         redacts: event.redacts.as_deref().filter(|_| !in_content),
     };
@@ -151,9 +174,10 @@ fn final_content(event: &NewEvent, rules: &RoomVersionRules) -> Result<String, B
     let Some(redacts) = event.redacts.as_ref().filter(|_| rules.redaction.content_field_redacts) else {
         return Ok(content);
     };
-    let mut object = parse_object(&content)?;
+    let mut object: CanonicalJsonObject =
+        serde_json::from_str(&content).map_err(|_| BuildError::ContentNotAnObject)?;
     object.insert("redacts".to_owned(), redacts.to_string().into());
-    Ok(object_text(&object))
+    Ok(CanonicalJsonValue::Object(object).to_string())
 }
 
 fn check(
@@ -170,6 +194,7 @@ fn check(
         Some(_) if derives_room_id => return Err(BuildError::RoomIdOfCreate),
         _ => {}
     }
+    check_names(rules, event, parents)?;
     check_count("prev_events", parents.prev_events.len(), PREV_EVENTS_MAX)?;
     check_count("auth_events", parents.auth_events.len(), AUTH_EVENTS_MAX)?;
     check_integer("depth", parents.depth)?;
@@ -182,6 +207,19 @@ fn check(
         ("room_id", room_id),
     ];
     check_field_sizes(fields).map_err(BuildError::FieldTooLong)
+}
+
+fn check_names(rules: &RoomVersionRules, event: &NewEvent, parents: &Parents) -> Result<(), BuildError> {
+    let names = match (&parents.names, needs_names(rules)) {
+        (None, false) => return Ok(()),
+        (Some(names), true) if names.event_id.server_name() == Some(event.sender.server_name()) => names,
+        _ => return Err(BuildError::Names),
+    };
+    let unknown = |id: &&OwnedEventId| !names.reference_hashes.contains_key(*id);
+    match parents.prev_events.iter().chain(&parents.auth_events).find(unknown) {
+        Some(id) => Err(BuildError::NoReferenceHash(id.clone())),
+        None => Ok(()),
+    }
 }
 
 fn check_count(name: &'static str, count: usize, max: usize) -> Result<(), BuildError> {
@@ -201,49 +239,21 @@ fn seal(
 ) -> Result<(OwnedEventId, Arc<str>), BuildError> {
     let hash = general_purpose::STANDARD_NO_PAD.encode(Sha256::digest(draft.text(content, &Seal::NONE)));
     let hashed = Seal { hash: Some(&hash), ..Seal::NONE };
-    let kept = redacted_content(draft.event_type, content, &rules.redaction)?;
+    let mut kept = String::new();
+    push_kept_content(&mut kept, draft.event_type, content, &rules.redaction);
     // What is signed is the redacted event, and the reference hash is over the same bytes.
     let redacted = Draft { redacts: None, ..*draft }.text(&kept, &hashed);
-    let reference = general_purpose::URL_SAFE_NO_PAD.encode(Sha256::digest(&redacted));
     let signature = key.sign(redacted.as_bytes());
     let server = draft.event.sender.server_name().as_str();
     let json = draft.text(content, &Seal { signature: Some((server, key.key_id(), &signature)), ..hashed });
     if json.len() > PDU_SIZE_MAX {
         return Err(BuildError::TooLarge(json.len()));
     }
-    Ok((EventId::new_v2_or_v3(&reference)?, json.into()))
-}
-
-fn redacted_content(event_type: &str, content: &str, rules: &RedactionRules) -> Result<String, BuildError> {
-    if !keeps_content(event_type) {
-        return Ok("{}".to_owned());
-    }
-    let mut object = parse_object(content)?;
-    redact_content_in_place(&mut object, rules, event_type);
-    Ok(object_text(&object))
-}
-
-/// Whether redaction keeps anything of the content in some room version; a superset is safe.
-fn keeps_content(event_type: &str) -> bool {
-    const KEPT: [&str; 8] = [
-        "m.room.member",
-        "m.room.create",
-        "m.room.join_rules",
-        "m.room.power_levels",
-        "m.room.history_visibility",
-        "m.room.redaction",
-        "m.room.aliases",
-        "m.room.server_acl",
-    ];
-    KEPT.contains(&event_type)
-}
-
-fn parse_object(content: &str) -> Result<CanonicalJsonObject, BuildError> {
-    serde_json::from_str(content).map_err(|_| BuildError::ContentNotAnObject)
-}
-
-fn object_text(object: &CanonicalJsonObject) -> String {
-    ruma::CanonicalJsonValue::Object(object.clone()).to_string()
+    let event_id = match draft.names {
+        Some(names) => names.event_id.clone(),
+        None => EventId::new_v2_or_v3(&hash_of_signed(&redacted, rules))?,
+    };
+    Ok((event_id, json.into()))
 }
 
 /// The fields that do not change between the three texts.
@@ -252,6 +262,7 @@ struct Draft<'a> {
     event: &'a NewEvent,
     event_type: &'a str,
     parents: &'a Parents,
+    names: Option<&'a Names>,
     now_ms: u64,
     /// The top-level field of versions up to 10; redaction removes it.
     redacts: Option<&'a EventId>,
@@ -273,18 +284,19 @@ impl Draft<'_> {
     fn text(&self, content: &str, seal: &Seal<'_>) -> String {
         let mut out = String::with_capacity(content.len() + 1024);
         out.push_str("{\"auth_events\":");
-        push_ids(&mut out, &self.parents.auth_events);
+        self.push_references(&mut out, &self.parents.auth_events);
         out.push_str(",\"content\":");
         out.push_str(content);
         out.push_str(",\"depth\":");
         push_number(&mut out, self.parents.depth);
+        push_field(&mut out, "event_id", self.names.map(|names| names.event_id.as_str()));
         if let Some(hash) = seal.hash {
             push_all(&mut out, &[",\"hashes\":{\"sha256\":\"", hash, "\"}"]);
         }
         out.push_str(",\"origin_server_ts\":");
         push_number(&mut out, self.now_ms);
         out.push_str(",\"prev_events\":");
-        push_ids(&mut out, &self.parents.prev_events);
+        self.push_references(&mut out, &self.parents.prev_events);
         push_field(&mut out, "redacts", self.redacts.map(EventId::as_str));
         push_field(&mut out, "room_id", self.parents.room_id.as_ref().map(|id| id.as_str()));
         push_field(&mut out, "sender", Some(self.event.sender.as_str()));
@@ -298,6 +310,26 @@ impl Draft<'_> {
         out.push('}');
         out
     }
+
+    fn push_references(&self, out: &mut String, ids: &[OwnedEventId]) {
+        out.push('[');
+        for (index, id) in ids.iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            match self.names.and_then(|names| names.reference_hashes.get(id)) {
+                Some(hash) => push_hashed_reference(out, id, hash),
+                None => push_json_string(out, id.as_str()),
+            }
+        }
+        out.push(']');
+    }
+}
+
+fn push_hashed_reference(out: &mut String, id: &EventId, hash: &str) {
+    out.push('[');
+    push_json_string(out, id.as_str());
+    push_all(out, &[",{\"sha256\":\"", hash, "\"}]"]);
 }
 
 fn push_field(out: &mut String, name: &str, value: Option<&str>) {
@@ -305,17 +337,6 @@ fn push_field(out: &mut String, name: &str, value: Option<&str>) {
         push_all(out, &[",\"", name, "\":"]);
         push_json_string(out, value);
     }
-}
-
-fn push_ids(out: &mut String, ids: &[OwnedEventId]) {
-    out.push('[');
-    for (index, id) in ids.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        push_json_string(out, id.as_str());
-    }
-    out.push(']');
 }
 
 fn push_number(out: &mut String, number: u64) {

@@ -5,13 +5,22 @@
 //! bounds nesting and refuses what parsers disagree about: duplicate keys, bad UTF-8, lone surrogates, raw control
 //! characters. Must not know what the JSON means.
 
+mod members;
+mod number;
 mod rewrite;
 mod text;
 
 use myelin_core::limits::EVENT_FIELD_SIZE_MAX;
+use ruma::room_version_rules::AuthorizationRules;
 
-use self::rewrite::{Policy, Rewriter};
-pub use self::text::push_json_string;
+pub use self::{
+    members::{Members, Outline, string_value},
+    text::push_json_string,
+};
+use self::{
+    number::Numbers,
+    rewrite::{Policy, Rewriter},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
@@ -29,6 +38,8 @@ pub enum JsonError {
     NotAnInteger { at: usize },
     #[error("integers must be between -(2^53)+1 and (2^53)-1 (byte {at})")]
     IntegerOutOfRange { at: usize },
+    #[error("the number is too large even for the lenient JSON of old room versions (byte {at})")]
+    NumberTooLarge { at: usize },
 }
 
 impl JsonError {
@@ -41,17 +52,24 @@ impl JsonError {
 /// Guards a body from a client: well-formed JSON, nesting bound, no duplicate keys, no NUL in keys. Numbers may be
 /// of any kind (account data is not canonical JSON).
 pub fn check_json(json: &[u8]) -> Result<(), JsonError> {
-    Rewriter::run(json, Policy { integers_only: false, nul_in_keys: false }).map(drop)
+    Rewriter::run(json, Policy { numbers: Numbers::Any, nul_in_keys: false }).map(drop)
 }
 
 /// The guard for what becomes the content of an event made here: as [`check_json`], and canonical numbers only.
 pub fn check_event_json(json: &[u8]) -> Result<(), JsonError> {
-    Rewriter::run(json, Policy { integers_only: true, nul_in_keys: false }).map(drop)
+    Rewriter::run(json, Policy { numbers: Numbers::Canonical, nul_in_keys: false }).map(drop)
 }
 
 /// The canonical form of any JSON text that has one.
 pub fn canonicalize(json: &[u8]) -> Result<String, JsonError> {
-    Rewriter::run(json, Policy { integers_only: true, nul_in_keys: true })
+    Rewriter::run(json, Policy { numbers: Numbers::Canonical, nul_in_keys: true })
+}
+
+/// The form that is hashed and signed in rooms of this version: up to version 5, numbers of all kinds are part of it
+/// (room versions 1 to 5, "Canonical JSON"), written as every server of that time wrote them.
+pub fn canonicalize_for(rules: &AuthorizationRules, json: &[u8]) -> Result<String, JsonError> {
+    let numbers = if rules.strict_canonical_json { Numbers::Canonical } else { Numbers::Lenient };
+    Rewriter::run(json, Policy { numbers, nul_in_keys: true })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -24,7 +24,7 @@ pub use self::{
     format::{FormedPdu, RawPdu},
     policy_server::{check_policy_server, policy_of},
     room_state::AuthorizedPdu,
-    signatures::VerifiedPdu,
+    signatures::{SignatureError, VerifiedPdu, key_ids, servers_to_sign},
 };
 use crate::ReceiveError;
 
@@ -34,7 +34,7 @@ pub enum Dropped {
     #[error(transparent)]
     Format(#[from] ReceiveError),
     #[error("a signature is missing or wrong: {0}")]
-    Signature(#[from] ruma::signatures::VerificationError),
+    Signature(#[from] SignatureError),
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod canonical;
 pub mod checks;
 pub mod client_form;
 pub mod extremities;
+pub mod hashes;
 pub mod pdu;
 pub mod redaction;
 pub mod resolve;
@@ -24,7 +25,7 @@ mod samples;
 
 pub use auth::{Rejection, Verdict, auth_types, authorize};
 pub use auth_chain::AuthChain;
-pub use build::{BuildError, NewEvent, Parents, build};
+pub use build::{BuildError, Names, NewEvent, Parents, build, needs_names};
 pub use canonical::{JsonError, check_json};
 pub use extremities::{Extremity, ForwardExtremities};
 pub use pdu::{Pdu, ReceiveError, Relation};

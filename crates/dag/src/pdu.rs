@@ -3,6 +3,7 @@
 //! Must not know: whether an event was accepted, or where it is stored.
 
 mod content;
+mod fields;
 mod receive;
 
 use std::sync::Arc;
@@ -13,10 +14,10 @@ use ruma::{
     room_version_rules::RoomVersionRules,
     state_res,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-pub(crate) use self::receive::{check_field_sizes, received_object};
+pub(crate) use self::receive::{check_field_sizes, receive_signed};
 pub use self::{content::Relation, receive::ReceiveError};
 
 /// An event in its federated form.
@@ -52,24 +53,6 @@ pub enum ParseError {
     NoRoomId,
 }
 
-#[derive(Deserialize)]
-struct Fields<'a> {
-    room_id: Option<OwnedRoomId>,
-    sender: OwnedUserId,
-    #[serde(rename = "type")]
-    event_type: TimelineEventType,
-    state_key: Option<String>,
-    origin_server_ts: MilliSecondsSinceUnixEpoch,
-    depth: u64,
-    prev_events: Vec<OwnedEventId>,
-    auth_events: Vec<OwnedEventId>,
-    /// Read only where it means something; elsewhere it may be anything.
-    #[serde(borrow)]
-    redacts: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content: &'a RawValue,
-}
-
 impl Pdu {
     /// Parses trusted bytes out of the store; hashes and signatures are not checked again.
     pub fn parse(
@@ -77,39 +60,13 @@ impl Pdu {
         event_id: OwnedEventId,
         rules: &RoomVersionRules,
     ) -> Result<Self, ParseError> {
-        let fields: Fields<'_> = serde_json::from_str(&json)?;
-        let content = fields.content.to_owned();
-        let room_id_in_json = fields.room_id.is_some();
-        let room_id = match fields.room_id {
-            Some(room_id) => room_id,
-            None => room_id_of_create(&event_id, &fields.event_type, rules).ok_or(ParseError::NoRoomId)?,
-        };
-        let redacts = match fields.event_type {
-            TimelineEventType::RoomRedaction => redacts(fields.redacts, &content, rules),
-            _ => None,
-        };
-        Ok(Self {
-            event_id,
-            room_id,
-            sender: fields.sender,
-            event_type: fields.event_type,
-            state_key: fields.state_key,
-            origin_server_ts: fields.origin_server_ts,
-            depth: fields.depth,
-            prev_events: fields.prev_events,
-            auth_events: fields.auth_events,
-            redacts,
-            content,
-            json,
-            rejected: false,
-            room_id_in_json,
-        })
+        fields::parse(json, event_id, rules)
     }
 
-    /// Takes a PDU from outside: canonical JSON, format and size limits, the event id from the reference hash.
-    /// Hashes and signatures are checked by [`crate::checks`].
+    /// Takes a PDU from outside: canonical JSON, format and size limits, the event id from the reference hash (or, in
+    /// versions 1 and 2, from the event). Hashes and signatures are checked by [`crate::checks`].
     pub fn receive(raw: &RawValue, rules: &RoomVersionRules) -> Result<Self, ReceiveError> {
-        receive::receive(raw, rules)
+        Ok(receive_signed(raw, rules)?.0)
     }
 
     /// The same event, known to have been rejected.
@@ -140,17 +97,6 @@ impl Pdu {
     pub fn relates_to(&self) -> Option<Relation> {
         content::relation(&self.content)
     }
-}
-
-fn redacts(
-    top_level: Option<&RawValue>,
-    content: &RawValue,
-    rules: &RoomVersionRules,
-) -> Option<OwnedEventId> {
-    if rules.redaction.content_field_redacts {
-        return content::field(content, "redacts");
-    }
-    top_level.and_then(|raw| serde_json::from_str(raw.get()).ok())
 }
 
 /// The room id that a create event stands for in version 12 and up.

@@ -1,5 +1,6 @@
 //! State resolution over state trees (room versions, "State resolution"): ruma's algorithm, shown only the conflict
-//! and the unconflicted events that can bear on it, instead of whole states.
+//! and the unconflicted events that can bear on it, instead of whole states. Version 1 has an algorithm of its own
+//! ([`v1`]).
 //!
 //! The result is the same as that of resolving the full maps (a property test says so), because the algorithm reads
 //! an unconflicted event only through the auth types of an event in the full conflicted set. Must not know: where
@@ -7,11 +8,17 @@
 
 mod conflict;
 mod difference;
+mod v1;
 
 use std::{cell::RefCell, collections::BTreeSet, sync::Arc};
 
 use myelin_core::{EventNid, StateKeyNid};
-use ruma::{EventId, OwnedEventId, events::StateEventType, room_version_rules::RoomVersionRules, state_res};
+use ruma::{
+    EventId, OwnedEventId,
+    events::StateEventType,
+    room_version_rules::{RoomVersionRules, StateResolutionV2Rules},
+    state_res,
+};
 
 use self::conflict::Conflict;
 use crate::{Pdu, StateTree, auth_chain::AuthChain};
@@ -48,8 +55,6 @@ pub enum Need {
 pub enum ResolveError {
     #[error("not everything is at hand: {0:?}")]
     Need(Need),
-    #[error("the room version does not use the second state resolution algorithm")]
-    Version,
     #[error("the resolved event {0} or its state key has no nid")]
     NoNid(OwnedEventId),
     #[error("state resolution failed: {0}")]
@@ -68,20 +73,23 @@ pub fn resolve(
     match distinct.as_slice() {
         [] => Ok(StateTree::new()),
         [only] => Ok((*only).clone()),
-        [first, ..] => {
-            let conflict = Conflict::find(rules, &distinct, graph)?;
-            let resolved = run(rules, &conflict, graph)?;
-            merge(first, &conflict, resolved, graph)
-        }
+        [first, ..] => match rules.state_res.v2_rules() {
+            None => v1::resolve(rules, &distinct, graph),
+            Some(v2_rules) => {
+                let conflict = Conflict::find(rules, v2_rules, &distinct, graph)?;
+                let resolved = run(rules, v2_rules, &conflict, graph)?;
+                merge(first, &conflict, resolved, graph)
+            }
+        },
     }
 }
 
 fn run(
     rules: &RoomVersionRules,
+    v2_rules: &StateResolutionV2Rules,
     conflict: &Conflict,
     graph: &impl Graph,
 ) -> Result<state_res::StateMap<OwnedEventId>, ResolveError> {
-    let v2_rules = rules.state_res.v2_rules().ok_or(ResolveError::Version)?;
     let missing = RefCell::new(BTreeSet::new());
     let fetch_event = |id: &EventId| match graph.event(id) {
         Lookup::Found(pdu) => Some(pdu),

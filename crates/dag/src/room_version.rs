@@ -4,6 +4,11 @@ use ruma::{RoomVersionId, room_version_rules::RoomVersionRules};
 
 /// Room versions that rooms may be created and joined in.
 pub static SUPPORTED: &[RoomVersionId] = &[
+    RoomVersionId::V1,
+    RoomVersionId::V2,
+    RoomVersionId::V3,
+    RoomVersionId::V4,
+    RoomVersionId::V5,
     RoomVersionId::V6,
     RoomVersionId::V7,
     RoomVersionId::V8,
@@ -30,8 +35,8 @@ mod tests {
         for version in SUPPORTED {
             assert!(rules(version).is_some(), "{version}");
         }
-        for version in [RoomVersionId::V1, RoomVersionId::V5, "org.example.42".try_into().unwrap()] {
-            assert!(rules(&version).is_none(), "{version}");
+        for version in ["0", "13", "org.example.42"] {
+            assert!(rules(&version.try_into().unwrap()).is_none(), "{version}");
         }
         assert!(SUPPORTED.contains(&DEFAULT));
     }

@@ -1,13 +1,14 @@
 //! Rooms for tests: real events, hashed and signed, with auth events chosen as the rules say.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use ruma::{
-    EventId, OwnedUserId, RoomVersionId, events::StateEventType, room_version_rules::RoomVersionRules,
+    EventId, OwnedEventId, OwnedUserId, RoomVersionId, events::StateEventType,
+    room_version_rules::RoomVersionRules,
 };
 use serde_json::{Value, json, value::to_raw_value};
 
-use crate::{NewEvent, Parents, Pdu, SigningKey, auth_types, build};
+use crate::{Names, NewEvent, Parents, Pdu, SigningKey, auth_types, build, needs_names};
 
 /// A state as the specification has it.
 pub type State = BTreeMap<(StateEventType, String), Arc<Pdu>>;
@@ -18,6 +19,8 @@ pub struct SampleRoom {
     pub state: State,
     /// All events in the order of their making.
     pub events: Vec<Arc<Pdu>>,
+    /// Where the room version wants event ids to be given.
+    pub names_given: Cell<u32>,
 }
 
 pub fn user(name: &str) -> OwnedUserId {
@@ -38,7 +41,13 @@ impl SampleRoom {
     /// A room that alice made and joined, with power levels and join rule `public`.
     pub fn new(version: &RoomVersionId) -> Self {
         let rules = crate::rules(version).unwrap();
-        let mut room = Self { rules, key: signing_key(), state: State::new(), events: Vec::new() };
+        let mut room = Self {
+            rules,
+            key: signing_key(),
+            state: State::new(),
+            events: Vec::new(),
+            names_given: Cell::new(0),
+        };
         let mut create = json!({ "room_version": version });
         if !room.rules.authorization.use_room_create_sender {
             create["creator"] = json!("@alice:example.org");
@@ -75,16 +84,30 @@ impl SampleRoom {
             Some(create) => Some(create.room_id.clone()),
             None => (!derives_room_id).then(|| "!room:example.org".try_into().unwrap()),
         };
+        let auth_events = auth_events(&self.rules, &event, state);
+        let refer = |pdu: &Pdu| pdu.reference(&self.rules);
+        let names = needs_names(&self.rules).then(|| Names {
+            event_id: self.new_event_id(),
+            reference_hashes: prevs
+                .iter()
+                .map(|pdu| refer(pdu))
+                .chain(auth_events.iter().map(|pdu| refer(pdu)))
+                .collect(),
+        });
         let parents = Parents {
             room_id,
             prev_events: prevs.iter().map(|pdu| pdu.event_id.clone()).collect(),
-            auth_events: auth_events(&self.rules, &event, state)
-                .iter()
-                .map(|pdu| pdu.event_id.clone())
-                .collect(),
+            auth_events: auth_events.iter().map(|pdu| pdu.event_id.clone()).collect(),
             depth: prevs.iter().map(|pdu| pdu.depth + 1).max().unwrap_or(1),
+            names,
         };
         build(&self.rules, event, parents, now_ms, &self.key).unwrap()
+    }
+
+    fn new_event_id(&self) -> OwnedEventId {
+        let number = self.names_given.get();
+        self.names_given.set(number + 1);
+        format!("$e{number}:example.org").try_into().unwrap()
     }
 
     /// Adds an event at the end of the room, without asking whether it is allowed.

@@ -13,7 +13,7 @@ const PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 /// Unpadded base64 that also reads padded text, as Synapse writes and reads it.
-const BASE64: general_purpose::GeneralPurpose = general_purpose::GeneralPurpose::new(
+pub(crate) const BASE64: general_purpose::GeneralPurpose = general_purpose::GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     general_purpose::GeneralPurposeConfig::new()
         .with_encode_padding(false)

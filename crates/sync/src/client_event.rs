@@ -54,7 +54,7 @@ impl Writer<'_> {
         }
         let room = self.view.interner.room_info(event.room).await?;
         let redacted = room.and_then(|room| {
-            let json = redact(&event.pdu, &room.rules).ok()?;
+            let json = redact(&event.pdu, &room.rules);
             Pdu::parse(json, event.pdu.event_id.clone(), &room.rules).ok()
         });
         let damaged = || myelin_view::Error::Damaged(format!("{:?} cannot be redacted", event.nid));

@@ -60,6 +60,7 @@ fn with_auth_events(room: &SampleRoom, auth_events: Vec<ruma::OwnedEventId>) -> 
         prev_events: vec![room.events[3].event_id.clone()],
         auth_events,
         depth: 9,
+        names: None,
     };
     build(&room.rules, event, parents, 5, &room.key).unwrap()
 }

@@ -2,17 +2,17 @@
 
 use std::cmp::Ordering;
 
-use myelin_core::limits::{JSON_DEPTH_MAX, JSON_INTEGER_MAX};
+use myelin_core::limits::JSON_DEPTH_MAX;
 
 use super::{
     JsonError,
+    number::Numbers,
     text::{compare_escaped, needs_escape, push_char, unescape},
 };
 
 #[derive(Clone, Copy)]
 pub struct Policy {
-    /// Refuse fractions, exponents, `-0` and integers out of range.
-    pub integers_only: bool,
+    pub numbers: Numbers,
     pub nul_in_keys: bool,
 }
 
@@ -278,10 +278,7 @@ impl<'a> Rewriter<'a> {
             self.digits()?;
         }
         let text = &self.input[start..self.at];
-        if self.policy.integers_only {
-            check_integer(text, start, self.at == int_end)?;
-        }
-        self.out.push_str(text);
+        self.policy.numbers.push(&mut self.out, text, start, self.at == int_end)?;
         Ok(Next::AfterValue)
     }
 
@@ -320,16 +317,6 @@ impl<'a> Rewriter<'a> {
 
     fn syntax(&self, expected: &'static str) -> JsonError {
         JsonError::Syntax { at: self.at, expected }
-    }
-}
-
-fn check_integer(text: &str, at: usize, is_integer: bool) -> Result<(), JsonError> {
-    if !is_integer || text == "-0" {
-        return Err(JsonError::NotAnInteger { at });
-    }
-    match text.parse::<i64>() {
-        Ok(n) if n.unsigned_abs() <= JSON_INTEGER_MAX.unsigned_abs() => Ok(()),
-        _ => Err(JsonError::IntegerOutOfRange { at }),
     }
 }
 

@@ -1,15 +1,12 @@
 //! Check 1: is a valid event, within the size limits, in the format of its room version.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::{BTreeMap, BTreeSet};
 
-use ruma::{
-    CanonicalJsonObject, EventId, OwnedEventId, OwnedServerName, room_version_rules::RoomVersionRules,
-    signatures,
-};
+use ruma::{EventId, OwnedServerName, room_version_rules::RoomVersionRules};
 use serde_json::value::RawValue;
 
-use super::Dropped;
-use crate::pdu::received_object;
+use super::{Dropped, key_ids, servers_to_sign};
+use crate::{Pdu, pdu::receive_signed};
 
 /// Bytes that somebody calls a PDU.
 #[derive(Debug, Clone, Copy)]
@@ -18,25 +15,43 @@ pub struct RawPdu<'a>(pub &'a RawValue);
 /// An event by its form; nobody vouches for it yet.
 #[derive(Debug, Clone)]
 pub struct FormedPdu {
-    pub(super) object: CanonicalJsonObject,
-    pub(super) json: Arc<str>,
-    pub(super) event_id: OwnedEventId,
+    pub(super) pdu: Pdu,
+    /// What the signatures are over.
+    pub(super) signed: String,
 }
 
 impl RawPdu<'_> {
     pub fn check_format(self, rules: &RoomVersionRules) -> Result<FormedPdu, Dropped> {
-        let (object, json, event_id) = received_object(self.0, rules)?;
-        Ok(FormedPdu { object, json, event_id })
+        let (pdu, signed) = receive_signed(self.0, rules)?;
+        Ok(FormedPdu { pdu, signed })
     }
 }
 
 impl FormedPdu {
     pub fn event_id(&self) -> &EventId {
-        &self.event_id
+        &self.pdu.event_id
     }
 
-    /// The servers whose keys are needed to verify it.
+    /// What the event claims. Nothing of it is vouched for.
+    pub fn claims(&self) -> &Pdu {
+        &self.pdu
+    }
+
+    /// The servers that must have signed.
     pub fn signing_servers(&self, rules: &RoomVersionRules) -> Result<BTreeSet<OwnedServerName>, Dropped> {
-        Ok(signatures::required_server_signatures_to_verify_event(&self.object, &rules.signatures)?)
+        Ok(servers_to_sign(&self.pdu, rules)?)
+    }
+
+    /// The servers that must have signed, each with the ids of the keys by which it claims to have done so.
+    pub fn wanted_keys(
+        &self,
+        rules: &RoomVersionRules,
+    ) -> Result<BTreeMap<OwnedServerName, Vec<String>>, Dropped> {
+        let mut claimed = key_ids(&self.pdu.json);
+        let wanted = self.signing_servers(rules)?.into_iter().map(|server| {
+            let ids = claimed.remove(&server).unwrap_or_default();
+            (server, ids)
+        });
+        Ok(wanted.collect())
     }
 }

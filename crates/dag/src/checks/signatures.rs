@@ -1,13 +1,32 @@
 //! Checks 2 and 3: the signatures of all servers that must have signed, and the content hash. An event whose content
 //! does not match its hash is taken in its redacted form, which is what the signatures are over.
 
-use ruma::{
-    room_version_rules::RoomVersionRules,
-    signatures::{PublicKeyMap, Verified, verify_event},
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
 };
 
+use base64::Engine;
+use ruma::{
+    OwnedServerName, OwnedUserId, ServerName, SigningKeyAlgorithm,
+    events::room::member::MembershipState,
+    room_version_rules::RoomVersionRules,
+    signatures::{PublicKeyMap, VerificationError, verify_canonical_json_bytes},
+};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+
 use super::{Dropped, FormedPdu};
-use crate::{Pdu, ReceiveError, redaction::redact_object};
+use crate::{
+    Pdu, ReceiveError,
+    canonical::{Members, Outline, string_value},
+    hashes::content_matches,
+    redaction::redact,
+    signing::BASE64,
+};
+
+/// The only algorithm that is understood.
+const ED25519: &str = "ed25519:";
 
 /// An event that the server of its sender stands for.
 #[derive(Debug, Clone)]
@@ -16,17 +35,77 @@ pub struct VerifiedPdu {
     redacted: bool,
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum SignatureError {
+    #[error("{0} did not sign")]
+    Missing(OwnedServerName),
+    #[error("none of the keys by which {0} signed is known")]
+    NoKnownKey(OwnedServerName),
+    #[error("the signature of {server} by the key '{key_id}' is not base64")]
+    NotBase64 { server: OwnedServerName, key_id: String },
+    #[error("the signature of {server} by the key '{key_id}' is wrong: {source}")]
+    Wrong { server: OwnedServerName, key_id: String, source: Box<VerificationError> },
+    #[error("'join_authorised_via_users_server' is not a user id")]
+    AuthorisingUser,
+}
+
+/// The servers that must have signed (Server-Server API, "Validating hashes and signatures on received events").
+pub fn servers_to_sign(
+    pdu: &Pdu,
+    rules: &RoomVersionRules,
+) -> Result<BTreeSet<OwnedServerName>, SignatureError> {
+    let mut servers = BTreeSet::new();
+    // Such an invite may be made by the invited user's server in the name of the inviter.
+    if !is_third_party_invite(pdu) {
+        servers.insert(pdu.sender.server_name().to_owned());
+    }
+    if rules.signatures.check_event_id_server {
+        servers.extend(pdu.event_id.server_name().map(ToOwned::to_owned));
+    }
+    if rules.signatures.check_join_authorised_via_users_server
+        && let Some(user) = authorising_user(pdu)?
+    {
+        servers.insert(user.server_name().to_owned());
+    }
+    Ok(servers)
+}
+
+/// The ids of the ed25519 keys by which servers claim to have signed an object, an event or anything else. The JSON
+/// need not be canonical; what is not in order is passed over.
+pub fn key_ids(json: &str) -> BTreeMap<OwnedServerName, Vec<String>> {
+    let signed: Option<Signed<'_>> = serde_json::from_str(json).ok();
+    let servers = signed.map(|signed| signed.signatures).unwrap_or_default().into_iter();
+    let keys = |by_key: &RawValue| -> Vec<String> {
+        let ids: BTreeMap<String, IgnoredAny> = serde_json::from_str(by_key.get()).unwrap_or_default();
+        ids.into_keys().filter(|id| id.starts_with(ED25519)).collect()
+    };
+    servers
+        .filter_map(|(server, by_key)| Some((OwnedServerName::try_from(server).ok()?, keys(by_key))))
+        .collect()
+}
+
+#[derive(Deserialize)]
+struct Signed<'a> {
+    #[serde(borrow)]
+    signatures: BTreeMap<Cow<'a, str>, &'a RawValue>,
+}
+
 impl FormedPdu {
+    /// `keys` are those of the servers that must have signed; keys of other servers are not looked at. Where the room
+    /// version enforces key validity, only keys that were valid at `origin_server_ts` may be among them.
     pub fn verify(self, keys: &PublicKeyMap, rules: &RoomVersionRules) -> Result<VerifiedPdu, Dropped> {
-        let redacted = verify_event(keys, &self.object, rules)? == Verified::Signatures;
-        let json = if redacted {
-            let failed = |error: crate::redaction::RedactError| ReceiveError::Format(error.to_string());
-            redact_object(self.object, rules).map_err(failed)?
-        } else {
-            self.json
-        };
-        let pdu = Pdu::parse(json, self.event_id, rules).map_err(ReceiveError::from)?;
-        Ok(VerifiedPdu { pdu, redacted })
+        for server in servers_to_sign(&self.pdu, rules)? {
+            verify_one(&self.pdu.json, &self.signed, &server, keys)?;
+        }
+        Ok(self.check_hash(rules)?)
+    }
+
+    fn check_hash(self, rules: &RoomVersionRules) -> Result<VerifiedPdu, ReceiveError> {
+        if content_matches(&self.pdu.json) {
+            return Ok(VerifiedPdu { pdu: self.pdu, redacted: false });
+        }
+        let json = redact(&self.pdu, rules);
+        Ok(VerifiedPdu { pdu: Pdu::parse(json, self.pdu.event_id, rules)?, redacted: true })
     }
 }
 
@@ -39,4 +118,55 @@ impl VerifiedPdu {
     pub fn is_redacted(&self) -> bool {
         self.redacted
     }
+}
+
+fn is_third_party_invite(pdu: &Pdu) -> bool {
+    let content = Outline::of(pdu.content.get());
+    pdu.membership() == Some(MembershipState::Invite)
+        && content.get("third_party_invite").is_some_and(|invite| invite.starts_with('{'))
+}
+
+/// Who vouches for a join under a restricted join rule (room version 8, "Authorization rules").
+fn authorising_user(pdu: &Pdu) -> Result<Option<OwnedUserId>, SignatureError> {
+    if pdu.membership() != Some(MembershipState::Join) {
+        return Ok(None);
+    }
+    let content = Outline::of(pdu.content.get());
+    let Some(user) = content.get("join_authorised_via_users_server") else { return Ok(None) };
+    let user = string_value(user).and_then(|user| OwnedUserId::try_from(&*user).ok());
+    user.map(Some).ok_or(SignatureError::AuthorisingUser)
+}
+
+/// At least one signature by a known key, and no wrong one.
+pub(super) fn verify_one(
+    json: &str,
+    signed: &str,
+    server: &ServerName,
+    keys: &PublicKeyMap,
+) -> Result<(), SignatureError> {
+    let signatures = Outline::of(Outline::of(json).get("signatures").unwrap_or_default());
+    let by_server =
+        signatures.get(server.as_str()).ok_or_else(|| SignatureError::Missing(server.to_owned()))?;
+    let known = keys.get(server.as_str());
+    let mut verified = false;
+    for (key_id, signature) in Members::of(by_server).filter(|(key_id, _)| key_id.starts_with(ED25519)) {
+        let Some(key) = known.and_then(|keys| keys.get(key_id)) else { continue };
+        let not_base64 =
+            || SignatureError::NotBase64 { server: server.to_owned(), key_id: key_id.to_owned() };
+        let signature = string_value(signature).ok_or_else(not_base64)?;
+        let signature = BASE64.decode(&*signature).map_err(|_| not_base64())?;
+        verify_canonical_json_bytes(
+            &SigningKeyAlgorithm::Ed25519,
+            key.as_bytes(),
+            &signature,
+            signed.as_bytes(),
+        )
+        .map_err(|source| SignatureError::Wrong {
+            server: server.to_owned(),
+            key_id: key_id.to_owned(),
+            source: Box::new(source),
+        })?;
+        verified = true;
+    }
+    if verified { Ok(()) } else { Err(SignatureError::NoKnownKey(server.to_owned())) }
 }

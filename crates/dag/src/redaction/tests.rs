@@ -5,7 +5,7 @@ use super::*;
 use crate::{room_version, samples::SampleRoom};
 
 fn content_after(pdu: &Pdu, rules: &RoomVersionRules) -> Value {
-    let json = redact(pdu, rules).unwrap();
+    let json = redact(pdu, rules);
     let redacted = Pdu::parse(json, pdu.event_id.clone(), rules).unwrap();
     serde_json::from_str(redacted.content.get()).unwrap()
 }
@@ -15,7 +15,7 @@ fn a_redacted_event_keeps_its_id_and_loses_its_content() {
     for version in room_version::SUPPORTED {
         let mut room = SampleRoom::new(version);
         let pdu = room.send("alice", "m.room.message", None, json!({ "body": "secret" }));
-        let json = redact(&pdu, &room.rules).unwrap();
+        let json = redact(&pdu, &room.rules);
         assert!(!json.contains("secret"));
         let raw = serde_json::value::RawValue::from_string(json.to_string()).unwrap();
         assert_eq!(Pdu::receive(&raw, &room.rules).unwrap().event_id, pdu.event_id, "{version}");

@@ -6,7 +6,7 @@ use myelin_core::{EventNid, StateKeyNid};
 use ruma::{
     OwnedEventId,
     events::StateEventType,
-    room_version_rules::RoomVersionRules,
+    room_version_rules::{RoomVersionRules, StateResolutionV2Rules},
     state_res::{StateMap, auth_types_for_event},
 };
 
@@ -26,6 +26,7 @@ impl Conflict {
     /// `states` are two or more, and distinct.
     pub fn find(
         rules: &RoomVersionRules,
+        v2_rules: &StateResolutionV2Rules,
         states: &[&StateTree],
         graph: &impl Graph,
     ) -> Result<Self, ResolveError> {
@@ -33,10 +34,10 @@ impl Conflict {
         let conflicted: BTreeSet<EventNid> =
             states.iter().flat_map(|state| keys.iter().filter_map(|key| state.get(*key))).collect();
         let auth_difference = difference::auth_difference(states, &keys, graph)?;
-        let uses_subgraph =
-            rules.state_res.v2_rules().is_some_and(|v2| v2.consider_conflicted_state_subgraph);
-        let subgraph =
-            if uses_subgraph { difference::subgraph(&conflicted, graph)? } else { BTreeSet::new() };
+        let subgraph = match v2_rules.consider_conflicted_state_subgraph {
+            true => difference::subgraph(&conflicted, graph)?,
+            false => BTreeSet::new(),
+        };
 
         let full: BTreeSet<EventNid> =
             conflicted.iter().chain(&auth_difference).chain(&subgraph).copied().collect();
@@ -51,7 +52,8 @@ impl Conflict {
     }
 }
 
-fn conflicted_keys(states: &[&StateTree]) -> BTreeSet<StateKeyNid> {
+/// What the states do not all say the same about.
+pub fn conflicted_keys(states: &[&StateTree]) -> BTreeSet<StateKeyNid> {
     let others = states.iter().skip(1);
     others.flat_map(|other| states[0].diff(other)).map(|(key, ..)| key).collect()
 }
@@ -82,7 +84,7 @@ fn maps(
 
 /// The keys through which the algorithm may read an unconflicted event: the auth types of everything in the full
 /// conflicted set, the keys of these events themselves, and the power levels (for the mainline).
-fn relevant_keys(
+pub fn relevant_keys(
     rules: &RoomVersionRules,
     full_conflicted: &[(EventNid, Arc<Pdu>)],
     graph: &impl Graph,
@@ -101,7 +103,10 @@ fn relevant_keys(
 }
 
 /// The events that can be had.
-fn events(nids: &BTreeSet<EventNid>, graph: &impl Graph) -> Result<Vec<(EventNid, Arc<Pdu>)>, ResolveError> {
+pub fn events(
+    nids: &BTreeSet<EventNid>,
+    graph: &impl Graph,
+) -> Result<Vec<(EventNid, Arc<Pdu>)>, ResolveError> {
     let (mut found, mut missing) = (Vec::with_capacity(nids.len()), Vec::new());
     for nid in nids {
         match graph.event_by_nid(*nid) {

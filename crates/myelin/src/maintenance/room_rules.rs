@@ -1,6 +1,8 @@
 //! What `store verify` has to know of the room rules: hashes of events, and what is in a node of a state tree.
 
 use myelin_dag::{
+    check_json,
+    hashes::{content_matches, event_id_of},
     room_version,
     state_tree::{NodeHash, StateTree},
 };
@@ -8,10 +10,7 @@ use myelin_store::{
     maintenance::{Knowledge, StateNode},
     tables::{EventRecord, RoomRecord},
 };
-use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, RoomVersionId,
-    signatures::{content_hash, reference_hash},
-};
+use ruma::RoomVersionId;
 
 pub struct RoomRules;
 
@@ -21,14 +20,14 @@ impl Knowledge for RoomRules {
             RoomVersionId::try_from(room.room_version.as_str()).map_err(|error| error.to_string())?;
         let rules =
             room_version::rules(&version).ok_or_else(|| format!("room version {version} is not known"))?;
-        let object: CanonicalJsonObject =
-            serde_json::from_str(&event.json).map_err(|error| format!("it is not JSON: {error}"))?;
-        let hash = reference_hash(&object, &rules).map_err(|error| format!("it has no hash: {error}"))?;
-        if event.event_id != format!("${hash}") {
-            return Err(format!("its contents belong to the event ${hash}"));
+        check_json(event.json.as_bytes()).map_err(|error| format!("it is not JSON: {error}"))?;
+        let named =
+            event_id_of(&event.json, &rules).map_err(|error| format!("it has no event id: {error}"))?;
+        if event.event_id != named.as_str() {
+            return Err(format!("its contents belong to the event {named}"));
         }
         // The content of a redacted event is gone, and the hash of it stays.
-        if event.redacted_by.is_none() && !matches_content_hash(&object) {
+        if event.redacted_by.is_none() && !content_matches(&event.json) {
             return Err("its content is not what its hash says".to_owned());
         }
         Ok(())
@@ -56,20 +55,14 @@ impl Knowledge for RoomRules {
     }
 }
 
-fn matches_content_hash(object: &CanonicalJsonObject) -> bool {
-    let stated = object.get("hashes").and_then(|hashes| match hashes {
-        CanonicalJsonValue::Object(hashes) => hashes.get("sha256")?.as_str(),
-        _ => None,
-    });
-    let Ok(computed) = content_hash(object) else { return false };
-    stated.is_some_and(|stated| stated.trim_end_matches('=') == computed.encode())
-}
-
 #[cfg(test)]
 mod tests {
     use myelin_core::{EventNid, RoomNid, StateKeyNid, UserNid};
     use myelin_store::tables::{Placement, VerdictRecord};
-    use ruma::signatures::add_content_hash_to_event;
+    use ruma::{
+        CanonicalJsonObject,
+        signatures::{add_content_hash_to_event, reference_hash},
+    };
     use serde_json::json;
 
     use super::*;

@@ -97,6 +97,7 @@ impl Fork {
             prev_events: prev_events.to_vec(),
             auth_events,
             depth,
+            names: None,
         };
         self.now_ms += 1;
         build(&snapshot.info.rules, event, parents, self.now_ms, &self.remote).unwrap()

@@ -14,7 +14,7 @@ fn redact(world: &World, who: &Sender, room: &RoomId, target: &OwnedEventId) -> 
 
 #[test]
 fn a_redaction_removes_content_for_good() {
-    for version in [RoomVersionId::V6, RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12] {
+    for version in myelin_dag::room_version::SUPPORTED {
         let world = World::new(1);
         let alice = world.user("alice");
         let room = world.room_of_version(&alice, version.clone());

@@ -1,9 +1,9 @@
 //! A room as a writer is about to change it: the newest head, and the batch that will replace it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use myelin_core::{EventNid, UserNid, limits::PREV_EVENTS_MAX};
-use myelin_dag::{NewEvent, Parents, Pdu, StateTree, auth_types, authorize, build};
+use myelin_dag::{Names, NewEvent, Parents, Pdu, StateTree, auth_types, authorize, build, needs_names};
 use myelin_store::{
     Batch, NidKind,
     codec::AtPosition,
@@ -188,6 +188,7 @@ impl<'r> Draft<'r> {
             prev_events: self.prev_events().await?,
             auth_events: auth.auth_events(),
             depth: self.next_depth(),
+            names: self.names(&auth).await?,
         };
         let pdu = build(&info.rules, event, parents, self.rooms.view.env.now_ms(), &self.rooms.key)?;
         let allowed =
@@ -196,6 +197,20 @@ impl<'r> Draft<'r> {
             Ok(()) => Ok((pdu, auth)),
             Err(rejection) => Err(explain(info, &auth, &pdu, &rejection)),
         }
+    }
+
+    /// What versions 1 and 2 want in an event: a name of its own, and the hashes of those that it refers to.
+    async fn names(&self, auth: &AuthSet) -> Result<Option<Names>, Error> {
+        let rules = &self.room.info.rules;
+        if !needs_names(rules) {
+            return Ok(None);
+        }
+        let mut reference_hashes: BTreeMap<_, _> =
+            auth.events().map(|event| event.pdu.reference(rules)).collect();
+        for nid in self.room.head.extremities.iter().take(PREV_EVENTS_MAX) {
+            reference_hashes.extend([self.event(*nid).await?.pdu.reference(rules)]);
+        }
+        Ok(Some(Names { event_id: self.rooms.random_event_id()?, reference_hashes }))
     }
 
     async fn select_auth(&self, event: &NewEvent) -> Result<AuthSet, Error> {

@@ -32,6 +32,7 @@ fn fork(ts_offset_ms: i64) {
         prev_events: vec![base],
         auth_events: vec![id_of("m.room.power_levels", ""), id_of("m.room.member", "@ann:localhost")],
         depth: 20,
+        names: None,
     };
     let key = SigningKey::from_seed("1", [7; 32]).unwrap();
     let rules = world.snapshot(&room).info.rules.clone();

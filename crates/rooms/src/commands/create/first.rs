@@ -1,17 +1,17 @@
 //! The first two events of any room: it is created, and its creator joins.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use imbl::{OrdMap, OrdSet};
 use myelin_core::{EventNid, RoomNid};
-use myelin_dag::{NewEvent, Parents, Pdu, StateTree, authorize, build};
+use myelin_dag::{Names, NewEvent, Parents, Pdu, StateTree, authorize, build, needs_names};
 use myelin_store::{
     NidKind,
     tables::{ROOM_NIDS, ROOMS, RoomHead, RoomRecord},
 };
 use myelin_view::{RoomInfo, RoomSnapshot};
 use ruma::{
-    OwnedRoomId, RoomId, RoomVersionId,
+    OwnedEventId, OwnedRoomId, RoomId, RoomVersionId,
     events::{StateEventType, room::member::MembershipState},
     room_version_rules::RoomVersionRules,
 };
@@ -24,7 +24,7 @@ use crate::{
     writer::Draft,
 };
 
-/// Length of the random part of a room id.
+/// Length of the random part of a room id, and of an event id where those are random.
 const OPAQUE_ID_LENGTH: usize = 18;
 /// Rooms that one user creates in the same way in one millisecond.
 const SAME_MILLISECOND_MAX: u64 = 1_000;
@@ -100,12 +100,23 @@ impl Rooms {
     ) -> Result<Pdu, Error> {
         let derived = rules.authorization.room_create_event_id_as_room_id;
         let room_id = if derived { None } else { Some(self.random_room_id()?) };
-        let parents = Parents { room_id, depth: 1, ..Parents::default() };
+        let names = match needs_names(rules) {
+            true => Some(Names { event_id: self.random_event_id()?, reference_hashes: BTreeMap::new() }),
+            false => None,
+        };
+        let parents = Parents { room_id, depth: 1, names, ..Parents::default() };
         let pdu = build(rules, event.clone(), parents, at_ms, &self.key)?;
         let none = |_: &StateEventType, _: &str| None::<&Pdu>;
         authorize(rules, &pdu, |_| None::<&Pdu>, none)
             .map_err(|rejection| Error::BadJson(format!("'creation_content' is not right: {rejection}.")))?;
         Ok(pdu)
+    }
+
+    /// The name of a new event in versions 1 and 2.
+    pub(crate) fn random_event_id(&self) -> Result<OwnedEventId, Error> {
+        let opaque = self.view.env.random_string(OPAQUE_ID_LENGTH);
+        let id = OwnedEventId::try_from(format!("${opaque}:{}", self.view.server_name));
+        id.map_err(|error| Error::damaged(format!("the server name makes no event id: {error}")))
     }
 
     fn random_room_id(&self) -> Result<OwnedRoomId, Error> {
