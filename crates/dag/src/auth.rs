@@ -10,7 +10,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use crate::Pdu;
+use crate::{Pdu, room_version};
 
 /// The rule that an event broke, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +79,9 @@ pub fn authorize_by_auth_events<E: Event>(
     pdu: &Pdu,
     fetch_event: impl Fn(&EventId) -> Option<E>,
 ) -> Result<(), Rejection> {
+    if pdu.event_type == TimelineEventType::RoomCreate && room_version::of_create(&pdu.content).is_none() {
+        return Err(Rejection { reason: "`room_version` of the create event is not recognised".to_owned() });
+    }
     Ok(state_res::check_state_independent_auth_rules(&rules.authorization, pdu, fetch_event)?)
 }
 

@@ -23,7 +23,7 @@ use crate::{
     SigningKey,
     canonical::{JsonError, canonicalize, push_json_string},
     hashes::hash_of_signed,
-    pdu::{Pdu, check_field_sizes, room_id_of_create},
+    pdu::{Pdu, check_field_sizes, readable_levels, room_id_of_create},
     redaction::push_kept_content,
 };
 
@@ -147,6 +147,8 @@ pub fn build(
         || room_id_of_create(&event_id, &event.event_type, rules).ok_or(BuildError::NoRoomId);
     let room_id_in_json = parents.room_id.is_some();
     let room_id = parents.room_id.map_or_else(derived_room_id, Ok)?;
+    let content = RawValue::from_string(content).map_err(|_| BuildError::ContentNotAnObject)?;
+    let levels = readable_levels(&event.event_type, &content, rules);
     Ok(Pdu {
         event_id,
         room_id,
@@ -158,7 +160,8 @@ pub fn build(
         prev_events: parents.prev_events,
         auth_events: parents.auth_events,
         redacts: event.redacts,
-        content: RawValue::from_string(content).map_err(|_| BuildError::ContentNotAnObject)?,
+        content,
+        levels,
         json,
         rejected: false,
         room_id_in_json,

@@ -4,6 +4,7 @@
 
 mod content;
 mod fields;
+mod levels;
 mod receive;
 
 use std::sync::Arc;
@@ -17,8 +18,11 @@ use ruma::{
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-pub(crate) use self::receive::{check_field_sizes, receive_signed};
 pub use self::{content::Relation, receive::ReceiveError};
+pub(crate) use self::{
+    levels::readable as readable_levels,
+    receive::{check_field_sizes, receive_signed},
+};
 
 /// An event in its federated form.
 #[derive(Debug, Clone)]
@@ -41,6 +45,8 @@ pub struct Pdu {
     pub json: Arc<str>,
     /// Set by the driver from what it stored (see [`Pdu::into_rejected`]); authorisation by this event then fails.
     pub rejected: bool,
+    /// Power levels of old rooms in the form that the authorisation rules read, where that is another.
+    pub(crate) levels: Option<Box<RawValue>>,
     /// Whether `room_id` is a field of the JSON (it is not in create events of version 12 and up).
     pub(crate) room_id_in_json: bool,
 }
@@ -135,7 +141,7 @@ impl state_res::Event for Pdu {
     }
 
     fn content(&self) -> &RawValue {
-        &self.content
+        self.levels.as_ref().unwrap_or(&self.content)
     }
 
     fn state_key(&self) -> Option<&str> {

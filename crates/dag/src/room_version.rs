@@ -1,6 +1,8 @@
 //! The room versions that are understood, and their rules (specification: "Room versions").
 
 use ruma::{RoomVersionId, room_version_rules::RoomVersionRules};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Room versions that rooms may be created and joined in.
 pub static SUPPORTED: &[RoomVersionId] = &[
@@ -26,9 +28,39 @@ pub fn rules(version: &RoomVersionId) -> Option<RoomVersionRules> {
     if SUPPORTED.contains(version) { version.rules() } else { None }
 }
 
+/// The version that a create event gives its room; `None` if it is not one that is supported here.
+pub fn of_create(content: &RawValue) -> Option<RoomVersionId> {
+    #[derive(Deserialize)]
+    struct Content {
+        /// Rooms from before there were versions do not say.
+        #[serde(default = "first")]
+        room_version: RoomVersionId,
+    }
+    fn first() -> RoomVersionId {
+        RoomVersionId::V1
+    }
+    let content: Content = serde_json::from_str(content.get()).ok()?;
+    SUPPORTED.contains(&content.room_version).then_some(content.room_version)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn create_events_give_the_version() {
+        for (content, version) in [
+            (r#"{"room_version":"11"}"#, Some(RoomVersionId::V11)),
+            ("{}", Some(RoomVersionId::V1)),
+            (r#"{"room_version":"13"}"#, None),
+            (r#"{"room_version":11}"#, None),
+            (r#"{"room_version":null}"#, None),
+            ("1", None),
+        ] {
+            let content = RawValue::from_string(content.to_owned()).unwrap();
+            assert_eq!(of_create(&content), version, "{content}");
+        }
+    }
 
     #[test]
     fn only_supported_versions_have_rules() {

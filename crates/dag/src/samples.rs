@@ -33,7 +33,7 @@ pub fn signing_key() -> SigningKey {
 
 pub fn auth_events(rules: &RoomVersionRules, event: &NewEvent, state: &State) -> Vec<Arc<Pdu>> {
     let (sender, state_key) = (&event.sender, event.state_key.as_deref());
-    let types = auth_types(rules, &event.event_type, sender, state_key, &event.content).unwrap();
+    let types = auth_types(rules, &event.event_type, sender, state_key, &event.content).unwrap_or_default();
     types.iter().filter_map(|key| state.get(key).cloned()).collect()
 }
 

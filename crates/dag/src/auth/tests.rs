@@ -110,3 +110,98 @@ fn auth_types_are_those_of_the_version() {
     let malformed = auth_types(&v12, &TimelineEventType::RoomMember, &user("a"), None, &content);
     assert!(malformed.is_err(), "a member event without a state key");
 }
+
+/// Power levels as strings and floats, in the versions that have them.
+#[test]
+fn power_levels_of_old_rooms_are_read() {
+    use RoomVersionId as V;
+    for (version, level, counts) in [
+        (V::V1, json!("050"), true),
+        (V::V5, json!(" +50 "), true),
+        (V::V9, json!("50"), true),
+        (V::V10, json!("50"), false),
+        (V::V3, json!(50.57), true),
+        (V::V5, json!(49.99), false),
+        (V::V2, json!(9_223_372_036_854_775_807_u64), true),
+    ] {
+        let mut room = SampleRoom::new(&version);
+        room.send("bob", "m.room.member", Some("@bob:example.org"), json!({ "membership": "join" }));
+        let levels = room.send(
+            "alice",
+            "m.room.power_levels",
+            Some(""),
+            json!({ "users": { "@alice:example.org": 100 } }),
+        );
+        let mut value: serde_json::Value = serde_json::from_str(&levels.json).unwrap();
+        value["content"]["users"]["@bob:example.org"] = level.clone();
+        let levels = Pdu::parse(value.to_string().into(), levels.event_id.clone(), &room.rules).unwrap();
+        room.state.insert((StateEventType::RoomPowerLevels, String::new()), Arc::new(levels));
+        let topic = room.send("bob", "m.room.topic", Some(""), json!({ "topic": "x" }));
+        let judged =
+            authorize_by_state(&room.rules, &topic, |event_type, key| room.state_event(event_type, key));
+        assert_eq!(judged.is_ok(), counts, "{version} {level}: {judged:?}");
+    }
+}
+
+/// Versions 1 to 5: whoever has a server there may name its aliases, joined or not.
+#[test]
+fn aliases_are_the_business_of_their_server() {
+    for (version, state_key, allowed) in [
+        (RoomVersionId::V1, Some("example.org"), true),
+        (RoomVersionId::V5, Some("other.org"), false),
+        (RoomVersionId::V5, None, false),
+        (RoomVersionId::V6, Some("example.org"), false),
+    ] {
+        let mut room = SampleRoom::new(&version);
+        let aliases = room.send("stranger", "m.room.aliases", state_key, json!({ "aliases": [] }));
+        assert_eq!(judge(&room, &aliases).is_ok(), allowed, "{version} {state_key:?}");
+    }
+}
+
+/// Versions 1 and 2: by power level, or of the same server by the names of the events; later ones do not ask.
+#[test]
+fn redactions_are_a_matter_of_authorisation_at_first() {
+    let table = [
+        (RoomVersionId::V1, "alice", "$e:other.org", true),
+        (RoomVersionId::V1, "bob", "$e:other.org", false),
+        (RoomVersionId::V2, "bob", "$e:example.org", true),
+        (RoomVersionId::V3, "bob", "$hash", true),
+    ];
+    for (version, sender, target, allowed) in table {
+        let mut room = SampleRoom::new(&version);
+        room.send("bob", "m.room.member", Some("@bob:example.org"), json!({ "membership": "join" }));
+        let mut event = room.new_event(sender, "m.room.redaction", None, json!({}));
+        event.redacts = Some(target.try_into().unwrap());
+        let redaction = room.add(event);
+        assert_eq!(judge(&room, &redaction).is_ok(), allowed, "{version} {sender} {target}");
+    }
+}
+
+#[test]
+fn auth_events_are_of_the_same_room_and_state() {
+    let mut room = SampleRoom::new(&RoomVersionId::V11);
+    let message = message(&mut room, "alice");
+    let ids = |room: &SampleRoom| [0, 1, 2].map(|index| room.events[index].event_id.clone()).to_vec();
+    let with_message = with_auth_events(&room, [ids(&room), vec![message.event_id.clone()]].concat());
+    assert!(judge(&room, &with_message).unwrap_err().reason.contains("state_key"));
+
+    let pdu = with_auth_events(&room, ids(&room));
+    let elsewhere = |id: &EventId| {
+        let event = Pdu::clone(&*room.event(id)?);
+        Some(Pdu { room_id: "!elsewhere:example.org".try_into().unwrap(), ..event })
+    };
+    let refused = authorize_by_auth_events(&room.rules, &pdu, elsewhere).unwrap_err();
+    assert!(refused.reason.contains("same room"), "{refused}");
+}
+
+#[test]
+fn create_events_say_which_version_they_are_of() {
+    let room = SampleRoom::new(&RoomVersionId::V11);
+    let create = &room.events[0];
+    let with_version = |version: &str| {
+        let content = serde_json::value::to_raw_value(&json!({ "room_version": version })).unwrap();
+        judge(&room, &Pdu { content, ..Pdu::clone(create) })
+    };
+    assert_eq!(with_version("11"), Ok(()));
+    assert!(with_version("org.example.42").unwrap_err().reason.contains("not recognised"));
+}

@@ -11,7 +11,7 @@ use serde_json::{
 };
 
 use super::*;
-use crate::{Pdu, Verdict, room_version, samples::SampleRoom};
+use crate::{Pdu, Verdict, canonical::Outline, redaction::signed_text, room_version, samples::SampleRoom};
 
 fn keys(room: &SampleRoom) -> PublicKeyMap {
     BTreeMap::from([("example.org".to_owned(), room.key.public_key_set())])
@@ -161,5 +161,145 @@ fn a_policy_without_its_fields_is_none() {
     let mut room = room_with_bob(&RoomVersionId::V12);
     for content in [json!({}), json!({ "via": "policy.example", "public_keys": {} }), json!({ "via": 1 })] {
         assert!(policy_of(&room.send("alice", "m.room.policy", Some(""), content)).is_none());
+    }
+}
+
+/// Signed and hashed by Synapse, whose numbers are Python's.
+#[test]
+fn events_with_the_numbers_of_old_rooms_are_taken() {
+    let content = r#"{"z":1e2,"a":9007199254740993,"m":[-0,-0.0,1.50,0.00001,1e16,123456789012345678901234567890],"e":{"x":5.114698E4}}"#;
+    let v1 = r#""event_id":"$own:example.org","prev_events":[["$p:example.org",{"sha256":"abc"}]],"auth_events":[["$p:example.org",{"sha256":"abc"}]]"#;
+    let v3 = r#""prev_events":["$p"],"auth_events":["$p"]"#;
+    let (hash_v1, hash_v3) =
+        ("mZ1dcydLhRh8YRMLLa2w8TFCXWzab+OyRfcGLUiGIqo", "EgSRq40sRdijNPxJKrvaRN6rEbAPFIsSGLFuYTYLKO8");
+    let signature_v1 =
+        "Ev8EyYwbRqXkQyAIbm98Q3e86GQ9UTPw9z+ZAJu+aYuzohbTuevDvYyuqSndlXYLzeTP/LdoZPUK7EeilFSmCA";
+    let signature_v3 =
+        "5EzH1juD5lXPQOEATk1WEBbF6xoMaobtGGXnTbWbCVBZcAvdU9nNwaARZNIN6SRlJKlwd/9xgq6CQXfAWSBEBg";
+    for (version, names, hash, signature, id) in [
+        (RoomVersionId::V1, v1, hash_v1, signature_v1, "$own:example.org"),
+        (RoomVersionId::V3, v3, hash_v3, signature_v3, "$OXsQ47my5cExIZrWyJZ3E+L9c2tMxhECvjyIzBDxUrw"),
+        (RoomVersionId::V5, v3, hash_v3, signature_v3, "$OXsQ47my5cExIZrWyJZ3E-L9c2tMxhECvjyIzBDxUrw"),
+    ] {
+        let event = format!(
+            r#"{{"type":"m.room.message","sender":"@alice:example.org","room_id":"!room:example.org",{names},
+            "origin":"example.org","origin_server_ts":5,"depth":7,"content":{content},"hashes":{{"sha256":"{hash}"}},
+            "signatures":{{"example.org":{{"ed25519:k1":"{signature}"}}}},"unsigned":{{"age":1.5}}}}"#
+        );
+        let room = SampleRoom::new(&version);
+        let verified = verify(&room, &RawValue::from_string(event).unwrap()).unwrap();
+        assert_eq!((verified.pdu().event_id.as_str(), verified.is_redacted()), (id, false), "{version}");
+    }
+}
+
+/// Signed by `server` as well, with a key that is made for it.
+fn signed_by(room: &SampleRoom, pdu: &Pdu, server: &str) -> (Box<RawValue>, PublicKeyMap) {
+    let key = crate::SigningKey::from_seed("other", [9; 32]).unwrap();
+    let mut value: Value = serde_json::from_str(&pdu.json).unwrap();
+    let signed = signed_text(&Outline::of(&pdu.json), &room.rules.redaction);
+    value["signatures"][server] = json!({ "ed25519:other": key.sign(signed.as_bytes()) });
+    let mut keys = keys(room);
+    keys.insert(server.to_owned(), key.public_key_set());
+    (to_raw_value(&value).unwrap(), keys)
+}
+
+/// Per row: the version, the event, and who besides the sender's server must have signed.
+#[test]
+fn whoever_stands_for_an_event_must_have_signed_it() {
+    use RoomVersionId as V;
+    let join = json!({ "membership": "join", "join_authorised_via_users_server": "@a:other.org" });
+    let invite = json!({ "membership": "invite", "third_party_invite": { "signed": {} } });
+    let not_an_object = json!({ "membership": "invite", "third_party_invite": "x" });
+    let table = [
+        (V::V7, "m.room.member", join.clone(), vec!["example.org"]),
+        (V::V8, "m.room.member", join.clone(), vec!["example.org", "other.org"]),
+        (V::V12, "m.room.member", join.clone(), vec!["example.org", "other.org"]),
+        (V::V12, "m.room.message", join, vec!["example.org"]),
+        (
+            V::V12,
+            "m.room.member",
+            json!({ "membership": "leave", "join_authorised_via_users_server": "@a:b" }),
+            vec!["example.org"],
+        ),
+        (V::V12, "m.room.member", invite.clone(), vec![]),
+        (V::V2, "m.room.member", invite, vec!["example.org"]),
+        (V::V12, "m.room.member", not_an_object, vec!["example.org"]),
+    ];
+    for (version, event_type, content, expected) in table {
+        let room = SampleRoom::new(&version);
+        let event = room.new_event("bob", event_type, Some("@bob:example.org"), content.clone());
+        let pdu = room.make(event, &[&room.events[3]], &crate::samples::State::new(), 5);
+        let servers: Vec<_> = servers_to_sign(&pdu, &room.rules).unwrap().into_iter().collect();
+        assert_eq!(servers, expected, "{version} {content}");
+        let unsigned = verify(&room, &raw(&pdu, |_| {}));
+        assert_eq!(unsigned.is_ok(), !expected.contains(&"other.org"), "{version} {content}");
+        let (both, keys) = signed_by(&room, &pdu, "other.org");
+        assert!(RawPdu(&both).check_format(&room.rules).unwrap().verify(&keys, &room.rules).is_ok());
+    }
+}
+
+#[test]
+fn an_authorising_user_is_a_user() {
+    let mut room = SampleRoom::new(&RoomVersionId::V12);
+    let pdu = room.send("bob", "m.room.member", Some("@bob:example.org"), json!({ "membership": "join" }));
+    for odd in [json!(1), json!("a:b"), json!(null), json!({})] {
+        let raw = raw(&pdu, |v| v["content"]["join_authorised_via_users_server"] = odd.clone());
+        let dropped = verify(&room, &raw).unwrap_err();
+        assert!(matches!(dropped, Dropped::Signature(SignatureError::AuthorisingUser)), "{odd}");
+    }
+}
+
+/// Versions 1 and 2: whoever gave the event its name must have signed it too.
+#[test]
+fn the_server_of_the_event_id_must_have_signed() {
+    for version in [RoomVersionId::V1, RoomVersionId::V2] {
+        let mut room = SampleRoom::new(&version);
+        let pdu = room.send("alice", "m.room.message", None, json!({ "body": "hi" }));
+        let renamed = raw(&pdu, |v| v["event_id"] = json!("$mine:other.org"));
+        let formed = RawPdu(&renamed).check_format(&room.rules).unwrap();
+        let wanted: Vec<_> = formed.wanted_keys(&room.rules).unwrap().into_iter().collect();
+        let expected = [("example.org", vec!["ed25519:k1"]), ("other.org", vec![])];
+        let wanted: Vec<_> = wanted
+            .iter()
+            .map(|(server, ids)| (server.as_str(), ids.iter().map(String::as_str).collect()))
+            .collect();
+        assert_eq!(wanted, expected);
+        assert!(matches!(formed.verify(&keys(&room), &room.rules), Err(Dropped::Signature(_))));
+    }
+}
+
+#[test]
+fn a_wrong_signature_counts_even_beside_a_good_one() {
+    let mut room = SampleRoom::new(&RoomVersionId::V12);
+    let pdu = room.send("alice", "m.room.message", None, json!({ "body": "hi" }));
+    let mut keys = keys(&room);
+    let second = crate::SigningKey::from_seed("k2", [3; 32]).unwrap();
+    keys.get_mut("example.org").unwrap().extend(second.public_key_set());
+    let try_with = |signature: Value| {
+        let raw = raw(&pdu, |v| v["signatures"]["example.org"]["ed25519:k2"] = signature.clone());
+        RawPdu(&raw).check_format(&room.rules).unwrap().verify(&keys, &room.rules)
+    };
+    assert!(matches!(
+        try_with(json!(second.sign(b"other"))),
+        Err(Dropped::Signature(SignatureError::Wrong { .. }))
+    ));
+    for odd in [json!("!"), json!(1), json!({})] {
+        assert!(matches!(try_with(odd), Err(Dropped::Signature(SignatureError::NotBase64 { .. }))));
+    }
+    let unknown = raw(&pdu, |v| v["signatures"]["example.org"]["curve25519:x"] = json!("?"));
+    assert!(RawPdu(&unknown).check_format(&room.rules).unwrap().verify(&keys, &room.rules).is_ok());
+}
+
+#[test]
+fn key_ids_are_read_from_any_signed_object() {
+    let json = r#" { "signatures": { "b.org": { "ed25519:2": "x", "ed25519:1": {}, "rsa:1": "" }, "a.org": 1, "not a server": {} } } "#;
+    let ids: Vec<_> = key_ids(json).into_iter().map(|(server, ids)| (server.to_string(), ids)).collect();
+    let expected = [
+        ("a.org".to_owned(), vec![]),
+        ("b.org".to_owned(), vec!["ed25519:1".to_owned(), "ed25519:2".to_owned()]),
+    ];
+    assert_eq!(ids, expected);
+    for none in ["{}", "[]", "{", r#"{"signatures":1}"#] {
+        assert!(key_ids(none).is_empty());
     }
 }

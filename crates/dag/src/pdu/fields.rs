@@ -10,7 +10,7 @@ use ruma::{
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use super::{ParseError, Pdu, content, room_id_of_create};
+use super::{ParseError, Pdu, content, readable_levels, room_id_of_create};
 
 /// `R` is how the room version refers to events.
 #[derive(Deserialize)]
@@ -51,6 +51,7 @@ where
 {
     let fields: Fields<'_, R> = serde_json::from_str(&json)?;
     let content = fields.content.to_owned();
+    let levels = readable_levels(&fields.event_type, &content, rules);
     let room_id_in_json = fields.room_id.is_some();
     let room_id = match fields.room_id {
         Some(room_id) => room_id,
@@ -75,6 +76,7 @@ where
         content,
         json,
         rejected: false,
+        levels,
         room_id_in_json,
     })
 }

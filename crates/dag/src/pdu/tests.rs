@@ -147,3 +147,88 @@ fn the_largest_event_is_received() {
         assert_eq!(Pdu::receive(&raw(&value), &room.rules).is_ok(), fits, "{size}");
     }
 }
+
+/// What the change makes of an event of that version.
+fn receive(version: &RoomVersionId, change: impl Fn(&mut Value)) -> Result<Pdu, ReceiveError> {
+    let mut room = SampleRoom::new(version);
+    Pdu::receive(&changed(&mut room, change), &room.rules)
+}
+
+#[test]
+fn versions_1_and_2_name_their_events() {
+    for version in [RoomVersionId::V1, RoomVersionId::V2] {
+        let with_id = |id: Value| receive(&version, |v| v["event_id"] = id.clone());
+        let named = with_id(json!("$any.thing:elsewhere.org:8448")).unwrap();
+        assert_eq!(named.event_id, "$any.thing:elsewhere.org:8448");
+        for id in [
+            json!("$opaque"),
+            json!("$:example.org"),
+            json!("$a:"),
+            json!("$a:b c"),
+            json!("x:example.org"),
+            json!(""),
+            json!(1),
+            json!(null),
+            json!(format!("${}:example.org", "x".repeat(256))),
+        ] {
+            let error = with_id(id.clone()).unwrap_err();
+            assert!(matches!(error, ReceiveError::EventId(_) | ReceiveError::Format(_)), "{id}: {error}");
+        }
+        let nameless = receive(&version, |v| drop(v.as_object_mut().unwrap().remove("event_id")));
+        assert!(matches!(nameless, Err(ReceiveError::Format(_))));
+    }
+    let ignored = receive(&RoomVersionId::V3, |v| v["event_id"] = json!("$other:example.org")).unwrap();
+    assert!(ignored.event_id.server_name().is_none(), "later versions take the hash");
+}
+
+#[test]
+fn events_are_referred_to_as_the_version_wants_it() {
+    let pair = json!([["$a:b", { "sha256": "x" }]]);
+    let odd = [
+        json!([["$a:b"]]),
+        json!([["$a:b", {}, 1]]),
+        json!([[1, {}]]),
+        json!([{}]),
+        json!("$a:b"),
+        json!([null]),
+    ];
+    for field in ["prev_events", "auth_events"] {
+        let with = |version, value: &Value| receive(version, |v| v[field] = value.clone());
+        let paired = with(&RoomVersionId::V1, &pair).unwrap();
+        let ids = if field == "prev_events" { paired.prev_events } else { paired.auth_events };
+        assert_eq!(ids, ["$a:b"]);
+        assert!(with(&RoomVersionId::V3, &json!(["$a"])).is_ok());
+        assert!(matches!(with(&RoomVersionId::V3, &pair), Err(ReceiveError::Parse(_))));
+        assert!(matches!(with(&RoomVersionId::V1, &json!(["$a:b"])), Err(ReceiveError::Parse(_))));
+        for value in &odd {
+            assert!(matches!(with(&RoomVersionId::V2, value), Err(ReceiveError::Parse(_))), "{value}");
+        }
+    }
+}
+
+#[test]
+fn old_versions_take_what_canonical_json_does_not() {
+    let with_depth = |version: &RoomVersionId, depth: u64| receive(version, |v| v["depth"] = json!(depth));
+    for version in [RoomVersionId::V1, RoomVersionId::V5] {
+        let pdu = receive(&version, |v| v["content"]["n"] = json!(1.50)).unwrap();
+        assert!(pdu.content.get().contains("\"n\":1.5}"), "{}", pdu.content);
+        assert_eq!(with_depth(&version, (1 << 63) - 1).unwrap().depth, (1 << 63) - 1);
+        assert!(matches!(with_depth(&version, 1 << 63), Err(ReceiveError::Format(_))));
+    }
+    assert!(matches!(with_depth(&RoomVersionId::V6, 1 << 53), Err(ReceiveError::Json(_))));
+}
+
+#[test]
+fn what_is_there_is_not_null() {
+    for version in [RoomVersionId::V1, RoomVersionId::V12] {
+        for field in ["state_key", "room_id", "hashes", "signatures", "content"] {
+            assert!(receive(&version, |v| v[field] = json!(null)).is_err(), "{version} {field}");
+        }
+        for field in ["hashes", "signatures"] {
+            assert!(
+                receive(&version, |v| drop(v.as_object_mut().unwrap().remove(field))).is_err(),
+                "{field}"
+            );
+        }
+    }
+}
