@@ -16,7 +16,7 @@ use ruma::{
     state_res,
 };
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 
 pub use self::{content::Relation, receive::ReceiveError};
 pub(crate) use self::{
@@ -97,6 +97,11 @@ impl Pdu {
     /// One field of the content; `None` if it is absent or of another type.
     pub fn content_field<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         content::field(&self.content, name)
+    }
+
+    /// The content of an `m.room.power_levels` event with all levels as integers, as version 10 and up want them.
+    pub fn integer_levels(&self) -> Option<Map<String, Value>> {
+        levels::integers(&self.content)
     }
 
     /// `content.m.relates_to`, if it has a type and a target.

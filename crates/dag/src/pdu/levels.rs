@@ -3,7 +3,7 @@
 
 use ruma::{events::TimelineEventType, room_version_rules::RoomVersionRules};
 use serde_json::{
-    Value,
+    Map, Value,
     value::{RawValue, to_raw_value},
 };
 
@@ -19,39 +19,64 @@ pub fn readable(
     if *event_type != TimelineEventType::RoomPowerLevels || rules.authorization.integer_power_levels {
         return None;
     }
-    let mut content: Value = serde_json::from_str(content.get()).ok()?;
+    let mut content: Map<String, Value> = serde_json::from_str(content.get()).ok()?;
     let mut changed = false;
-    for value in content.as_object_mut()?.values_mut() {
-        match value.as_object_mut() {
-            Some(levels) => levels.values_mut().for_each(|level| changed |= repair(level)),
-            None => changed |= repair(value),
+    each_level(&mut content, |level| {
+        if let Some(whole) = whole(level).filter(|_| !is_readable(level)) {
+            *level = whole.into();
+            changed = true;
         }
-    }
+    });
     changed.then(|| to_raw_value(&content).ok()).flatten()
 }
 
-fn repair(level: &mut Value) -> bool {
-    let whole = match level {
-        Value::Number(number) if number.is_i64() => number.as_i64().map(i128::from),
-        // Casts of floats saturate.
-        Value::Number(number) => number.as_f64().map(|float| float as i128),
-        Value::String(text) => text.trim().parse::<i128>().ok(),
-        _ => None,
-    };
-    let in_range = |whole: i128| whole.clamp((-LEVEL_MAX).into(), LEVEL_MAX.into());
-    let Some(whole) = whole.map(in_range).and_then(|whole| i64::try_from(whole).ok()) else { return false };
-    let repaired = Value::from(whole);
-    let changed = level.is_number() && *level != repaired;
-    let changed = changed || level.is_string() && whole.abs() == LEVEL_MAX;
-    if changed {
-        *level = repaired;
+/// The content with all levels as integers, as version 10 and up want them; what is no level stays as it is.
+pub fn integers(content: &RawValue) -> Option<Map<String, Value>> {
+    let mut content = serde_json::from_str(content.get()).ok()?;
+    each_level(&mut content, |level| {
+        if let Some(whole) = whole(level) {
+            *level = whole.into();
+        }
+    });
+    Some(content)
+}
+
+fn each_level(content: &mut Map<String, Value>, mut act: impl FnMut(&mut Value)) {
+    for value in content.values_mut() {
+        match value.as_object_mut() {
+            Some(levels) => levels.values_mut().for_each(&mut act),
+            None => act(value),
+        }
     }
-    changed
+}
+
+/// The level that is meant; `None` if none is.
+fn whole(level: &Value) -> Option<i64> {
+    let whole = match level {
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => whole.into(),
+            // Casts of floats saturate.
+            None => number.as_f64()? as i128,
+        },
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    i64::try_from(whole.clamp((-LEVEL_MAX).into(), LEVEL_MAX.into())).ok()
+}
+
+/// Whether the rules can read it as it is: an integer in range, as number or string.
+fn is_readable(level: &Value) -> bool {
+    let in_range = |whole: i64| (-LEVEL_MAX..=LEVEL_MAX).contains(&whole);
+    match level {
+        Value::String(text) => text.trim().parse().is_ok_and(in_range),
+        _ => level.as_i64().is_some_and(in_range),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use ruma::room_version_rules::RoomVersionRules as Rules;
+    use serde_json::json;
 
     use super::*;
 
@@ -86,5 +111,14 @@ mod tests {
         assert_eq!(read(r#"{"ban":50.57}"#, &Rules::V10), None, "from version 10 on they are integers");
         let other = RawValue::from_string(r#"{"ban":1.5}"#.to_owned()).unwrap();
         assert!(readable(&TimelineEventType::RoomMessage, &other, &Rules::V1).is_none());
+    }
+
+    #[test]
+    fn upgraded_rooms_have_integers() {
+        let old = r#"{"ban":"50","events":{"x":" +1 "},"kick":1.5,"odd":"text","users":{"@a:b":-7}}"#;
+        let new = integers(&RawValue::from_string(old.to_owned()).unwrap()).unwrap();
+        let expected =
+            json!({ "ban": 50, "events": { "x": 1 }, "kick": 1, "odd": "text", "users": { "@a:b": -7 } });
+        assert_eq!(Value::Object(new), expected);
     }
 }

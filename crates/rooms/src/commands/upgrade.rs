@@ -154,10 +154,7 @@ impl UpgradeCommand<'_> {
 
     async fn transfer_levels(&self, old: &Draft<'_>, new: &mut Draft<'_>) -> Result<(), Error> {
         let held = old.state_event("m.room.power_levels", "").await?;
-        let mut content: Map<String, Value> = match held {
-            Some(event) => serde_json::from_str(event.pdu.content.get())?,
-            None => Map::new(),
-        };
+        let mut content = held.and_then(|event| event.pdu.integer_levels()).unwrap_or_default();
         let users = content.entry("users").or_insert_with(|| json!({}));
         if let Some(users) = users.as_object_mut() {
             if self.privileged() {
@@ -211,7 +208,7 @@ impl UpgradeCommand<'_> {
     /// Raises what it takes to speak and to invite in the old room, if the user may.
     async fn silence(&self, old: &mut Draft<'_>) -> Result<(), Error> {
         let Some(held) = old.state_event("m.room.power_levels", "").await? else { return Ok(()) };
-        let mut content: Map<String, Value> = serde_json::from_str(held.pdu.content.get())?;
+        let Some(mut content) = held.pdu.integer_levels() else { return Ok(()) };
         let level =
             |content: &Map<String, Value>, field| content.get(field).and_then(Value::as_i64).unwrap_or(0);
         let needed = level(&content, "users_default").saturating_add(1).max(50);

@@ -9,7 +9,7 @@ use ruma::{OwnedRoomAliasId, OwnedRoomId, RoomId, RoomVersionId};
 use serde_json::json;
 
 use super::world::{World, assert_forbidden, content};
-use crate::{CreateRoom, Error, Preset, Sender, Upgrade, Visibility};
+use crate::{CreateRoom, Error, InitialState, Preset, Sender, Upgrade, Visibility};
 
 fn upgrade(world: &World, who: &Sender, room: &RoomId, to: RoomVersionId) -> Result<OwnedRoomId, Error> {
     let request = Upgrade { new_version: to, additional_creators: Vec::new() };
@@ -63,6 +63,31 @@ fn state_bans_aliases_and_listing_move() {
     assert_eq!((&levels["events_default"], &levels["invite"]), (&json!(50), &json!(50)));
     assert_forbidden(world.say(&bob, &old, "too late"), "need power level 50");
     world.say(&alice, &new, "hello").unwrap();
+}
+
+/// The first version knows power levels as strings, and event ids of its server's making.
+#[test]
+fn a_room_of_the_first_version_moves_to_the_newest() {
+    let world = World::new(9);
+    let alice = world.user("alice");
+    let levels = json!({ "users": { "@alice:localhost": "100" }, "ban": " 060", "invite": 5 });
+    let initial_state = vec![InitialState {
+        event_type: "m.room.power_levels".to_owned(),
+        state_key: String::new(),
+        content: serde_json::value::to_raw_value(&levels).unwrap(),
+    }];
+    let request =
+        CreateRoom { room_version: Some(RoomVersionId::V1), initial_state, ..CreateRoom::default() };
+    for version in [RoomVersionId::V2, RoomVersionId::V11, RoomVersionId::V12] {
+        let old = world.create(&alice, request.clone());
+        let last = world.say(&alice, &old, "last").unwrap();
+        assert_eq!(last.server_name().map(|server| server.as_str()), Some("localhost"));
+        let new = upgrade(&world, &alice, &old, version.clone()).unwrap();
+        let levels = world.state(&new, "m.room.power_levels", "").unwrap();
+        assert_eq!((&levels["ban"], &levels["invite"]), (&json!(60), &json!(5)), "{version}");
+        assert_eq!(world.state(&old, "m.room.power_levels", "").unwrap()["invite"], 50);
+        world.say(&alice, &new, "hello").unwrap();
+    }
 }
 
 #[test]
