@@ -41,6 +41,11 @@ nid!(
     StateKeyNid
 );
 
+impl EventNid {
+    /// Stands for an event that is not known. Numbers are given out from 1.
+    pub const NONE: Self = Self(0);
+}
+
 impl RoomNid {
     /// Stands for "no room" in keys that hold global and per-room data side by side.
     pub const GLOBAL: Self = Self(0);

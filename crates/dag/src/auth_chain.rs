@@ -23,6 +23,13 @@ impl AuthChain {
         Self(chain)
     }
 
+    /// What is in any of these chains.
+    pub fn union<'a>(chains: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut union = RoaringTreemap::new();
+        chains.into_iter().for_each(|chain| union |= &chain.0);
+        Self(union)
+    }
+
     pub fn contains(&self, event: EventNid) -> bool {
         self.0.contains(event.0)
     }

@@ -14,6 +14,7 @@
 //! | 7 validated by the policy server | [`policy_server`] | soft-failed |
 
 pub mod auth_events;
+mod countersign;
 pub mod format;
 pub mod policy_server;
 pub mod room_state;

@@ -35,6 +35,16 @@ impl AuthChains {
 
     /// One chain per event, in order.
     pub async fn load_many(&self, events: &[EventNid]) -> Result<Vec<Arc<AuthChain>>, Error> {
+        let chains = self.lookup_many(events).await?;
+        let chains = events.iter().zip(chains).map(|(event, chain)| {
+            chain.ok_or_else(|| Error::damaged(format!("{event:?} has no auth chain")))
+        });
+        chains.collect()
+    }
+
+    /// One answer per event, in order. Events that are held without those that authorise them (an invite to a room
+    /// elsewhere) have none.
+    pub async fn lookup_many(&self, events: &[EventNid]) -> Result<Vec<Option<Arc<AuthChain>>>, Error> {
         let mut chains: Vec<_> = events.iter().map(|event| self.cache.get(event)).collect();
         let missing: Vec<_> = (0..events.len()).filter(|i| chains[*i].is_none()).collect();
         if !missing.is_empty() {
@@ -42,14 +52,14 @@ impl AuthChains {
             let rows = self.store.multi_get(&AUTH_CHAINS, &keys).await?;
             for (index, bytes) in missing.into_iter().zip(rows) {
                 let event = events[index];
-                let bytes = bytes.ok_or_else(|| Error::damaged(format!("{event:?} has no auth chain")))?;
+                let Some(bytes) = bytes else { continue };
                 let chain = AuthChain::from_bytes(&bytes);
                 let chain = Arc::new(chain.map_err(|e| Error::damaged(format!("{event:?}: {e}")))?);
                 self.cache.insert(event, chain.clone());
                 chains[index] = Some(chain);
             }
         }
-        Ok(chains.into_iter().flatten().collect())
+        Ok(chains)
     }
 
     /// Keeps a chain that was made here. Numbers are never reused, so one of a failed commit does no harm.

@@ -31,7 +31,7 @@ use crate::{Error, Rooms, Sender};
 impl Rooms {
     /// For what only members do: to others an unknown room and a foreign one are the same.
     pub(crate) async fn own_room(&self, room_id: &RoomId) -> Result<RoomNid, Error> {
-        let room = self.view.interner.lookup_room(room_id).await?;
+        let room = self.view.room_by_id(room_id).await?.map(|room| room.nid());
         room.ok_or_else(|| Error::not_in_room(room_id))
     }
 }

@@ -45,6 +45,9 @@ pub enum Error {
     /// `M_UNABLE_TO_GRANT_JOIN`.
     #[error("Nobody of this server in the room may let you in.")]
     UnableToGrantJoin,
+    /// `M_UNABLE_TO_AUTHORISE_JOIN`.
+    #[error("This server does not know the rooms that let you join this one.")]
+    UnableToAuthoriseJoin,
     /// `M_INVITE_BLOCKED`.
     #[error("{0} does not accept invitations.")]
     InviteBlocked(OwnedUserId),

@@ -10,6 +10,8 @@ mod authorise;
 mod commands;
 mod directory;
 mod error;
+mod foreign;
+mod outliers;
 mod power_levels;
 mod profile;
 mod receive;
@@ -44,6 +46,8 @@ pub use self::{
         listing::{Page, PublicRoom, PublicRoomsQuery},
     },
     error::Error,
+    foreign::{Adoption, Invitation, JoinAnswer, Outside, Partial, ProtoEvent, Taken, Template},
+    outliers::Outliers,
     receive::Received,
     runs::run_profile_propagation,
     sender::{Sender, Transaction},

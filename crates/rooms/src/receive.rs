@@ -177,7 +177,7 @@ impl Draft<'_> {
     }
 
     /// Stores a judged event where its verdict wants it.
-    async fn take(
+    pub(crate) async fn take(
         &mut self,
         pdu: Pdu,
         verdict: &Verdict,

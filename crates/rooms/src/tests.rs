@@ -5,6 +5,7 @@ mod create;
 mod directory;
 mod memberships;
 mod messages;
+mod outliers;
 mod receiving;
 mod redactions;
 mod upgrades;

@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use myelin_core::RoomNid;
 use myelin_store::{Batch, CommitError, tables::ROOM_HEADS};
+use myelin_view::RoomSnapshot;
 
 use self::{commit::Commit, slots::Turn};
 pub use self::{
     draft::Draft,
-    rows::member_id,
+    rows::{Change, member_id},
     slots::Writers,
     transactions::{Begun, Transactions, UnderWay},
 };
@@ -44,9 +45,19 @@ pub trait Command: Sync {
 impl Rooms {
     /// Carries out a command on the newest head of a room; done when it is durable.
     pub(crate) async fn run<C: Command>(&self, room: RoomNid, command: &C) -> Result<C::Output, Error> {
+        self.run_on(room, None, command).await
+    }
+
+    /// As [`Rooms::run`]; where the room has no head yet, the draft starts with `new`.
+    pub(crate) async fn run_on<C: Command>(
+        &self,
+        room: RoomNid,
+        new: Option<&RoomSnapshot>,
+        command: &C,
+    ) -> Result<C::Output, Error> {
         for attempt in 0..ATTEMPTS_MAX {
             let turn = self.writers.turn(room).await;
-            let mut draft = Draft::of(self, &turn, room, attempt).await?;
+            let mut draft = Draft::of(self, &turn, room, attempt, new).await?;
             let output = command.act(&mut draft).await?;
             match self.settle(draft, turn).await {
                 Ok(()) => return Ok(output),

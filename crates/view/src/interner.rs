@@ -1,6 +1,9 @@
 //! Strings to numeric ids and back, cached in both directions.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use myelin_core::{EventNid, RoomNid, StateKeyNid, UserNid};
 use myelin_store::{
@@ -10,7 +13,7 @@ use myelin_store::{
     },
 };
 use quick_cache::sync::Cache;
-use ruma::{EventId, OwnedServerName, OwnedUserId, RoomId, UserId};
+use ruma::{EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, UserId};
 
 use crate::{Error, RoomInfo};
 
@@ -18,6 +21,8 @@ use crate::{Error, RoomInfo};
 const USERS_MAX: usize = 50_000;
 const STATE_KEYS_MAX: usize = 50_000;
 const ROOMS_MAX: usize = 20_000;
+/// New users or state keys in one commit.
+const INTERNED_AT_ONCE: usize = 2_000;
 
 /// An interned `(type, state_key)`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -69,6 +74,36 @@ impl Interner {
         }
     }
 
+    /// One nid per user, in order; the new ones are given out in few commits.
+    pub async fn users(&self, ids: &[OwnedUserId]) -> Result<Vec<UserNid>, Error> {
+        loop {
+            let mut nids: Vec<_> = ids.iter().map(|id| self.users.get(id.as_str())).collect();
+            let lacking = lacking(&nids);
+            let keys: Vec<_> = lacking.iter().map(|at| ids[*at].as_str().to_owned()).collect();
+            for (at, nid) in lacking.iter().zip(self.store.multi_get(&USER_NIDS, &keys).await?) {
+                nids[*at] = nid.inspect(|nid| self.users.insert(ids[*at].as_str().into(), *nid));
+            }
+            let new = unknown(&lacking, &nids, keys);
+            if new.is_empty() {
+                return Ok(nids.into_iter().flatten().collect());
+            }
+            for keys in new.chunks(INTERNED_AT_ONCE) {
+                self.intern_users(keys).await?;
+            }
+        }
+    }
+
+    async fn intern_users(&self, ids: &[String]) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        for key in ids {
+            let nid = UserNid(self.nids.allocate(NidKind::User).await?);
+            batch.require_absent(&USER_NIDS, key);
+            batch.put(&USER_NIDS, key, &nid);
+            batch.put(&USER_IDS, &nid, &Name(key.clone()));
+        }
+        unless_conflict(self.store.commit(batch).await)
+    }
+
     pub async fn lookup_user(&self, user_id: &UserId) -> Result<Option<UserNid>, Error> {
         if let Some(nid) = self.users.get(user_id.as_str()) {
             return Ok(Some(nid));
@@ -116,6 +151,38 @@ impl Interner {
             batch.put(&STATE_KEYS, &nid, &StateKeyRecord { event_type, state_key });
             unless_conflict(self.store.commit(batch).await)?;
         }
+    }
+
+    /// One nid per key, in order; the new ones are given out in few commits.
+    pub async fn state_keys(&self, names: &[StateKey]) -> Result<Vec<StateKeyNid>, Error> {
+        loop {
+            let mut nids: Vec<_> = names.iter().map(|name| self.state_keys.get(name)).collect();
+            let lacking = lacking(&nids);
+            let key = |at: &usize| (names[*at].event_type.clone(), names[*at].state_key.clone());
+            let keys: Vec<_> = lacking.iter().map(key).collect();
+            for (at, nid) in lacking.iter().zip(self.store.multi_get(&STATE_KEY_NIDS, &keys).await?) {
+                nids[*at] = nid.inspect(|nid| self.state_keys.insert(names[*at].clone(), *nid));
+            }
+            let new = unknown(&lacking, &nids, keys);
+            if new.is_empty() {
+                return Ok(nids.into_iter().flatten().collect());
+            }
+            for keys in new.chunks(INTERNED_AT_ONCE) {
+                self.intern_state_keys(keys).await?;
+            }
+        }
+    }
+
+    async fn intern_state_keys(&self, keys: &[(String, String)]) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        for key in keys {
+            let nid = StateKeyNid(self.nids.allocate(NidKind::StateKey).await?);
+            batch.require_absent(&STATE_KEY_NIDS, key);
+            batch.put(&STATE_KEY_NIDS, key, &nid);
+            let (event_type, state_key) = key.clone();
+            batch.put(&STATE_KEYS, &nid, &StateKeyRecord { event_type, state_key });
+        }
+        unless_conflict(self.store.commit(batch).await)
     }
 
     pub async fn lookup_state_key(
@@ -177,7 +244,10 @@ impl Interner {
         }
         let Some(record) = self.store.get(&ROOMS, &nid).await? else { return Ok(None) };
         let info = Arc::new(RoomInfo::from_record(nid, record)?);
-        self.room_infos.insert(nid, info.clone());
+        // A room that is only heard of is learned more of when it is joined.
+        if info.create_event != EventNid::NONE {
+            self.room_infos.insert(nid, info.clone());
+        }
         Ok(Some(info))
     }
 
@@ -189,6 +259,26 @@ impl Interner {
     pub async fn lookup_event(&self, event_id: &EventId) -> Result<Option<EventNid>, Error> {
         Ok(self.store.get(&EVENT_NIDS, &event_id.as_str().to_owned()).await?)
     }
+
+    /// Those that are held.
+    pub async fn lookup_events(
+        &self,
+        ids: &[OwnedEventId],
+    ) -> Result<HashMap<OwnedEventId, EventNid>, Error> {
+        let keys: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        let rows = self.store.multi_get(&EVENT_NIDS, &keys).await?;
+        Ok(ids.iter().cloned().zip(rows).filter_map(|(id, nid)| Some((id, nid?))).collect())
+    }
+}
+
+fn lacking<N>(nids: &[Option<N>]) -> Vec<usize> {
+    nids.iter().enumerate().filter(|(_, nid)| nid.is_none()).map(|(at, _)| at).collect()
+}
+
+/// The distinct keys among those looked for that have no nid yet.
+fn unknown<N, K: Ord>(lacking: &[usize], nids: &[Option<N>], keys: Vec<K>) -> Vec<K> {
+    let new = lacking.iter().zip(keys).filter(|(at, _)| nids[**at].is_none()).map(|(_, key)| key);
+    new.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Losing the race means that somebody else interned it: the caller looks again.

@@ -36,6 +36,15 @@ impl RoomInfo {
             create_event: record.create_event,
         })
     }
+
+    pub fn record(&self) -> RoomRecord {
+        RoomRecord {
+            room_id: self.room_id.to_string(),
+            room_version: self.version.to_string(),
+            room_type: self.room_type.clone(),
+            create_event: self.create_event,
+        }
+    }
 }
 
 /// A room at one head, immutable. Cloning and changing one member costs O(log members).
@@ -55,6 +64,22 @@ pub struct RoomSnapshot {
 }
 
 impl RoomSnapshot {
+    /// A room of which nothing is held.
+    pub fn new(info: Arc<RoomInfo>) -> Self {
+        let head =
+            RoomHead { version: 0, current_state: [0; 16], extremities: Vec::new(), depth: 0, backfilled: 0 };
+        Self {
+            info,
+            head,
+            current_state: StateTree::new(),
+            members: OrdMap::new(),
+            servers: OrdMap::new(),
+            local_joined: OrdSet::new(),
+            joined_count: 0,
+            invited_count: 0,
+        }
+    }
+
     pub fn nid(&self) -> RoomNid {
         self.info.nid
     }

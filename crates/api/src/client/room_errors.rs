@@ -37,6 +37,7 @@ impl From<Error> for ApiError {
             Error::BadAlias(_) => Self::bad_alias(message),
             Error::DuplicateAnnotation => Self::duplicate_annotation(message),
             Error::UnableToGrantJoin => Self::unable_to_grant_join(message),
+            Error::UnableToAuthoriseJoin => Self::unable_to_authorise_join(message),
             Error::InviteBlocked(_) => Self::invite_blocked(message),
             Error::Unknown(_) => Self::unknown(message),
             Error::Unreachable(_) => Self::unknown(message).with_status(StatusCode::BAD_GATEWAY),

@@ -15,6 +15,11 @@ impl AuthorizedPdu {
         &self.pdu
     }
 
+    /// For events that are held without a place in the graph: nothing else is checked of them.
+    pub fn into_pdu(self) -> Pdu {
+        self.pdu
+    }
+
     /// The end of the path: what becomes of the event. `current_state` is asked only if `state_before` allows it.
     pub fn judge<B: Event, C: Event>(
         self,

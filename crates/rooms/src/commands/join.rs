@@ -1,8 +1,9 @@
 //! Joining (Client-Server API, "Joining rooms", "Restricted rooms", "Guest access").
 
+use myelin_core::UserNid;
 use myelin_store::tables::Membership;
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, events::room::member::MembershipState,
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState,
     room::JoinRuleKind, state_res::events::RoomPowerLevelsIntField,
 };
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use crate::{
     writer::{Command, Draft},
 };
 
-const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
+pub(crate) const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
 
 /// What comes with a join.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +43,7 @@ struct JoinRules {
 impl Rooms {
     /// Idempotent: who is joined stays joined.
     pub async fn join(&self, sender: &Sender, room_id: &RoomId, join: Join) -> Result<OwnedEventId, Error> {
-        let room = self.view.interner.lookup_room(room_id).await?;
-        let room = room.ok_or_else(|| Error::unknown_room(room_id))?;
+        let room = self.room(room_id).await?.nid();
         self.target(&sender.user_id).await?;
         let profile = self.profile(sender.user).await?;
         self.run(room, &JoinCommand { rooms: self, sender, join: &join, profile }).await
@@ -67,9 +67,7 @@ impl Command for JoinCommand<'_> {
         if sender.guest && !guests_may_join(draft).await? {
             return Err(Error::GuestAccess);
         }
-        if !matches!(before, Some(Membership::Join | Membership::Invite | Membership::Ban))
-            && let Some(user) = self.rooms.authorising_user(draft, sender).await?
-        {
+        if let Some(user) = self.rooms.authorising_user_of(draft, &sender.user_id).await? {
             content.insert(AUTHORISED_VIA.to_owned(), user.as_str().into());
         }
         let event = draft.append_member(sender, &sender.user_id, &content).await?;
@@ -83,11 +81,16 @@ impl Command for JoinCommand<'_> {
 impl Rooms {
     /// For rooms with a restricted join rule: the member of this server who lets the user in, given that the user
     /// fulfils a condition. `None` for other rooms.
-    async fn authorising_user(
+    pub(crate) async fn authorising_user_of(
         &self,
         draft: &Draft<'_>,
-        sender: &Sender,
+        user_id: &UserId,
     ) -> Result<Option<OwnedUserId>, Error> {
+        let user = self.view.interner.lookup_user(user_id).await?;
+        let before = user.and_then(|user| draft.membership(user));
+        if matches!(before, Some(Membership::Join | Membership::Invite | Membership::Ban)) {
+            return Ok(None);
+        }
         if !draft.room.info.rules.authorization.restricted_join_rule {
             return Ok(None);
         }
@@ -95,23 +98,26 @@ impl Rooms {
         if !matches!(rules.join_rule, JoinRuleKind::Restricted | JoinRuleKind::KnockRestricted) {
             return Ok(None);
         }
-        if !self.fulfils_one(&rules.allow, sender).await? {
-            return Err(Error::Forbidden(
-                "You do not belong to any of the rooms that let you join this one, and you are not invited."
-                    .to_owned(),
-            ));
-        }
+        self.require_condition(&rules.allow, user).await?;
         self.member_who_may_invite(draft).await?.map(Some).ok_or(Error::UnableToGrantJoin)
     }
 
-    async fn fulfils_one(&self, conditions: &[Value], sender: &Sender) -> Result<bool, Error> {
+    async fn require_condition(&self, conditions: &[Value], user: Option<UserNid>) -> Result<(), Error> {
+        let mut unknown = false;
         for room_id in conditions.iter().filter_map(room_of_condition) {
             let room = self.view.room_by_id(&room_id).await?;
-            if room.is_some_and(|room| room.is_joined(sender.user)) {
-                return Ok(true);
+            let room = room.filter(|room| room.has_server(&self.view.server_name));
+            match (room, user) {
+                (Some(room), Some(user)) if room.is_joined(user) => return Ok(()),
+                (room, _) => unknown |= room.is_none(),
             }
         }
-        Ok(false)
+        if unknown {
+            return Err(Error::UnableToAuthoriseJoin);
+        }
+        let refusal =
+            "You do not belong to any of the rooms that let you join this one, and you are not invited.";
+        Err(Error::Forbidden(refusal.to_owned()))
     }
 
     async fn member_who_may_invite(&self, draft: &Draft<'_>) -> Result<Option<OwnedUserId>, Error> {

@@ -23,8 +23,7 @@ impl Rooms {
         room_id: &RoomId,
         change: MembershipChange,
     ) -> Result<OwnedEventId, Error> {
-        let room = self.view.interner.lookup_room(room_id).await?;
-        let room = room.ok_or_else(|| Error::unknown_room(room_id))?;
+        let room = self.room(room_id).await?.nid();
         self.target(&sender.user_id).await?;
         let profile = self.profile(sender.user).await?;
         self.run(room, &Knock { sender, change, profile }).await

@@ -32,6 +32,8 @@ pub struct Draft<'r> {
     /// 0 at first, counting the times that another writer was faster.
     pub attempt: u32,
     pub batch: Batch,
+    /// Whether what is appended is for this server to bring to the others; `None`: if it was made here.
+    pub relay: Option<bool>,
     /// With the index of their log entry.
     pub(super) landings: Vec<(u32, Landing)>,
     pub(super) outside: Vec<Landing>,
@@ -45,15 +47,17 @@ impl<'r> Draft<'r> {
         turn: &Turn,
         room: myelin_core::RoomNid,
         attempt: u32,
+        new: Option<&RoomSnapshot>,
     ) -> Result<Self, Error> {
         let base = match turn.slot().head() {
             Some(head) => Some(head),
             None => rooms.view.rooms.load(room).await?,
         };
-        let base = base.ok_or_else(|| Error::damaged(format!("{room:?} has no head")))?;
-        let mut draft = Self::new(rooms, (*base).clone());
+        let start = base.as_deref().or(new);
+        let start = start.ok_or_else(|| Error::damaged(format!("{room:?} has no head")))?;
+        let mut draft = Self::new(rooms, start.clone());
         draft.slot = Some(turn.slot().clone());
-        draft.base = Some(base);
+        draft.base = base;
         draft.attempt = attempt;
         Ok(draft)
     }
@@ -67,6 +71,7 @@ impl<'r> Draft<'r> {
             room,
             attempt: 0,
             batch: Batch::new(),
+            relay: None,
             landings: Vec::new(),
             outside: Vec::new(),
             users: Vec::new(),
@@ -180,7 +185,8 @@ impl<'r> Draft<'r> {
         self.place(nid, sender.user, pdu, &auth, sent_by).await
     }
 
-    async fn make(&self, event: NewEvent) -> Result<(Pdu, AuthSet), Error> {
+    /// An event that would go to the end of the room, allowed there; it is not appended.
+    pub(crate) async fn make(&self, event: NewEvent) -> Result<(Pdu, AuthSet), Error> {
         let info = &self.room.info;
         let auth = self.select_auth(&event).await?;
         let parents = Parents {

@@ -22,11 +22,12 @@ use super::Draft;
 use crate::Error;
 
 /// Whose membership an event changes, and to what.
-struct Change {
-    user: UserNid,
-    user_id: OwnedUserId,
-    local: bool,
-    membership: Membership,
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub user: UserNid,
+    pub user_id: OwnedUserId,
+    pub local: bool,
+    pub membership: Membership,
 }
 
 impl Draft<'_> {
@@ -71,7 +72,8 @@ impl Draft<'_> {
     pub(crate) async fn enter_timeline(&mut self, event: &Arc<Event>) -> Result<Position, Error> {
         let member = self.member_of(event).await?.map(|change| change.user);
         let (room, sender, state_key) = (event.room, event.sender, event.state_key);
-        let (head, relay) = (self.next_version(), self.is_local(&event.pdu.sender));
+        let relay = self.relay.unwrap_or_else(|| self.is_local(&event.pdu.sender));
+        let head = self.next_version();
         let entry = LogEntry::Event { room, event: event.nid, sender, state_key, member, head, relay };
         let position = self.batch.log(&entry);
         self.batch.put(&EVENTS, &event.nid, &event.row(Placement::Live, position));
@@ -107,27 +109,44 @@ impl Draft<'_> {
 
     /// Takes over the membership that a member event of the current state gives.
     pub(crate) async fn set_member_by(&mut self, event: &Event, position: Position) -> Result<(), Error> {
-        let Some(change) = self.member_of(event).await? else { return Ok(()) };
-        let Change { user, user_id, local, membership } = change;
+        match self.member_of(event).await? {
+            Some(change) => self.set_member(change, event.nid, position).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn set_member(
+        &mut self,
+        change: Change,
+        event: EventNid,
+        position: Position,
+    ) -> Result<(), Error> {
+        let Change { user, local, membership, .. } = change;
         let room = self.room.nid();
-        let record = MemberRecord { membership, event: event.nid };
-        self.batch.put(&MEMBERS, &(room, user), &AtPosition { position, value: record });
         if local {
             let was_joined = membership == Membership::Join || self.was_joined(user).await?;
-            let record = UserRoomRecord { membership, event: event.nid, forgotten: false, was_joined };
+            let record = UserRoomRecord { membership, event, forgotten: false, was_joined };
             self.batch.put(&USER_ROOMS, &(user, room), &AtPosition { position, value: record });
-            let change = UserChange::Membership { room, membership, event: event.nid };
+            let change = UserChange::Membership { room, membership, event };
             self.batch.put(&USER_STREAM, &(user, position), &change);
             self.users.push(user);
         }
         if local && membership == Membership::Join {
             self.joined.push(user);
         }
+        self.put_member(&change, event, position);
+        Ok(())
+    }
+
+    /// The room's side of a membership.
+    pub(crate) fn put_member(&mut self, change: &Change, event: EventNid, position: Position) {
+        let Change { user, user_id, local, membership } = change;
+        let record = MemberRecord { membership: *membership, event };
+        self.batch.put(&MEMBERS, &(self.room.nid(), *user), &AtPosition { position, value: record });
         let server = user_id.server_name();
         let there_before = self.room.has_server(server);
-        self.room.set_member(user, server, local, membership, event.nid);
+        self.room.set_member(*user, server, *local, *membership, event);
         self.note_server(server, there_before, position);
-        Ok(())
     }
 
     /// Keeps the table of rooms by server in step.

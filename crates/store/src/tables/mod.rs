@@ -127,6 +127,13 @@ tables! {
     /// The same by position, for deltas. The row of a replaced receipt is deleted.
     RECEIPTS_BY_POSITION = 41 "receipts_by_position": (RoomNid, Position) => ReceiptRef;
 
+    // Rooms that this server does not, or not fully, take part in.
+    /// State by which a local user recognises a room that only an invite or a knock is known of. Gone when the room is
+    /// joined.
+    STRIPPED_STATES = 42 "stripped_states": (RoomNid, UserNid) => StrippedStateRecord;
+    /// Rooms that were joined without all of their state, which is still to come.
+    PARTIAL_ROOMS = 43 "partial_rooms": RoomNid => PartialRoomRecord;
+
     // Accounts.
     ACCOUNTS = 50 "accounts": UserNid => AccountRecord;
     DEVICES = 51 "devices": (UserNid, String) => DeviceRecord;

@@ -178,6 +178,27 @@ pub struct ServerRoomRecord {
 }
 impl Record for ServerRoomRecord {}
 
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrippedStateRecord {
+    /// Stripped state events (Client-Server API, "Stripped state") as JSON.
+    pub events: Vec<String>,
+    /// Servers by which the room can be reached.
+    pub servers: Vec<String>,
+}
+impl Record for StrippedStateRecord {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartialRoomRecord {
+    /// The join by which this server came into the room: the state before it is what lacks.
+    pub join: EventNid,
+    /// Who was asked to let it in.
+    pub resident: String,
+    /// The servers in the room, as the resident server named them.
+    pub servers: Vec<String>,
+    pub since_ms: u64,
+}
+impl Record for PartialRoomRecord {}
+
 /// A change that concerns one user only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UserChange {

@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use imbl::{OrdMap, OrdSet};
 use myelin_core::{EventNid, RoomNid};
-use myelin_dag::{Names, NewEvent, Parents, Pdu, StateTree, authorize, build, needs_names};
+use myelin_dag::{Names, NewEvent, Parents, Pdu, authorize, build, needs_names};
 use myelin_store::{
     NidKind,
-    tables::{ROOM_NIDS, ROOMS, RoomHead, RoomRecord},
+    tables::{ROOM_NIDS, ROOMS},
 };
 use myelin_view::{RoomInfo, RoomSnapshot};
 use ruma::{
@@ -53,11 +52,11 @@ impl Rooms {
         };
         let info = Arc::new(info);
         self.view.interner.remember_room(info.clone());
-        let mut draft = Draft::new(self, empty(info.clone()));
+        let mut draft = Draft::new(self, RoomSnapshot::new(info.clone()));
         let room_id = info.room_id.to_string();
         draft.batch.require_absent(&ROOM_NIDS, &room_id);
         draft.batch.put(&ROOM_NIDS, &room_id, &nid);
-        draft.batch.put(&ROOMS, &nid, &record(&info));
+        draft.batch.put(&ROOMS, &nid, &info.record());
         draft.place(create_event, sender.user, create, &[], None).await?;
         self.target(&sender.user_id).await?;
         let profile = self.profile(sender.user).await?;
@@ -139,29 +138,5 @@ impl Draft<'_> {
         let event: NewEvent = state_event(sender, event_type, state_key, content)?;
         check_names(&event.event_type, state_key)?;
         self.append(sender, event).await.map(drop)
-    }
-}
-
-fn record(info: &RoomInfo) -> RoomRecord {
-    RoomRecord {
-        room_id: info.room_id.to_string(),
-        room_version: info.version.to_string(),
-        room_type: info.room_type.clone(),
-        create_event: info.create_event,
-    }
-}
-
-fn empty(info: Arc<RoomInfo>) -> RoomSnapshot {
-    let head =
-        RoomHead { version: 0, current_state: [0; 16], extremities: Vec::new(), depth: 0, backfilled: 0 };
-    RoomSnapshot {
-        info,
-        head,
-        current_state: StateTree::new(),
-        members: OrdMap::new(),
-        servers: OrdMap::new(),
-        local_joined: OrdSet::new(),
-        joined_count: 0,
-        invited_count: 0,
     }
 }

@@ -1,0 +1,25 @@
+//! Rooms that come from elsewhere, and what other servers want of rooms that are here: both sides of the handshakes
+//! (Server-Server API, "Joining Rooms", "Knocking upon a room", "Inviting to a room", "Leaving Rooms").
+//!
+//! Must not know: networks; what was brought over one comes in verified.
+
+mod accept;
+mod adopt;
+mod answer;
+mod complete;
+mod invitation;
+mod judge;
+mod known;
+mod outside;
+mod stripped;
+mod template;
+
+pub use self::{
+    accept::Taken,
+    adopt::{Adoption, Partial},
+    answer::JoinAnswer,
+    complete::ProtoEvent,
+    invitation::Invitation,
+    outside::Outside,
+    template::Template,
+};
