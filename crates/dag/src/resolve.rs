@@ -133,4 +133,4 @@ fn merge(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

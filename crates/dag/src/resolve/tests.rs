@@ -64,6 +64,21 @@ impl World {
         resolve(&self.rules, &self.states_before(prev_events), self).unwrap()
     }
 
+    pub fn nid(&self, id: &EventId) -> EventNid {
+        self.event_nid(id).unwrap()
+    }
+
+    pub fn key(&self, key: StateKeyNid) -> (StateEventType, String) {
+        self.state_key(key).unwrap()
+    }
+
+    /// What had the key of a state event before it.
+    pub fn replaced(&self, event: EventNid) -> Option<EventNid> {
+        let pdu = &self.events[event.0 as usize - 1];
+        let key = (StateEventType::from(pdu.event_type.to_string()), pdu.state_key.clone()?);
+        self.state_before(&pdu.prev_events).get(self.state_key_nid(&key.0, &key.1)?)
+    }
+
     pub fn pdus(&self, state: &StateTree) -> State {
         let pdu = |nid: EventNid| self.events[nid.0 as usize - 1].clone();
         state.iter().map(|(key, event)| (self.state_key(key).unwrap(), pdu(event))).collect()
