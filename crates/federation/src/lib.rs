@@ -29,13 +29,14 @@ use myelin_rooms::Rooms;
 use myelin_sync::Sync;
 use myelin_users::Users;
 use myelin_view::View;
+use ruma::OwnedServerName;
 
 pub use self::{
     client::{Client, RequestError},
     edus::Edus,
     handshakes::Handshakes,
     inbound::Inbound,
-    keys::Keyring,
+    keys::{Keyring, Wanted},
     peers::Peers,
     remote::Remote,
     sender::Sender,
@@ -52,6 +53,8 @@ pub struct Setup {
     /// Signs requests and events.
     pub key: Arc<SigningKey>,
     pub transport: Arc<dyn Transport>,
+    /// Asked for the keys of servers that do not answer (`federation.trusted_key_servers`).
+    pub notaries: Vec<OwnedServerName>,
 }
 
 /// The parts of federation in one process; whoever needs one takes that one. Cheap to clone.
@@ -71,11 +74,11 @@ pub struct Federation {
 impl Federation {
     /// Complete, but nothing runs yet: see [`Federation::start`].
     pub fn new(setup: Setup) -> Self {
-        let Setup { view, rooms, users, sync, key, transport } = setup;
+        let Setup { view, rooms, users, sync, key, transport, notaries } = setup;
         let peers = Arc::new(Peers::new(view.env.clone()));
         let client = Client::new(view.server_name.clone(), key.clone(), transport, peers.clone());
         let client = Arc::new(client);
-        let keys = Arc::new(Keyring::new(view.clone(), client.clone(), key));
+        let keys = Arc::new(Keyring::new(view.clone(), client.clone(), &peers, key, notaries));
         let edus = Arc::new(Edus::new(view.clone(), users, sync, client.clone()));
         let inbound =
             Arc::new(Inbound::new(view.clone(), rooms.clone(), client.clone(), keys.clone(), edus.clone()));

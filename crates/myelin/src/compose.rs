@@ -53,6 +53,7 @@ impl Server {
             sync: sync.clone(),
             key,
             transport: Arc::new(Nowhere),
+            notaries: Vec::new(),
         });
         Ok(Self { env, store, view, users, rooms, sync, federation })
     }

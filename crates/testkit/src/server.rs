@@ -90,6 +90,7 @@ impl Server {
             sync: sync.clone(),
             key,
             transport: network.port_of(name),
+            notaries: Vec::new(),
         });
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock.clone())));
         env.spawner.spawn("profiles", Box::pin(myelin_rooms::run_profile_propagation(rooms.clone())));

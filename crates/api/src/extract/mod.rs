@@ -6,6 +6,7 @@ mod body;
 mod json;
 mod origin;
 mod params;
+mod signed;
 
 pub use address::ClientAddress;
 pub use auth::{
@@ -15,3 +16,4 @@ pub use body::{JsonBody, OptionalJsonBody, read as read_body};
 pub use json::parse as parse_json;
 pub use origin::Origin;
 pub use params::{Path, Query};
+pub use signed::{FEDERATION_BODY_SIZE_MAX, SignedRequest};

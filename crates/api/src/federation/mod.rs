@@ -1,6 +1,9 @@
-//! What is served to other servers. Federation itself is not built yet; what does not need it is here.
+//! What is served to other servers: a file per family of endpoints, named as in the specification.
+//!
+//! A handler takes a [`SignedRequest`](crate::extract::SignedRequest), makes one call of `myelin-federation` and maps its result.
 
 mod openid;
+mod server_keys;
 mod version;
 
 use axum::Router;
@@ -8,5 +11,5 @@ use axum::Router;
 use crate::AppState;
 
 pub fn routes() -> Router<AppState> {
-    Router::new().merge(openid::routes()).merge(version::routes())
+    Router::new().merge(openid::routes()).merge(server_keys::routes()).merge(version::routes())
 }

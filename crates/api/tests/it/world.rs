@@ -82,6 +82,7 @@ impl World {
             sync: sync.clone(),
             key,
             transport: Arc::new(Nowhere),
+            notaries: Vec::new(),
         });
         let parts = Parts {
             view: view.clone(),

@@ -3,6 +3,7 @@
 //! Rows refer to each other by numeric id. "Blind" in a comment means: written without reading first, so that
 //! commits of one room can be pipelined.
 
+mod keys;
 mod rooms;
 mod users;
 
@@ -11,6 +12,7 @@ use std::marker::PhantomData;
 use myelin_core::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder, UserNid};
 use serde::{Deserialize, Serialize};
 
+pub use keys::*;
 pub use rooms::*;
 pub use users::*;
 
@@ -162,6 +164,12 @@ tables! {
     DEPARTURES = 63 "departures": UserNid => ();
     /// Users who were deactivated with `erase: true`.
     ERASED_USERS = 64 "erased_users": UserNid => ();
+
+    // Keys of servers.
+    /// What other servers said of their signing keys, by server name.
+    SERVER_KEYS = 85 "server_keys": String => ServerKeysRecord;
+    /// The signing keys that this server used before, by key id. Never the secret half.
+    OLD_SIGNING_KEYS = 86 "old_signing_keys": String => OldSigningKeyRecord;
 }
 
 /// The name of a table, for messages.

@@ -1,0 +1,159 @@
+//! What is known of the keys of other servers: in memory, and in the store.
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures::future::{BoxFuture, Shared};
+use myelin_store::{
+    Batch,
+    tables::{KeyAnswerRecord, SERVER_KEYS, ServerKeysRecord},
+};
+use myelin_view::View;
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use ruma::{OwnedServerName, ServerName, serde::Base64, signatures::PublicKeySet};
+
+use super::{answer::KeyAnswer, fetch::Attempt};
+use crate::Client;
+
+/// Servers whose keys are in memory.
+const SERVERS_MAX: usize = 20_000;
+/// Answers kept of one server: the newest, and those that alone have some key.
+const ANSWERS_MAX: usize = 16;
+/// Servers whose last attempt is remembered.
+const ATTEMPTS_MAX: usize = 20_000;
+
+pub(super) struct Others {
+    pub(super) view: View,
+    pub(super) client: Arc<Client>,
+    pub(super) notaries: Vec<OwnedServerName>,
+    pub(super) attempts: Cache<OwnedServerName, Attempt>,
+    /// Requests that are on their way, by the server that they are about.
+    pub(super) flights: Mutex<HashMap<OwnedServerName, Shared<BoxFuture<'static, ()>>>>,
+    /// How many requests may be on their way at once.
+    pub(super) lanes: tokio::sync::Semaphore,
+    known: Cache<OwnedServerName, Arc<Known>>,
+    /// Held while an answer is laid beside those that are there.
+    keeping: futures::lock::Mutex<()>,
+}
+
+/// One server's answers, the one with the longest validity first.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Known {
+    answers: Vec<Arc<KeyAnswer>>,
+}
+
+impl Others {
+    pub(super) fn new(view: View, client: Arc<Client>, notaries: Vec<OwnedServerName>) -> Arc<Self> {
+        let lanes = tokio::sync::Semaphore::new(super::fetch::LANES);
+        let (attempts, known) = (Cache::new(ATTEMPTS_MAX), Cache::new(SERVERS_MAX));
+        let flights = Mutex::default();
+        let keeping = futures::lock::Mutex::new(());
+        Arc::new(Self { view, client, notaries, attempts, flights, lanes, known, keeping })
+    }
+
+    /// What is known, without asking anybody.
+    pub(super) async fn known(&self, server: &ServerName) -> Arc<Known> {
+        if let Some(known) = self.known.get(server) {
+            return known;
+        }
+        let row = self.view.store.get(&SERVER_KEYS, &server.to_string()).await;
+        let row = row.unwrap_or_else(|error| {
+            tracing::error!(%error, %server, "stored keys cannot be read");
+            None
+        });
+        let known = Arc::new(row.map(|row| Known::load(server, &row)).unwrap_or_default());
+        if !known.answers.is_empty() {
+            self.known.insert(server.to_owned(), known.clone());
+        }
+        known
+    }
+
+    /// Adds an answer, durably. One from a notary never replaces a key that is known by another value.
+    pub(super) async fn keep(
+        &self,
+        answer: KeyAnswer,
+        from_notary: bool,
+    ) -> Result<(), myelin_store::CommitError> {
+        let _keeping = self.keeping.lock().await;
+        let server = answer.server.clone();
+        let known = self.known(&server).await;
+        if from_notary && known.contradicts(&answer) {
+            tracing::warn!(%server, "a notary says something else of a server's keys than the server itself");
+            return Ok(());
+        }
+        let mut known = Known::clone(&known);
+        known.add(Arc::new(answer));
+        let mut batch = Batch::new();
+        batch.put(&SERVER_KEYS, &server.to_string(), &known.record());
+        self.view.store.commit(batch).await?;
+        self.known.insert(server, Arc::new(known));
+        Ok(())
+    }
+}
+
+impl Known {
+    fn load(server: &ServerName, row: &ServerKeysRecord) -> Self {
+        let answers = row.answers.iter().map(|kept| KeyAnswer::check(server, &kept.json, kept.fetched_ms));
+        let answers = answers.filter_map(|answer| match answer {
+            Ok(answer) => Some(Arc::new(answer)),
+            Err(error) => {
+                tracing::error!(%error, %server, "a stored answer about keys is damaged");
+                None
+            }
+        });
+        Self { answers: answers.collect() }
+    }
+
+    /// The newest answer that has a key decides over it.
+    pub(super) fn valid_at(&self, at_ms: u64) -> PublicKeySet {
+        let mut keys: HashMap<&String, (&Base64, u64)> = HashMap::new();
+        for (id, key, until_ms) in self.answers.iter().flat_map(|answer| answer.keys()) {
+            keys.entry(id).or_insert((key, until_ms));
+        }
+        let valid = keys.into_iter().filter(|(_, (_, until_ms))| at_ms <= *until_ms);
+        valid.map(|(id, (key, _))| (id.clone(), key.clone())).collect()
+    }
+
+    pub(super) fn newest(&self) -> Option<&Arc<KeyAnswer>> {
+        self.answers.first()
+    }
+
+    /// The newest answer, and for each key that it lacks the newest that has it; empty `key_ids` ask for all keys.
+    pub(super) fn answers_with(&self, key_ids: &[String]) -> Vec<Arc<KeyAnswer>> {
+        if key_ids.is_empty() {
+            return self.answers.clone();
+        }
+        let mut wanted = Vec::new();
+        for key_id in key_ids {
+            let answer = self.answers.iter().find(|answer| answer.has_key(key_id)).or(self.newest());
+            wanted.extend(
+                answer.filter(|answer| !wanted.iter().any(|have| Arc::ptr_eq(have, answer))).cloned(),
+            );
+        }
+        wanted
+    }
+
+    fn contradicts(&self, answer: &KeyAnswer) -> bool {
+        let mut known = self.answers.iter().flat_map(|answer| answer.keys());
+        known.any(|(id, key, _)| answer.keys().any(|(other, value, _)| other == id && value != key))
+    }
+
+    fn add(&mut self, answer: Arc<KeyAnswer>) {
+        self.answers.push(answer);
+        self.answers.sort_by_key(|answer| std::cmp::Reverse((answer.valid_until_ms, answer.fetched_ms)));
+        let mut seen = std::collections::HashSet::new();
+        self.answers.retain(|answer| {
+            let before = seen.len();
+            seen.extend(answer.keys().map(|(id, ..)| id.clone()));
+            seen.len() > before
+        });
+        self.answers.truncate(ANSWERS_MAX);
+    }
+
+    fn record(&self) -> ServerKeysRecord {
+        let answers = self.answers.iter();
+        let answers =
+            answers.map(|kept| KeyAnswerRecord { json: kept.json.clone(), fetched_ms: kept.fetched_ms });
+        ServerKeysRecord { answers: answers.collect() }
+    }
+}
