@@ -6,6 +6,7 @@
 //! - [`group`]: group commit, as engines share it.
 //! - [`tables`]: every table, its key and its value, in one place.
 //! - [`log`]: what a commit tells its readers.
+//! - [`outbox`]: what has to arrive at other servers besides events.
 //! - [`memory`]: the backend for tests and simulation.
 //! - [`maintenance`]: verify, copy (backup, moving between engines).
 //! - `conformance` (feature): the one suite that every backend passes.
@@ -24,6 +25,7 @@ pub mod log;
 pub mod maintenance;
 pub mod memory;
 mod nids;
+pub mod outbox;
 mod store;
 pub mod tables;
 

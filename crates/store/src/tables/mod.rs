@@ -3,6 +3,7 @@
 //! Rows refer to each other by numeric id. "Blind" in a comment means: written without reading first, so that
 //! commits of one room can be pipelined.
 
+mod federation;
 mod keys;
 mod rooms;
 mod users;
@@ -12,6 +13,7 @@ use std::marker::PhantomData;
 use myelin_core::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder, UserNid};
 use serde::{Deserialize, Serialize};
 
+pub use federation::*;
 pub use keys::*;
 pub use rooms::*;
 pub use users::*;
@@ -164,6 +166,13 @@ tables! {
     DEPARTURES = 63 "departures": UserNid => ();
     /// Users who were deactivated with `erase: true`.
     ERASED_USERS = 64 "erased_users": UserNid => ();
+
+    // Other servers.
+    /// EDUs that have to arrive (to-device messages, device lists), by the server that they are for, in order. Written
+    /// through [`crate::outbox::put`], deleted when the server has answered.
+    OUTBOX = 80 "outbox": (String, Position) => OutboxRecord;
+    /// Servers that have not got everything; a server that is up to date has no row.
+    DESTINATIONS = 81 "destinations": String => DestinationRecord;
 
     // Keys of servers.
     /// What other servers said of their signing keys, by server name.
