@@ -4,6 +4,7 @@
 //! Must not know: stores, networks, clocks, async runtimes. What is missing comes back as a value (`Need`), and the
 //! driver fetches it and asks again.
 
+pub mod acl;
 pub mod auth;
 pub mod auth_chain;
 pub mod build;

@@ -48,7 +48,7 @@ pub use self::{
     error::Error,
     foreign::{Adoption, Invitation, JoinAnswer, Outside, Partial, ProtoEvent, Taken, Template},
     outliers::Outliers,
-    receive::Received,
+    receive::{Incoming, Received},
     runs::run_profile_propagation,
     sender::{Sender, Transaction},
 };

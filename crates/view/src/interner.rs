@@ -23,6 +23,7 @@ const STATE_KEYS_MAX: usize = 50_000;
 const ROOMS_MAX: usize = 20_000;
 /// New users or state keys in one commit.
 const INTERNED_AT_ONCE: usize = 2_000;
+const EVENTS_MAX: usize = 30_000;
 
 /// An interned `(type, state_key)`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -41,6 +42,8 @@ pub struct Interner {
     state_key_names: Cache<StateKeyNid, Arc<StateKey>>,
     rooms: Cache<Arc<str>, RoomNid>,
     room_infos: Cache<RoomNid, Arc<RoomInfo>>,
+    /// Durable ones only.
+    events: Cache<OwnedEventId, EventNid>,
 }
 
 impl Interner {
@@ -55,6 +58,7 @@ impl Interner {
             state_key_names: Cache::new(STATE_KEYS_MAX),
             rooms: Cache::new(ROOMS_MAX),
             room_infos: Cache::new(ROOMS_MAX),
+            events: Cache::new(EVENTS_MAX),
         }
     }
 
@@ -257,7 +261,14 @@ impl Interner {
     }
 
     pub async fn lookup_event(&self, event_id: &EventId) -> Result<Option<EventNid>, Error> {
-        Ok(self.store.get(&EVENT_NIDS, &event_id.as_str().to_owned()).await?)
+        if let Some(nid) = self.events.get(event_id) {
+            return Ok(Some(nid));
+        }
+        let found = self.store.get(&EVENT_NIDS, &event_id.as_str().to_owned()).await?;
+        if let Some(nid) = found {
+            self.events.insert(event_id.to_owned(), nid);
+        }
+        Ok(found)
     }
 
     /// Those that are held.

@@ -7,6 +7,7 @@
 //! - [`Staging`]: events on their way into the store.
 //! - [`UserRooms`]: the rooms of a local user.
 //! - [`Ignored`]: whom a local user ignores.
+//! - [`Acls`]: which servers may take part in a room.
 //! - [`Erased`]: local users whose content was erased.
 //! - [`Feed`]: tails the commit log, keeps the newest entries at hand and wakes who waits.
 //! - [`ephemeral`]: typing and presence, which are state and never queued (DESIGN 2).
@@ -14,6 +15,7 @@
 //! Everything here can be dropped and loaded again. Written by `myelin-rooms` (snapshots, events) and by the log;
 //! read by everybody. Must not know: HTTP, authorisation decisions, what a sync response looks like.
 
+mod acls;
 pub mod ephemeral;
 mod erased;
 mod error;
@@ -35,6 +37,7 @@ use myelin_core::Env;
 use myelin_store::{NidAllocator, Store};
 use ruma::OwnedServerName;
 
+pub use acls::Acls;
 pub use erased::Erased;
 pub use error::Error;
 pub use event::Event;
@@ -64,6 +67,7 @@ pub struct View {
     pub user_rooms: Arc<UserRooms>,
     pub ignored: Arc<Ignored>,
     pub erased: Arc<Erased>,
+    pub acls: Arc<Acls>,
     pub feed: Arc<Feed>,
     pub ephemeral: Arc<ephemeral::Ephemeral>,
 }
@@ -100,6 +104,7 @@ impl View {
             user_rooms,
             ignored,
             erased,
+            acls: Arc::new(Acls::new()),
             feed,
             ephemeral,
         }

@@ -20,6 +20,18 @@ impl AuthorizedPdu {
         self.pdu
     }
 
+    /// As [`AuthorizedPdu::judge`], where the state before the event is the current state.
+    pub fn judge_at_head<S: Event>(
+        self,
+        rules: &RoomVersionRules,
+        state: impl Fn(&StateEventType, &str) -> Option<S>,
+    ) -> (Pdu, Verdict) {
+        match authorize_by_state(rules, &self.pdu, state) {
+            Ok(()) => (self.pdu, Verdict::Accepted),
+            Err(rejection) => (self.pdu.into_rejected(), Verdict::Rejected { reason: rejection.reason }),
+        }
+    }
+
     /// The end of the path: what becomes of the event. `current_state` is asked only if `state_before` allows it.
     pub fn judge<B: Event, C: Event>(
         self,

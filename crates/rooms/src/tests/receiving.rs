@@ -36,7 +36,7 @@ impl Command for Probe<'_> {
     type Output = (Vec<OwnedEventId>, u64);
 
     async fn act(&self, draft: &mut Draft<'_>) -> Result<Self::Output, Error> {
-        let (state, depth) = draft.state_after_all(self.prev_events).await?;
+        let (state, depth) = draft.state_and_depth(self.prev_events).await?;
         let auth = draft.auth_of(self.event, &state).await?;
         Ok((auth.auth_events(), depth + 1))
     }
@@ -121,16 +121,13 @@ impl Fork {
 }
 
 impl Draft<'_> {
-    async fn state_after_all(&self, ids: &[OwnedEventId]) -> Result<(StateTree, u64), Error> {
-        let template = self.event(self.room.head.extremities[0]).await?;
-        let mut pdu = (*template.pdu).clone();
-        pdu.prev_events = ids.to_vec();
-        let mut depth = 0;
+    async fn state_and_depth(&self, ids: &[OwnedEventId]) -> Result<(StateTree, u64), Error> {
+        let mut prev = Vec::new();
         for id in ids {
-            let event = self.rooms().view.events.load_by_id(id).await?;
-            depth = depth.max(event.map_or(0, |event| event.pdu.depth));
+            prev.extend(self.find(id).await?);
         }
-        Ok((self.state_before(&pdu).await?, depth))
+        let depth = prev.iter().map(|event| event.pdu.depth).max().unwrap_or(0);
+        Ok((self.state_after_all(&prev).await?, depth))
     }
 }
 

@@ -107,6 +107,9 @@ impl<'r> Draft<'r> {
         if let Some((_, landing)) = drafted.find(|(_, landing)| landing.event.nid == nid) {
             return Ok(landing.event.clone());
         }
+        if let Some(landing) = self.outside.iter().find(|landing| landing.event.nid == nid) {
+            return Ok(landing.event.clone());
+        }
         if let Some(event) = self.slot.as_ref().and_then(|slot| slot.event(nid)) {
             return Ok(event);
         }
@@ -121,9 +124,18 @@ impl<'r> Draft<'r> {
 
     /// An event that the store does not have yet.
     pub fn pending_by_id(&self, id: &EventId) -> Option<Arc<Event>> {
-        let drafted = self.landings.iter().find(|(_, landing)| landing.event.pdu.event_id == id);
-        let drafted = drafted.map(|(_, landing)| landing.event.clone());
-        drafted.or_else(|| self.slot.as_ref()?.event_by_id(id))
+        // What others refer to mostly came last.
+        let drafted = self.landings.iter().rev().map(|(_, landing)| landing).chain(&self.outside);
+        let drafted = drafted.map(|landing| &landing.event).find(|event| event.pdu.event_id == id);
+        drafted.cloned().or_else(|| self.slot.as_ref()?.event_by_id(id))
+    }
+
+    /// An event that is held, durable or not.
+    pub async fn find(&self, id: &EventId) -> Result<Option<Arc<Event>>, Error> {
+        match self.pending_by_id(id) {
+            Some(event) => Ok(Some(event)),
+            None => Ok(self.rooms.view.events.load_by_id(id).await?),
+        }
     }
 
     pub async fn state_event(&self, event_type: &str, state_key: &str) -> Result<Option<Arc<Event>>, Error> {

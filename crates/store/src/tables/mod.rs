@@ -4,6 +4,7 @@
 //! commits of one room can be pipelined.
 
 mod federation;
+mod inbound;
 mod keys;
 mod rooms;
 mod users;
@@ -14,6 +15,7 @@ use myelin_core::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder, UserN
 use serde::{Deserialize, Serialize};
 
 pub use federation::*;
+pub use inbound::*;
 pub use keys::*;
 pub use rooms::*;
 pub use users::*;
@@ -138,6 +140,12 @@ tables! {
     /// Rooms that were joined without all of their state, which is still to come.
     PARTIAL_ROOMS = 43 "partial_rooms": RoomNid => PartialRoomRecord;
 
+    // What is received from other servers.
+    /// Redactions that came before what they redact: (room, event id of the target) -> the redaction.
+    EARLY_REDACTIONS = 46 "early_redactions": (RoomNid, String) => EventNid;
+    /// State resets: changes of the current state that no accepted event asked for, in the order of their finding.
+    STATE_RESETS = 47 "state_resets": (u64, String) => StateResetRecord;
+
     // Accounts.
     ACCOUNTS = 50 "accounts": UserNid => AccountRecord;
     DEVICES = 51 "devices": (UserNid, String) => DeviceRecord;
@@ -179,6 +187,12 @@ tables! {
     SERVER_KEYS = 85 "server_keys": String => ServerKeysRecord;
     /// The signing keys that this server used before, by key id. Never the secret half.
     OLD_SIGNING_KEYS = 86 "old_signing_keys": String => OldSigningKeyRecord;
+
+    // What is received from other servers and waits.
+    /// PDUs that were acknowledged and wait for their room: (room, event id). Deleted once they are dealt with.
+    INBOUND_PDUS = 90 "inbound_pdus": (RoomNid, String) => InboundPduRecord;
+    /// The newest transaction of a server and the answer it got.
+    INBOUND_TRANSACTIONS = 91 "inbound_transactions": String => InboundTransactionRecord;
 }
 
 /// The name of a table, for messages.

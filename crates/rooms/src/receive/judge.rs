@@ -1,0 +1,95 @@
+//! Checks 4 to 7 on a PDU whose ancestors are held: by its auth events, by the state before it, by the current state,
+//! and by the room's policy server.
+
+use std::{collections::HashMap, sync::Arc};
+
+use myelin_dag::{Pdu, StateTree, Verdict, auth_types, state_tree::NodeHash};
+use myelin_store::tables::VerdictRecord;
+use myelin_view::Event;
+
+use super::Incoming;
+use crate::{Error, writer::Draft};
+
+impl Draft<'_> {
+    pub(super) async fn judge(
+        &self,
+        incoming: &Incoming,
+        auth: &[Arc<Event>],
+        state_before: &StateTree,
+    ) -> Result<(Pdu, Verdict), Error> {
+        let (pdu, verdict) = self.judge_by_rules(incoming, auth, state_before).await?;
+        Ok(match &incoming.refusal {
+            Some(reason) if verdict.is_accepted() => (pdu, Verdict::SoftFailed { reason: reason.clone() }),
+            _ => (pdu, verdict),
+        })
+    }
+
+    async fn judge_by_rules(
+        &self,
+        incoming: &Incoming,
+        auth: &[Arc<Event>],
+        state_before: &StateTree,
+    ) -> Result<(Pdu, Verdict), Error> {
+        let rules = &self.room.info.rules;
+        let by_id: HashMap<_, _> = auth.iter().map(|event| (&*event.pdu.event_id, &event.pdu)).collect();
+        let authorized = incoming.pdu.clone().authorize(rules, |id| by_id.get(id).map(|pdu| (*pdu).clone()));
+        let authorized = match authorized {
+            Ok(authorized) => authorized,
+            Err(unauthorized) => {
+                let verdict = Verdict::Rejected { reason: unauthorized.rejection.reason };
+                return Ok((*unauthorized.pdu, verdict));
+            }
+        };
+        let pdu = authorized.pdu();
+        let (kind, key) = (&pdu.event_type, pdu.state_key.as_deref());
+        // What has passed so far is well-formed, and so has types.
+        let types = auth_types(rules, kind, &pdu.sender, key, &pdu.content).unwrap_or_default();
+        let before = self.auth_set(types.clone(), state_before).await?;
+        if state_before.root() == self.room.current_state.root() {
+            return Ok(authorized.judge_at_head(rules, |event_type, key| before.state(event_type, key)));
+        }
+        let current = self.auth_set(types, &self.room.current_state).await?;
+        Ok(authorized.judge(
+            rules,
+            |event_type, key| before.state(event_type, key),
+            |event_type, key| current.state(event_type, key),
+        ))
+    }
+
+    /// The state before an event whose prev events are held.
+    pub(crate) async fn state_before(&self, pdu: &Pdu) -> Result<StateTree, Error> {
+        let mut prev = Vec::with_capacity(pdu.prev_events.len());
+        for id in &pdu.prev_events {
+            let held = self.find(id).await?;
+            prev.push(held.ok_or_else(|| Error::damaged(format!("event {id} is missing")))?);
+        }
+        self.state_after_all(&prev).await
+    }
+
+    /// The state from which an event goes on, from the states after its prev events.
+    pub(crate) async fn state_after_all(&self, prev_events: &[Arc<Event>]) -> Result<StateTree, Error> {
+        let mut states = Vec::with_capacity(prev_events.len());
+        for prev in prev_events {
+            states.push(self.state_after(prev).await?);
+        }
+        self.resolve(&states).await
+    }
+
+    pub(crate) async fn state_after(&self, event: &Event) -> Result<StateTree, Error> {
+        let root =
+            event.state_before.ok_or_else(|| Error::damaged(format!("{:?} has no state", event.nid)))?;
+        let before = self.state_of(root).await?;
+        let rejected = matches!(event.verdict, VerdictRecord::Rejected { .. });
+        Ok(match event.state_key {
+            Some(key) if !rejected => before.insert(key, event.nid),
+            _ => before,
+        })
+    }
+
+    async fn state_of(&self, root: NodeHash) -> Result<StateTree, Error> {
+        if root == self.room.current_state.root() {
+            return Ok(self.room.current_state.clone());
+        }
+        Ok(self.rooms().view.states.load(root).await?)
+    }
+}

@@ -1,0 +1,113 @@
+//! Stores a judged event where its verdict wants it, and moves extremities and current state.
+
+use std::sync::Arc;
+
+use myelin_core::{EventNid, Position, TimelineOrder};
+use myelin_dag::{Pdu, StateTree, Verdict};
+use myelin_store::{
+    NidKind,
+    tables::{CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, EVENTS, Placement},
+};
+use myelin_view::{Event, Landing};
+use ruma::UserId;
+
+use super::record_of;
+use crate::{Error, writer::Draft};
+
+impl Draft<'_> {
+    /// An event that is held as an outlier keeps its number.
+    pub(crate) async fn take(
+        &mut self,
+        pdu: Pdu,
+        verdict: &Verdict,
+        state_before: StateTree,
+        auth: &[EventNid],
+    ) -> Result<(), Error> {
+        let outlier = self.find(&pdu.event_id).await?.map(|held| held.nid);
+        let view = self.rooms().view.clone();
+        let nid = match outlier {
+            Some(nid) => nid,
+            None => EventNid(view.nids.allocate(NidKind::Event).await?),
+        };
+        let sender = view.interner.user(&pdu.sender).await?;
+        let state_key = self.state_key_of(&pdu).await?;
+        let room = self.room.nid();
+        let root = Some(state_before.root());
+        let event = Event::new(nid, room, sender, state_key, root, record_of(verdict), None, Arc::new(pdu));
+        let event = Arc::new(event);
+        if outlier.is_none() {
+            self.batch.require_absent(&EVENT_NIDS, &event.pdu.event_id.to_string());
+        }
+        self.keep_nodes(&state_before, &self.room.current_state.clone());
+        if state_key.is_some() {
+            self.keep_chain(nid, auth).await?;
+        }
+        if !verdict.is_accepted() {
+            self.put_outside(&event);
+            return Ok(());
+        }
+        let event = self.redacted_early(event).await?;
+        let position = self.enter_timeline(&event).await?;
+        self.extend_by(&event).await?;
+        self.move_current_state(&event, position).await?;
+        self.redact_by(&event).await
+    }
+
+    pub(super) fn put_outside(&mut self, event: &Arc<Event>) {
+        let row = event.row(Placement::Outside, Position::ZERO);
+        self.batch.put(&EVENTS, &event.nid, &row);
+        self.batch.put(&EVENT_NIDS, &event.pdu.event_id.to_string(), &event.nid);
+        self.add_outside(Landing { event: event.clone(), redacted: None, snapshot: None });
+    }
+
+    /// The event is a forward extremity now, in the place of those it refers to.
+    async fn extend_by(&mut self, event: &Event) -> Result<(), Error> {
+        let mut extremities = vec![event.nid];
+        for nid in self.room.head.extremities.clone() {
+            if !event.pdu.prev_events.contains(&self.event(nid).await?.pdu.event_id) {
+                extremities.push(nid);
+            }
+        }
+        self.room.head.extremities = extremities;
+        self.room.head.depth = self.room.head.depth.max(event.pdu.depth);
+        Ok(())
+    }
+
+    /// The current state is the resolution of the states after all extremities.
+    async fn move_current_state(&mut self, event: &Event, position: Position) -> Result<(), Error> {
+        let mut states = Vec::new();
+        for nid in &self.room.head.extremities {
+            states.push(self.state_after(&*self.event(*nid).await?).await?);
+        }
+        let before = self.room.current_state.clone();
+        let after = self.resolve(&states).await?;
+        let changes = before.diff(&after);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.set_state(after);
+        let from = (event.room, TimelineOrder::from(position));
+        let root = self.room.current_state.root().0;
+        self.batch.put(&CURRENT_STATES, &from, &CurrentStateRecord { root });
+        let keys: Vec<_> = changes.iter().map(|(key, ..)| *key).collect();
+        let names = self.rooms().view.interner.state_key_names(&keys).await?;
+        for ((_, _, now), name) in changes.iter().zip(names) {
+            if name.event_type != "m.room.member" {
+                continue;
+            }
+            match now {
+                Some(nid) => self.set_member_by(&*self.event(*nid).await?, position).await?,
+                None => self.forget_member(&name.state_key, position).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget_member(&mut self, user_id: &str, position: Position) -> Result<(), Error> {
+        let Ok(user_id) = <&UserId>::try_from(user_id) else { return Ok(()) };
+        if let Some(user) = self.rooms().view.interner.lookup_user(user_id).await? {
+            self.drop_member(user, user_id.server_name(), position);
+        }
+        Ok(())
+    }
+}
