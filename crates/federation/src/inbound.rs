@@ -1,20 +1,41 @@
-//! Transactions from other servers (Server-Server API, "Transactions").
+//! Events from other servers: transactions, and everything that is fetched because of them.
+//!
+//! - [`transaction`]: `PUT /send`: limits, repeats, each PDU to its room, each EDU to [`Edus`].
+//! - [`verification`]: signatures, with the keys brought for many PDUs at once.
+//! - [`queue`]: PDUs that wait for their ancestors: durable, bounded, one queue per room.
+//! - [`gap`] and [`state_at`]: how these are brought. [`fetch`]: what other servers are asked for.
+//!
+//! A PDU whose ancestors are held is judged and stored before the transaction is answered. One that lacks some is
+//! queued durably, and the answer does not wait for it: so a room that is hard to follow delays no other.
+
+mod absent;
+pub mod fetch;
+mod gap;
+mod queue;
+mod state_at;
+pub mod transaction;
+pub mod verification;
 
 use std::sync::Arc;
 
 use myelin_rooms::Rooms;
 use myelin_view::View;
 
-use crate::{Client, Edus, Keyring};
+pub use self::transaction::{Answers, Transaction, TransactionError};
+use self::{absent::Absent, queue::Queue, transaction::Transactions};
+use crate::{Client, Edus, Keyring, Peers};
 
-/// Takes transactions in: each PDU goes to the bounded queue of its room.
-#[expect(dead_code, reason = "the fields are for what is being built")]
+/// Takes in what other servers send.
 pub struct Inbound {
-    view: View,
-    rooms: Arc<Rooms>,
-    client: Arc<Client>,
-    keys: Arc<Keyring>,
+    pub(crate) view: View,
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) keys: Arc<Keyring>,
+    peers: Arc<Peers>,
     edus: Arc<Edus>,
+    transactions: Transactions,
+    queue: Queue,
+    absent: Absent,
 }
 
 impl Inbound {
@@ -23,11 +44,19 @@ impl Inbound {
         rooms: Arc<Rooms>,
         client: Arc<Client>,
         keys: Arc<Keyring>,
+        peers: Arc<Peers>,
         edus: Arc<Edus>,
     ) -> Self {
-        Self { view, rooms, client, keys, edus }
+        let (transactions, queue, absent) = (Transactions::new(), Queue::default(), Absent::default());
+        Self { view, rooms, client, keys, peers, edus, transactions, queue, absent }
     }
 
     /// Goes on with what was queued when the process ended.
-    pub async fn run(self: Arc<Self>) {}
+    pub async fn run(self: Arc<Self>) {
+        const PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
+        while let Err(error) = self.resume().await {
+            tracing::error!(%error, "the inbound queue cannot be read; trying again");
+            self.view.env.clock.sleep(PAUSE).await;
+        }
+    }
 }

@@ -20,6 +20,7 @@ pub mod remote;
 pub mod sender;
 pub mod serve;
 pub mod transport;
+pub mod uri;
 pub mod x_matrix;
 
 use std::sync::Arc;
@@ -80,8 +81,10 @@ impl Federation {
         let client = Arc::new(client);
         let keys = Arc::new(Keyring::new(view.clone(), client.clone(), &peers, key, notaries));
         let edus = Arc::new(Edus::new(view.clone(), users, sync, client.clone()));
+        let (rooms_in, client_in) = (rooms.clone(), client.clone());
         let inbound =
-            Arc::new(Inbound::new(view.clone(), rooms.clone(), client.clone(), keys.clone(), edus.clone()));
+            Inbound::new(view.clone(), rooms_in, client_in, keys.clone(), peers.clone(), edus.clone());
+        let inbound = Arc::new(inbound);
         let handshakes = Handshakes::new(view.clone(), rooms, client.clone(), keys.clone(), inbound.clone());
         let sender = Arc::new(Sender::new(view.clone(), client.clone(), peers.clone()));
         let serve = Arc::new(Serve::new(view));

@@ -23,7 +23,9 @@ impl Acls {
 impl View {
     /// Whether the room's server ACL lets `server` take part.
     pub async fn permits(&self, room: &RoomSnapshot, server: &ServerName) -> Result<bool, Error> {
-        let Some(key) = self.interner.lookup_state_key("m.room.server_acl", "").await? else { return Ok(true) };
+        let Some(key) = self.interner.lookup_state_key("m.room.server_acl", "").await? else {
+            return Ok(true);
+        };
         let Some(nid) = room.current_state.get(key) else { return Ok(true) };
         if let Some(acl) = self.acls.0.get(&nid) {
             return Ok(acl.permits(server));

@@ -4,6 +4,7 @@
 
 mod openid;
 mod server_keys;
+mod transactions;
 mod version;
 
 use axum::Router;
@@ -11,5 +12,9 @@ use axum::Router;
 use crate::AppState;
 
 pub fn routes() -> Router<AppState> {
-    Router::new().merge(openid::routes()).merge(server_keys::routes()).merge(version::routes())
+    Router::new()
+        .merge(openid::routes())
+        .merge(server_keys::routes())
+        .merge(transactions::routes())
+        .merge(version::routes())
 }

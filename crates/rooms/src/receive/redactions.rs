@@ -6,9 +6,7 @@ use std::sync::Arc;
 use myelin_dag::{Pdu, redaction::redact};
 use myelin_store::tables::EARLY_REDACTIONS;
 use myelin_view::Event;
-use ruma::{
-    EventId, OwnedUserId, events::TimelineEventType, state_res::events::RoomPowerLevelsIntField,
-};
+use ruma::{EventId, OwnedUserId, events::TimelineEventType, state_res::events::RoomPowerLevelsIntField};
 
 use crate::{Error, writer::Draft};
 

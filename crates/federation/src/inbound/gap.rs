@@ -1,0 +1,228 @@
+//! An event whose ancestors are not held: brings them, then receives them in order, and the event last (Server-Server
+//! API, "Retrieving missing events").
+//!
+//! First the events between it and what is held are asked for, a stretch at a time. If that does not close the gap,
+//! the states before the events at its far end are, and the rest is left to backfill.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use myelin_dag::checks::VerifiedPdu;
+use myelin_rooms::{Error, Incoming, Received};
+use myelin_store::{Direction, tables::TIMELINE};
+use myelin_view::RoomSnapshot;
+use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
+
+use super::{
+    Inbound,
+    fetch::{MissingEvents, missing_events},
+};
+
+/// Events between what is held and an event that came, their bytes, and how often servers are asked for more.
+const EVENTS_MAX: usize = 500;
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+const ROUNDS_MAX: usize = 40;
+/// Events asked for at a time. Synapse gives twenty at most.
+const AT_ONCE: usize = 50;
+/// Servers that are asked.
+const SERVERS_MAX: usize = 4;
+/// Events received in one change of the room.
+const CHUNK: usize = 50;
+
+/// What became of an event that lacked ancestors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// Judged; the verdict is stored.
+    Received,
+    /// Nobody gives what it needs. `for_good`: who was asked answered.
+    Unavailable { for_good: bool },
+}
+
+/// What has been fetched for one event.
+pub struct Gap<'a> {
+    pub(super) inbound: &'a Inbound,
+    pub(super) room: &'a RoomSnapshot,
+    pub(super) servers: Vec<OwnedServerName>,
+    events: HashMap<OwnedEventId, VerifiedPdu>,
+    bytes: usize,
+    /// Somebody who was asked did not answer.
+    pub(super) unreachable: bool,
+}
+
+impl Inbound {
+    pub(super) async fn fill_and_receive(
+        &self,
+        room: &RoomSnapshot,
+        pdu: VerifiedPdu,
+        origin: &ServerName,
+    ) -> Result<Filled, Error> {
+        let incoming = Incoming::from(pdu.clone());
+        let answer = self.receive_all(room.nid(), &[incoming]).await?.pop();
+        if !matches!(answer, Some(Received::Need(_))) {
+            return Ok(Filled::Received);
+        }
+        let servers = [origin, pdu.pdu().sender.server_name()];
+        let servers = self.likely_servers(room, &servers, SERVERS_MAX).await?;
+        let mut gap = Gap::new(self, room, servers);
+        let id = pdu.pdu().event_id.clone();
+        gap.take(pdu);
+        gap.walk_back().await?;
+        let received = gap.receive(&id).await?;
+        Ok(match received {
+            true => Filled::Received,
+            false => Filled::Unavailable { for_good: !gap.unreachable },
+        })
+    }
+}
+
+impl<'a> Gap<'a> {
+    pub(super) fn new(inbound: &'a Inbound, room: &'a RoomSnapshot, servers: Vec<OwnedServerName>) -> Self {
+        Self { inbound, room, servers, events: HashMap::new(), bytes: 0, unreachable: false }
+    }
+
+    fn take(&mut self, pdu: VerifiedPdu) {
+        self.bytes += pdu.pdu().json.len();
+        self.events.insert(pdu.pdu().event_id.clone(), pdu);
+    }
+
+    /// Asks for the events before those at the far end until what is held is reached, or a limit.
+    async fn walk_back(&mut self) -> Result<(), Error> {
+        let earliest = self.held_extremities().await?;
+        let min_depth = self.oldest_depth().await?;
+        for _ in 0..ROUNDS_MAX {
+            let latest = self.open_ends().await?;
+            if latest.is_empty() || self.events.len() >= EVENTS_MAX || self.bytes >= BYTES_MAX {
+                return Ok(());
+            }
+            let limit = AT_ONCE.min(EVENTS_MAX - self.events.len());
+            let request =
+                MissingEvents { earliest_events: &earliest, latest_events: &latest, limit, min_depth };
+            if !self.ask_for_more(&request).await {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything new came from anybody.
+    async fn ask_for_more(&mut self, request: &MissingEvents<'_>) -> bool {
+        let info = &self.room.info;
+        for server in self.servers.clone() {
+            let answer = missing_events(&self.inbound.client, &server, &info.room_id, request).await;
+            let mut raws = match answer {
+                Ok(raws) => raws,
+                Err(error) => {
+                    tracing::debug!(%server, room = %info.room_id, %error, "no missing events");
+                    self.unreachable |= !error.is_refusal();
+                    continue;
+                }
+            };
+            raws.truncate(AT_ONCE);
+            let before = self.events.len();
+            for pdu in self.inbound.verified(&raws, &info.rules).await {
+                if pdu.pdu().room_id == info.room_id && !self.events.contains_key(&pdu.pdu().event_id) {
+                    self.take(pdu);
+                }
+            }
+            if self.events.len() > before {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The events here that refer to one which is neither here nor held in its place.
+    async fn open_ends(&self) -> Result<Vec<OwnedEventId>, Error> {
+        let mut open = Vec::new();
+        for (id, pdu) in &self.events {
+            for prev in &pdu.pdu().prev_events {
+                if !self.events.contains_key(prev) && !self.is_in_place(prev).await? {
+                    open.push(id.clone());
+                    break;
+                }
+            }
+        }
+        // The order of a map is chance, and a simulation must not depend on it.
+        open.sort_unstable();
+        open.truncate(AT_ONCE);
+        Ok(open)
+    }
+
+    pub(super) async fn is_in_place(&self, id: &EventId) -> Result<bool, Error> {
+        let held = self.inbound.view.events.load_by_id(id).await?;
+        Ok(held.is_some_and(|held| held.state_before.is_some()))
+    }
+
+    async fn held_extremities(&self) -> Result<Vec<OwnedEventId>, Error> {
+        let head = self.inbound.view.rooms.load(self.room.nid()).await?;
+        let extremities = head.map(|room| room.head.extremities.clone()).unwrap_or_default();
+        let events = self.inbound.view.events.load_many(&extremities).await?;
+        Ok(events.into_iter().flatten().map(|event| event.pdu.event_id.clone()).take(AT_ONCE).collect())
+    }
+
+    /// Older history than what is held is no gap.
+    async fn oldest_depth(&self) -> Result<u64, Error> {
+        let view = &self.inbound.view;
+        let oldest = view.store.scan(&TIMELINE, &self.room.nid(), Direction::Forward, 1).await?;
+        let Some((_, nid)) = oldest.first() else { return Ok(0) };
+        Ok(view.events.load(*nid).await?.map_or(0, |event| event.pdu.depth))
+    }
+
+    /// Receives everything here, parents first. Whether `wanted` was judged.
+    async fn receive(&mut self, wanted: &EventId) -> Result<bool, Error> {
+        let mut rest = self.in_order();
+        let mut given_up: HashSet<OwnedEventId> = HashSet::new();
+        while !rest.is_empty() {
+            let chunk: Vec<Incoming> = self.chunk(&rest);
+            let answers = self.inbound.receive_all(self.room.nid(), &chunk).await?;
+            let stuck = answers.iter().position(|answer| matches!(answer, Received::Need(_)));
+            let Some(index) = stuck else {
+                rest.drain(..chunk.len().min(rest.len()));
+                continue;
+            };
+            rest.drain(..index);
+            let stuck = &chunk[index].pdu;
+            let missing = match answers.into_iter().nth(index) {
+                Some(Received::Need(missing)) => missing,
+                _ => Vec::new(),
+            };
+            let lost = missing.iter().any(|id| given_up.contains(id));
+            if lost || !self.bring(stuck, &missing).await? {
+                given_up.insert(stuck.pdu().event_id.clone());
+                rest.remove(0);
+            }
+        }
+        Ok(!given_up.contains(wanted))
+    }
+
+    fn chunk(&self, ids: &[OwnedEventId]) -> Vec<Incoming> {
+        let pdus = ids.iter().take(CHUNK).filter_map(|id| self.events.get(id));
+        pdus.map(|pdu| pdu.clone().into()).collect()
+    }
+
+    /// Parents before children; what goes in circles (which hashes rule out) is left out.
+    fn in_order(&self) -> Vec<OwnedEventId> {
+        let here = |id: &&OwnedEventId| self.events.contains_key(*id);
+        let mut waiting: HashMap<&OwnedEventId, usize> = HashMap::new();
+        let mut children: HashMap<&OwnedEventId, Vec<&OwnedEventId>> = HashMap::new();
+        for (id, pdu) in &self.events {
+            let parents: BTreeSet<_> = pdu.pdu().prev_events.iter().filter(here).collect();
+            waiting.insert(id, parents.len());
+            parents.into_iter().for_each(|parent| children.entry(parent).or_default().push(id));
+        }
+        let key = |id: &OwnedEventId| (self.events[id].pdu().depth, id.clone());
+        let ready = waiting.iter().filter(|(_, parents)| **parents == 0).map(|(id, _)| key(id));
+        let mut ready: BTreeSet<_> = ready.collect();
+        let mut order = Vec::with_capacity(self.events.len());
+        while let Some((_, id)) = ready.pop_first() {
+            for child in children.get(&id).into_iter().flatten() {
+                let Some(parents) = waiting.get_mut(child) else { continue };
+                *parents -= 1;
+                if *parents == 0 {
+                    ready.insert(key(child));
+                }
+            }
+            order.push(id);
+        }
+        order
+    }
+}

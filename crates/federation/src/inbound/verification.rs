@@ -1,0 +1,80 @@
+//! Signatures of PDUs, with the keys for many of them brought at once.
+
+use std::collections::BTreeMap;
+
+use myelin_dag::checks::{Dropped, FormedPdu, RawPdu, VerifiedPdu};
+use ruma::{OwnedServerName, room_version_rules::RoomVersionRules, signatures::PublicKeyMap};
+use serde_json::value::RawValue;
+
+use super::Inbound;
+use crate::keys::Wanted;
+
+impl Inbound {
+    /// One outcome per PDU, in order.
+    pub async fn verify(
+        &self,
+        formed: Vec<FormedPdu>,
+        rules: &RoomVersionRules,
+    ) -> Vec<Result<VerifiedPdu, Dropped>> {
+        let wanted: Vec<_> = formed.iter().map(|formed| wanted(formed, rules)).collect();
+        let together = together(&wanted);
+        let keys = self.keys.keys_for(&together).await;
+        let mut outcomes = Vec::with_capacity(formed.len());
+        for (formed, wanted) in formed.into_iter().zip(wanted) {
+            let served = wanted.iter().all(|wanted| is_served(wanted, &keys));
+            outcomes.push(if served {
+                formed.verify(&keys, rules)
+            } else {
+                // What is valid for all is less than what is valid for each.
+                formed.verify(&self.keys.keys_for(&wanted).await, rules)
+            });
+        }
+        outcomes
+    }
+
+    /// Those of some PDUs, fetched because they were missing, that are events with the signatures they need.
+    pub async fn verified(&self, raws: &[Box<RawValue>], rules: &RoomVersionRules) -> Vec<VerifiedPdu> {
+        let formed = raws.iter().filter_map(|raw| match RawPdu(raw).check_format(rules) {
+            Ok(formed) => Some(formed),
+            Err(error) => {
+                tracing::debug!(%error, "a fetched PDU is not an event");
+                None
+            }
+        });
+        let outcomes = self.verify(formed.collect(), rules).await.into_iter();
+        outcomes
+            .filter_map(|outcome| {
+                outcome.inspect_err(|error| tracing::debug!(%error, "a fetched PDU is dropped")).ok()
+            })
+            .collect()
+    }
+}
+
+/// The keys that one event claims to be signed by, of the servers that must have signed it. Without them it is
+/// dropped by the check itself.
+fn wanted(formed: &FormedPdu, rules: &RoomVersionRules) -> Vec<Wanted> {
+    let at_ms = match rules.enforce_key_validity {
+        true => formed.claims().origin_server_ts.get().into(),
+        false => 0,
+    };
+    let keys = formed.wanted_keys(rules).into_iter().flatten();
+    keys.map(|(server, key_ids)| Wanted { server, key_ids, at_ms }).collect()
+}
+
+/// Each key once, for the latest time at which it is said to have signed.
+fn together(wanted: &[Vec<Wanted>]) -> Vec<Wanted> {
+    let mut latest: BTreeMap<(&OwnedServerName, &Vec<String>), u64> = BTreeMap::new();
+    for wanted in wanted.iter().flatten() {
+        let at_ms = latest.entry((&wanted.server, &wanted.key_ids)).or_default();
+        *at_ms = (*at_ms).max(wanted.at_ms);
+    }
+    let wanted = latest.into_iter();
+    wanted
+        .map(|((server, key_ids), at_ms)| Wanted { server: server.clone(), key_ids: key_ids.clone(), at_ms })
+        .collect()
+}
+
+fn is_served(wanted: &Wanted, keys: &PublicKeyMap) -> bool {
+    let known = keys.get(wanted.server.as_str());
+    known.is_some_and(|known| wanted.key_ids.iter().any(|id| known.contains_key(id)))
+}
