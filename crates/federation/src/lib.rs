@@ -34,7 +34,7 @@ use ruma::OwnedServerName;
 
 pub use self::{
     client::{Client, RequestError},
-    edus::Edus,
+    edus::{EduError, Edus, PresencePolicy},
     handshakes::Handshakes,
     inbound::Inbound,
     keys::{Keyring, Wanted},
@@ -56,6 +56,7 @@ pub struct Setup {
     pub transport: Arc<dyn Transport>,
     /// Asked for the keys of servers that do not answer (`federation.trusted_key_servers`).
     pub notaries: Vec<OwnedServerName>,
+    pub presence: PresencePolicy,
 }
 
 /// The parts of federation in one process; whoever needs one takes that one. Cheap to clone.
@@ -75,12 +76,12 @@ pub struct Federation {
 impl Federation {
     /// Complete, but nothing runs yet: see [`Federation::start`].
     pub fn new(setup: Setup) -> Self {
-        let Setup { view, rooms, users, sync, key, transport, notaries } = setup;
+        let Setup { view, rooms, users, sync, key, transport, notaries, presence } = setup;
         let peers = Arc::new(Peers::new(view.env.clone()));
         let client = Client::new(view.server_name.clone(), key.clone(), transport, peers.clone());
         let client = Arc::new(client);
         let keys = Arc::new(Keyring::new(view.clone(), client.clone(), &peers, key, notaries));
-        let edus = Arc::new(Edus::new(view.clone(), users, sync, client.clone()));
+        let edus = Arc::new(Edus::new(view.clone(), users, sync, presence));
         let (rooms_in, client_in) = (rooms.clone(), client.clone());
         let inbound =
             Inbound::new(view.clone(), rooms_in, client_in, keys.clone(), peers.clone(), edus.clone());

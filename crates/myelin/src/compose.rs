@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use myelin_api::{self as api, AppState, Serves, Shutdown};
 use myelin_core::{Env, UserNid};
-use myelin_federation::{Federation, Nowhere, Setup};
+use myelin_federation::{Federation, Nowhere, PresencePolicy, Setup};
 use myelin_rooms::{Rooms, run_profile_propagation};
 use myelin_store::Store;
 use myelin_sync::Sync;
@@ -54,6 +54,7 @@ impl Server {
             key,
             transport: Arc::new(Nowhere),
             notaries: Vec::new(),
+            presence: PresencePolicy::default(),
         });
         Ok(Self { env, store, view, users, rooms, sync, federation })
     }

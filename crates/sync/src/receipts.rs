@@ -46,8 +46,35 @@ impl Sync {
             order: placed.order.0,
             ts_ms: self.view.env.now_ms(),
         };
+        self.put_receipt(room.nid(), requester.user, receipt, &record).await
+    }
+
+    /// A receipt that the user's own server vouches for; durable when it returns. `false`: the event has no place in the
+    /// timeline of the room, so the receipt cannot be kept.
+    pub async fn take_receipt(
+        &self,
+        room: RoomNid,
+        user: UserNid,
+        event: &Event,
+        receipt: &NewReceipt,
+        ts_ms: u64,
+    ) -> Result<bool, Error> {
+        let order = event.order.filter(|_| event.room == room && event.accepted());
+        let Some(order) = order else { return Ok(false) };
+        let record = ReceiptRecord { event_id: event.pdu.event_id.to_string(), order: order.0, ts_ms };
+        self.put_receipt(room, user, receipt, &record).await?;
+        Ok(true)
+    }
+
+    async fn put_receipt(
+        &self,
+        room: RoomNid,
+        user: UserNid,
+        receipt: &NewReceipt,
+        record: &ReceiptRecord,
+    ) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
-            let batch = self.receipt_batch(room.nid(), requester.user, receipt, &record).await?;
+            let batch = self.receipt_batch(room, user, receipt, record).await?;
             let Some(batch) = batch else { return Ok(()) };
             match self.view.store.commit(batch).await {
                 Ok(_) => return Ok(()),

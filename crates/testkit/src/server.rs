@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_core::EventNid;
 use myelin_dag::SigningKey;
-use myelin_federation::{Federation, Setup};
+use myelin_federation::{Federation, PresencePolicy, Setup};
 use myelin_rooms::Rooms;
 use myelin_store::{
     Direction, Store,
@@ -91,8 +91,10 @@ impl Server {
             key,
             transport: network.port_of(name),
             notaries: Vec::new(),
+            presence: PresencePolicy::default(),
         });
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock.clone())));
+        env.spawner.spawn("typing expiry", Box::pin(sync.clone().run_expiry()));
         env.spawner.spawn("profiles", Box::pin(myelin_rooms::run_profile_propagation(rooms.clone())));
         federation.start(&env);
         let shutdown = Shutdown::never();

@@ -11,6 +11,7 @@ use std::{
 use myelin_core::{RoomNid, UserNid};
 use parking_lot::Mutex;
 use ruma::presence::PresenceState;
+use tokio::sync::watch;
 
 use crate::Feed;
 
@@ -20,11 +21,15 @@ const NUMBERS_PER_MS: u64 = 1_000;
 pub struct Ephemeral {
     state: Mutex<State>,
     feed: Arc<Feed>,
+    /// The number of the last change, for those who wait for the next.
+    changes: watch::Sender<u64>,
 }
 
 struct State {
     sequence: u64,
     typing: HashMap<RoomNid, TypingRoom>,
+    /// Rooms by the sequence number of the last change of who types in them.
+    typing_changes: BTreeMap<u64, RoomNid>,
     presence: HashMap<UserNid, Presence>,
     /// Presence by the sequence number of its last change.
     presence_changes: BTreeMap<u64, UserNid>,
@@ -42,6 +47,8 @@ pub struct Presence {
     pub state: PresenceState,
     pub status_msg: Option<String>,
     pub last_active_ms: u64,
+    /// Counts as the last sign of life: a user of another server is heard of less often.
+    alive_ms: u64,
     changed: u64,
 }
 
@@ -50,10 +57,12 @@ impl Ephemeral {
         let state = State {
             sequence: now_ms.saturating_mul(NUMBERS_PER_MS),
             typing: HashMap::new(),
+            typing_changes: BTreeMap::new(),
             presence: HashMap::new(),
             presence_changes: BTreeMap::new(),
         };
-        Self { state: Mutex::new(state), feed }
+        let changes = watch::Sender::new(state.sequence);
+        Self { state: Mutex::new(state), feed, changes }
     }
 
     /// The number of the last change.
@@ -65,6 +74,7 @@ impl Ephemeral {
     pub fn set_typing(&self, room: RoomNid, user: UserNid, expires_ms: Option<u64>) {
         let changed = self.state.lock().set_typing(room, user, expires_ms);
         if changed {
+            self.announce();
             self.feed.wake_room(room);
         }
     }
@@ -79,15 +89,23 @@ impl Ephemeral {
     /// The rooms whose typing users changed after `since`.
     pub fn typing_rooms_since(&self, since: u64) -> Vec<RoomNid> {
         let state = self.state.lock();
-        if state.sequence <= since {
-            return Vec::new();
-        }
-        state.typing.iter().filter(|(_, t)| t.changed > since).map(|(room, _)| *room).collect()
+        state.typing_changes.range(since.saturating_add(1)..).map(|(_, room)| *room).collect()
+    }
+
+    /// Completes once something has changed after `since`, with the number of the last change.
+    pub async fn changed_past(&self, since: u64) -> u64 {
+        let mut changes = self.changes.subscribe();
+        // The sender lives as long as self.
+        let changed = changes.wait_for(|sequence| *sequence > since).await;
+        changed.map_or(since, |sequence| *sequence)
     }
 
     /// Stops everybody whose time is over; called once a second.
     pub fn expire_typing(&self, now_ms: u64) {
         let rooms = self.state.lock().expire_typing(now_ms);
+        if !rooms.is_empty() {
+            self.announce();
+        }
         rooms.into_iter().for_each(|room| self.feed.wake_room(room));
     }
 
@@ -99,7 +117,35 @@ impl Ephemeral {
         status_msg: Option<String>,
         now_ms: u64,
     ) -> bool {
-        self.state.lock().set_presence(user, state, status_msg, now_ms)
+        self.set_presence_until(user, state, status_msg, now_ms, now_ms)
+    }
+
+    /// The same for a user of another server, who counts as silent only some time after `alive_ms`, although last active
+    /// at `last_active_ms`.
+    pub fn set_presence_until(
+        &self,
+        user: UserNid,
+        state: PresenceState,
+        status_msg: Option<String>,
+        last_active_ms: u64,
+        alive_ms: u64,
+    ) -> bool {
+        let news = Presence { state, status_msg, last_active_ms, alive_ms, changed: 0 };
+        let changed = self.state.lock().set_presence(user, news);
+        if changed {
+            self.announce();
+        }
+        changed
+    }
+
+    fn announce(&self) {
+        let sequence = self.sequence();
+        // Two at once may come in either order; the greater number stays.
+        self.changes.send_if_modified(|last| {
+            let newer = sequence > *last;
+            *last = sequence.max(*last);
+            newer
+        });
     }
 
     pub fn presence(&self, user: UserNid) -> Option<Presence> {
@@ -109,7 +155,7 @@ impl Ephemeral {
     /// Users who are shown as present, but gave no sign of life after `deadline_ms`.
     pub fn silent_since(&self, deadline_ms: u64) -> Vec<UserNid> {
         let state = self.state.lock();
-        let silent = |p: &Presence| p.state != PresenceState::Offline && p.last_active_ms < deadline_ms;
+        let silent = |p: &Presence| p.state != PresenceState::Offline && p.alive_ms < deadline_ms;
         state.presence.iter().filter(|(_, p)| silent(p)).map(|(user, _)| *user).collect()
     }
 
@@ -131,8 +177,7 @@ impl State {
         }
         let changed = was != expires_ms.is_some();
         if changed {
-            self.sequence += 1;
-            typing.changed = self.sequence;
+            self.note_typing(room);
         }
         changed
     }
@@ -143,36 +188,33 @@ impl State {
             let before = typing.users.len();
             typing.users.retain(|_, expires_ms| *expires_ms > now_ms);
             if typing.users.len() != before {
-                self.sequence += 1;
-                typing.changed = self.sequence;
                 changed.push(*room);
             }
         }
+        changed.iter().for_each(|room| self.note_typing(*room));
         changed
     }
 
-    fn set_presence(
-        &mut self,
-        user: UserNid,
-        state: PresenceState,
-        status_msg: Option<String>,
-        now_ms: u64,
-    ) -> bool {
-        let before = self.presence.get(&user);
-        let same = before.is_some_and(|p| p.state == state && p.status_msg == status_msg);
-        if same {
-            if let Some(presence) = self.presence.get_mut(&user) {
-                presence.last_active_ms = now_ms;
+    fn note_typing(&mut self, room: RoomNid) {
+        self.sequence += 1;
+        let typing = self.typing.entry(room).or_default();
+        self.typing_changes.remove(&typing.changed);
+        typing.changed = self.sequence;
+        self.typing_changes.insert(self.sequence, room);
+    }
+
+    fn set_presence(&mut self, user: UserNid, news: Presence) -> bool {
+        if let Some(held) = self.presence.get_mut(&user) {
+            if held.state == news.state && held.status_msg == news.status_msg {
+                (held.last_active_ms, held.alive_ms) = (news.last_active_ms, news.alive_ms);
+                return false;
             }
-            return false;
-        }
-        if let Some(before) = before {
-            self.presence_changes.remove(&before.changed);
+            self.presence_changes.remove(&held.changed);
         }
         self.sequence += 1;
         let changed = self.sequence;
         self.presence_changes.insert(changed, user);
-        self.presence.insert(user, Presence { state, status_msg, last_active_ms: now_ms, changed });
+        self.presence.insert(user, Presence { changed, ..news });
         true
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_dag::SigningKey;
-use myelin_federation::{Federation, Nowhere, Setup};
+use myelin_federation::{Federation, Nowhere, PresencePolicy, Setup};
 use myelin_rooms::Rooms;
 use myelin_store::{Store, memory::Memory};
 use myelin_sync::Sync;
@@ -83,6 +83,7 @@ impl World {
             key,
             transport: Arc::new(Nowhere),
             notaries: Vec::new(),
+            presence: PresencePolicy::default(),
         });
         let parts = Parts {
             view: view.clone(),

@@ -165,7 +165,11 @@ impl Inbound {
             answers.extend(of_room?);
         }
         for edu in &transaction.edus {
-            self.edus.receive(origin, &edu.edu_type, &edu.content).await;
+            let taken = self.edus.receive(origin, &edu.edu_type, &edu.content).await;
+            taken.map_err(|error| {
+                tracing::error!(%origin, edu_type = edu.edu_type, %error, "an EDU could not be kept");
+                TransactionError::Storage
+            })?;
         }
         self.remember(origin, transaction_id, &answers);
         Ok(Arc::new(answers))

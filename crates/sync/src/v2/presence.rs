@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use imbl::OrdMap;
 use myelin_core::{RoomNid, UserNid};
 use myelin_store::tables::Membership;
-use myelin_view::ephemeral::Presence;
+use myelin_view::{UserRoom, ephemeral::Presence};
 use ruma::presence::PresenceState;
 
 use super::{Changes, Context, Request};
@@ -127,11 +128,25 @@ impl Sync {
         if viewer == user {
             return Ok(true);
         }
-        let (mine, theirs) =
-            (self.view.user_rooms.load(viewer).await?, self.view.user_rooms.load(user).await?);
+        let mine = self.view.user_rooms.load(viewer).await?;
+        if !self.view.interner.is_local(user).await? {
+            return self.shares_a_room(&mine, user).await;
+        }
+        let theirs = self.view.user_rooms.load(user).await?;
         let (few, many) = if mine.len() < theirs.len() { (mine, theirs) } else { (theirs, mine) };
-        let joined = |room: &myelin_view::UserRoom| room.membership == Membership::Join;
+        let joined = |room: &UserRoom| room.membership == Membership::Join;
         Ok(few.iter().any(|(nid, room)| joined(room) && many.get(nid).is_some_and(joined)))
+    }
+
+    /// Whether a user of another server is in one of these rooms.
+    async fn shares_a_room(&self, rooms: &OrdMap<RoomNid, UserRoom>, user: UserNid) -> Result<bool, Error> {
+        for (room, _) in rooms.iter().filter(|(_, held)| held.membership == Membership::Join) {
+            let room = self.view.rooms.load(*room).await?;
+            if room.is_some_and(|room| room.is_joined(user)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
