@@ -17,16 +17,21 @@ use futures::{StreamExt, stream};
 use myelin_dag::SigningKey;
 use myelin_view::View;
 use ruma::{
-    OwnedServerName, ServerName,
+    CanonicalJsonObject, OwnedServerName, ServerName,
     serde::Base64,
     signatures::{PublicKeyMap, PublicKeySet},
 };
 
-use self::{answer::KeyAnswer, others::Others, own::OwnKeys};
+use self::{
+    others::Others,
+    own::{OwnKeys, OwnKeysError},
+};
 use crate::{Client, Peers};
 
 /// How long whoever asks for keys waits for them; what is on its way then still arrives.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same for whoever asks this server as a notary.
+const NOTARY_PATIENCE: Duration = Duration::from_secs(15);
 /// Servers asked at once on behalf of one caller.
 const PARALLEL_MAX: usize = 32;
 /// With more unknown servers than this, a notary is asked before each of them is.
@@ -94,14 +99,16 @@ impl Keyring {
         keys
     }
 
-    /// The newest answers of a server for those who ask this one as a notary: valid until `at_ms` if that can be had.
-    pub async fn answers(&self, wanted: &Wanted) -> Vec<Arc<KeyAnswer>> {
+    /// What this server, as a notary, has to say of another: its answers with this server's signature beside its own,
+    /// valid until `at_ms` if that can be had.
+    pub async fn answer_as_notary(&self, wanted: Wanted) -> Result<Vec<CanonicalJsonObject>, OwnKeysError> {
         if wanted.server == self.view.server_name {
-            return Vec::new();
+            return Ok(vec![self.own.signed().await?]);
         }
-        let lacking = self.lacking(std::slice::from_ref(wanted)).await;
-        self.view.env.timeout(PATIENCE / 4, self.fetch_directly(&lacking)).await;
-        self.others.known(&wanted.server).await.answers_with(&wanted.key_ids)
+        let lacking = self.lacking(std::slice::from_ref(&wanted)).await;
+        self.view.env.timeout(NOTARY_PATIENCE, self.fetch_directly(&lacking)).await;
+        let answers = self.others.known(&wanted.server).await.answers_with(&wanted.key_ids);
+        answers.iter().map(|answer| self.own.countersigned(answer)).collect()
     }
 
     async fn fetch(&self, lacking: &[Wanted]) {

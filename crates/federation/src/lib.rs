@@ -86,9 +86,10 @@ impl Federation {
         let inbound =
             Inbound::new(view.clone(), rooms_in, client_in, keys.clone(), peers.clone(), edus.clone());
         let inbound = Arc::new(inbound);
-        let handshakes = Handshakes::new(view.clone(), rooms, client.clone(), keys.clone(), inbound.clone());
+        let handshakes =
+            Handshakes::new(view.clone(), rooms.clone(), client.clone(), keys.clone(), inbound.clone());
         let sender = Arc::new(Sender::new(view.clone(), client.clone(), peers.clone()));
-        let serve = Arc::new(Serve::new(view));
+        let serve = Arc::new(Serve::new(view, rooms));
         let remote = Arc::new(Remote::new(client.clone()));
         Self { peers, client, keys, edus, inbound, handshakes: Arc::new(handshakes), sender, serve, remote }
     }

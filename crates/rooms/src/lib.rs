@@ -26,7 +26,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use myelin_dag::SigningKey;
+use myelin_core::EventNid;
+use myelin_dag::{AuthChain, SigningKey};
 use myelin_view::{RoomSnapshot, View};
 use ruma::RoomId;
 
@@ -71,6 +72,12 @@ impl Rooms {
 
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// The auth chain of each of these events; empty where it is not known.
+    pub async fn auth_chains(&self, events: &[EventNid]) -> Result<Vec<Arc<AuthChain>>, Error> {
+        let chains = self.chains.lookup_many(events).await?;
+        Ok(chains.into_iter().map(Option::unwrap_or_default).collect())
     }
 
     /// The newest durable snapshot of a room that this server holds.

@@ -8,6 +8,7 @@ use myelin_store::{
     Direction,
     tables::{ACCOUNT_DATA, PUBLIC_ROOMS},
 };
+use myelin_view::View;
 use ruma::{EventId, RoomId};
 
 use crate::{
@@ -143,7 +144,7 @@ impl Sync {
     ) -> Result<String, Error> {
         const NOTHING: &str = "There is no event in that direction.";
         let readable = self.readable(requester, room_id).await?;
-        let near = self.first_at_or_after(&readable, ts_ms).await?;
+        let near = order_at(&self.view, readable.room.nid(), readable.until, ts_ms).await?;
         let filter = EventFilter::default();
         let past = Stretch { after: TimelineOrder::MIN, until: near };
         let future = Stretch { after: near, until: readable.until };
@@ -166,31 +167,6 @@ impl Sync {
         body.number("origin_server_ts", ts(found));
         body.close();
         Ok(text)
-    }
-
-    /// Bisects the timeline by the timestamps found on the way: O(log) look-ups.
-    async fn first_at_or_after(&self, readable: &Readable, ts_ms: u64) -> Result<TimelineOrder, Error> {
-        let room = readable.room.nid();
-        let oldest =
-            crate::timeline::rows(&self.view, room, everything(readable), Direction::Forward, 1).await?;
-        let Some((oldest, _)) = oldest.first() else { return Ok(readable.until) };
-        let (mut low, mut high) = (oldest.0, readable.until.0);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let stretch = Stretch { after: TimelineOrder(middle - 1), until: readable.until };
-            let row = crate::timeline::rows(&self.view, room, stretch, Direction::Forward, 1).await?;
-            let event = match row.first() {
-                Some((_, nid)) => self.view.events.load(*nid).await?,
-                None => None,
-            };
-            match event {
-                Some(event) if u64::from(event.pdu.origin_server_ts.get()) < ts_ms => {
-                    low = row.first().map_or(high, |(order, _)| order.0 + 1).max(middle + 1);
-                }
-                _ => high = middle,
-            }
-        }
-        Ok(TimelineOrder(low))
     }
 
     /// `GET /rooms/{roomId}/initialSync`
@@ -300,6 +276,35 @@ impl Sync {
         body.close();
         Ok(text)
     }
+}
+
+/// Where in the timeline up to `until` a time is found: bisects by the timestamps on the way, O(log) look-ups.
+pub async fn order_at(
+    view: &View,
+    room: RoomNid,
+    until: TimelineOrder,
+    ts_ms: u64,
+) -> Result<TimelineOrder, Error> {
+    let everything = Stretch { after: TimelineOrder::MIN, until };
+    let oldest = crate::timeline::rows(view, room, everything, Direction::Forward, 1).await?;
+    let Some((oldest, _)) = oldest.first() else { return Ok(until) };
+    let (mut low, mut high) = (oldest.0, until.0);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let stretch = Stretch { after: TimelineOrder(middle - 1), until };
+        let row = crate::timeline::rows(view, room, stretch, Direction::Forward, 1).await?;
+        let event = match row.first() {
+            Some((_, nid)) => view.events.load(*nid).await?,
+            None => None,
+        };
+        match event {
+            Some(event) if u64::from(event.pdu.origin_server_ts.get()) < ts_ms => {
+                low = row.first().map_or(high, |(order, _)| order.0 + 1).max(middle + 1);
+            }
+            _ => high = middle,
+        }
+    }
+    Ok(TimelineOrder(low))
 }
 
 fn everything(readable: &Readable) -> Stretch {

@@ -144,7 +144,7 @@ impl Server {
 }
 
 /// Every server has its own key, the same after each start.
-fn signing_key(name: &ServerName) -> SigningKey {
+pub fn signing_key(name: &ServerName) -> SigningKey {
     let mut seed = [7; 32];
     seed.iter_mut().zip(name.as_str().bytes()).for_each(|(seed, byte)| *seed = byte);
     SigningKey::from_seed("sim", seed).expect("a key from a seed")

@@ -2,7 +2,13 @@
 //!
 //! A handler takes a [`SignedRequest`](crate::extract::SignedRequest), makes one call of `myelin-federation` and maps its result.
 
+mod backfill;
+mod event_auth;
+mod events;
+mod keys_query;
 mod openid;
+mod query;
+mod serve_errors;
 mod server_keys;
 mod transactions;
 mod version;
@@ -13,6 +19,11 @@ use crate::AppState;
 
 pub fn routes() -> Router<AppState> {
     Router::new()
+        .merge(backfill::routes())
+        .merge(event_auth::routes())
+        .merge(events::routes())
+        .merge(keys_query::routes())
+        .merge(query::routes())
         .merge(openid::routes())
         .merge(server_keys::routes())
         .merge(transactions::routes())

@@ -1,10 +1,6 @@
 //! `m.receipt` from other servers: public receipts of their users, threaded ones kept apart.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use futures::FutureExt;
 use myelin_core::{RoomNid, UserNid};

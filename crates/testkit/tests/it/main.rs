@@ -10,6 +10,7 @@ mod outside;
 mod pages;
 mod receipts;
 mod rooms_read;
+mod serving;
 mod simulation;
 mod syncs;
 mod world;

@@ -1,0 +1,128 @@
+//! What of an event another server gets to see: history visibility for a server is that of its users together
+//! (Client-Server API, "Room history visibility"). What none of them may see goes out redacted, so that the DAG has no
+//! holes (as Synapse does).
+
+use std::{collections::HashMap, sync::Arc};
+
+use myelin_core::StateKeyNid;
+use myelin_dag::{
+    redaction::redact,
+    state_tree::NodeHash,
+    visibility::{may_see, may_see_visibility_change},
+};
+use myelin_view::{Event, RoomSnapshot, View};
+use ruma::{
+    ServerName, UserId,
+    events::room::{history_visibility::HistoryVisibility, member::MembershipState},
+};
+
+use super::Error;
+
+const MEMBER: &str = "m.room.member";
+
+/// One server, which takes part in the room now, looking at it. Remembers what it worked out.
+pub struct Sight<'v> {
+    view: &'v View,
+    room: &'v RoomSnapshot,
+    server: &'v ServerName,
+    visibility_key: Option<StateKeyNid>,
+    /// The member keys of all users of that server whom the room has heard of; found when they are first needed.
+    member_keys: Option<Arc<[StateKeyNid]>>,
+    visibilities: HashMap<NodeHash, HistoryVisibility>,
+    memberships: HashMap<NodeHash, Option<MembershipState>>,
+}
+
+impl<'v> Sight<'v> {
+    pub async fn new(view: &'v View, room: &'v RoomSnapshot, server: &'v ServerName) -> Result<Self, Error> {
+        let visibility_key = view.interner.lookup_state_key("m.room.history_visibility", "").await?;
+        let (visibilities, memberships) = (HashMap::new(), HashMap::new());
+        Ok(Self { view, room, server, visibility_key, member_keys: None, visibilities, memberships })
+    }
+
+    /// The PDU as that server gets it: whole, or redacted.
+    pub async fn pdu(&mut self, event: &Event) -> Result<Arc<str>, Error> {
+        match self.sees(event).await? {
+            true => Ok(event.pdu.json.clone()),
+            false => Ok(redact(&event.pdu, &self.room.info.rules)),
+        }
+    }
+
+    /// Whether any of its users may see the event.
+    pub async fn sees(&mut self, event: &Event) -> Result<bool, Error> {
+        // Outliers are known as parts of a state.
+        let Some(root) = event.state_before else { return Ok(event.pdu.is_state()) };
+        if self.is_own_membership(event) {
+            return Ok(true);
+        }
+        if !event.pdu.is_state() && self.view.erased.contains(event.sender).await? {
+            return Ok(self.membership(root).await? == Some(MembershipState::Join));
+        }
+        let visibility = self.visibility(root).await?;
+        let after = (event.state_key.is_some() && event.state_key == self.visibility_key)
+            .then(|| visibility_of(event));
+        let may = |membership: Option<MembershipState>| match &after {
+            Some(after) => may_see_visibility_change(visibility.clone(), after.clone(), membership, true),
+            None => may_see(visibility.clone(), membership, None, true),
+        };
+        Ok(may(None) || may(self.membership(root).await?))
+    }
+
+    fn is_own_membership(&self, event: &Event) -> bool {
+        let user = event.pdu.state_key.as_deref().filter(|_| event.pdu.membership().is_some());
+        let user = user.and_then(|user| <&UserId>::try_from(user).ok());
+        user.is_some_and(|user| user.server_name() == self.server)
+    }
+
+    async fn visibility(&mut self, root: NodeHash) -> Result<HistoryVisibility, Error> {
+        if let Some(visibility) = self.visibilities.get(&root) {
+            return Ok(visibility.clone());
+        }
+        let state = self.view.states.load(root).await?;
+        let event = match self.visibility_key.and_then(|key| state.get(key)) {
+            Some(nid) => self.view.events.load(nid).await?,
+            None => None,
+        };
+        let visibility = event.map_or(HistoryVisibility::Shared, |event| visibility_of(&event));
+        self.visibilities.insert(root, visibility.clone());
+        Ok(visibility)
+    }
+
+    /// The best membership that a user of the server has in a state: join, else invite.
+    async fn membership(&mut self, root: NodeHash) -> Result<Option<MembershipState>, Error> {
+        if let Some(best) = self.memberships.get(&root) {
+            return Ok(best.clone());
+        }
+        let state = self.view.states.load(root).await?;
+        let mut best = None;
+        for nid in self.member_keys().await?.iter().filter_map(|key| state.get(*key)) {
+            match self.view.events.load(nid).await?.and_then(|event| event.pdu.membership()) {
+                Some(MembershipState::Join) => {
+                    best = Some(MembershipState::Join);
+                    break;
+                }
+                Some(MembershipState::Invite) => best = Some(MembershipState::Invite),
+                _ => {}
+            }
+        }
+        self.memberships.insert(root, best.clone());
+        Ok(best)
+    }
+
+    async fn member_keys(&mut self) -> Result<Arc<[StateKeyNid]>, Error> {
+        if let Some(keys) = &self.member_keys {
+            return Ok(keys.clone());
+        }
+        let mut keys = Vec::new();
+        for user in self.room.members.keys() {
+            let user_id = self.view.interner.user_id(*user).await?;
+            if user_id.server_name() == self.server {
+                keys.extend(self.view.interner.lookup_state_key(MEMBER, user_id.as_str()).await?);
+            }
+        }
+        Ok(self.member_keys.insert(keys.into()).clone())
+    }
+}
+
+fn visibility_of(event: &Event) -> HistoryVisibility {
+    event.pdu.content_field("history_visibility").unwrap_or(HistoryVisibility::Shared)
+}
