@@ -3,6 +3,7 @@
 //! - [`transaction`]: `PUT /send`: limits, repeats, each PDU to its room, each EDU to [`Edus`].
 //! - [`verification`]: signatures, with the keys brought for many PDUs at once.
 //! - [`queue`]: PDUs that wait for their ancestors: durable, bounded, one queue per room.
+//! - [`history`]: older history, for those who read past what is held.
 //! - [`gap`] and [`state_at`]: how these are brought. [`fetch`]: what other servers are asked for.
 //!
 //! A PDU whose ancestors are held is judged and stored before the transaction is answered. One that lacks some is
@@ -11,6 +12,7 @@
 mod absent;
 pub mod fetch;
 mod gap;
+mod history;
 mod queue;
 mod state_at;
 pub mod transaction;
@@ -22,7 +24,7 @@ use myelin_rooms::Rooms;
 use myelin_view::View;
 
 pub use self::transaction::{Answers, Transaction, TransactionError};
-use self::{absent::Absent, queue::Queue, transaction::Transactions};
+use self::{absent::Absent, history::Backfills, queue::Queue, transaction::Transactions};
 use crate::{Client, Edus, Keyring, Peers};
 
 /// Takes in what other servers send.
@@ -36,6 +38,7 @@ pub struct Inbound {
     transactions: Transactions,
     queue: Queue,
     absent: Absent,
+    backfills: Backfills,
 }
 
 impl Inbound {
@@ -48,7 +51,18 @@ impl Inbound {
         edus: Arc<Edus>,
     ) -> Self {
         let (transactions, queue, absent) = (Transactions::new(), Queue::default(), Absent::default());
-        Self { view, rooms, client, keys, peers, edus, transactions, queue, absent }
+        Self {
+            view,
+            rooms,
+            client,
+            keys,
+            peers,
+            edus,
+            transactions,
+            queue,
+            absent,
+            backfills: Backfills::default(),
+        }
     }
 
     /// Goes on with what was queued when the process ended.

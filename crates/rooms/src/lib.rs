@@ -49,7 +49,7 @@ pub use self::{
     error::Error,
     foreign::{Adoption, Invitation, JoinAnswer, Outside, Partial, ProtoEvent, Taken, Template},
     outliers::Outliers,
-    receive::{Incoming, Received},
+    receive::{EXTREMITIES_MAX, Incoming, Received},
     runs::run_profile_propagation,
     sender::{Sender, Transaction},
 };

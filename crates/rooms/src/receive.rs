@@ -3,6 +3,8 @@
 //!
 //! Must not know: networks, or where keys come from.
 
+mod extremities;
+mod history;
 mod judge;
 mod place;
 mod redactions;
@@ -20,6 +22,7 @@ use myelin_view::{Event, RoomInfo};
 use ruma::{OwnedEventId, RoomId, events::TimelineEventType, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
 
+pub use self::extremities::EXTREMITIES_MAX;
 use crate::{
     Error, Rooms,
     writer::{Command, Draft, member_id},
@@ -87,20 +90,26 @@ impl Rooms {
     pub async fn receive_all(&self, room: RoomNid, pdus: &[Incoming]) -> Result<Vec<Received>, Error> {
         // Numbers are given out before the room is locked, as a new one costs a commit.
         for incoming in pdus {
-            let pdu = incoming.pdu.pdu();
-            self.view.interner.user(&pdu.sender).await?;
-            if let Some(target) = member_id(pdu) {
-                self.view.interner.user(&target).await?;
-            }
-            if let Some(state_key) = &pdu.state_key {
-                self.view.interner.state_key(&pdu.event_type.to_string(), state_key).await?;
-            }
+            self.intern(incoming.pdu.pdu()).await?;
         }
         let mut answers = Vec::with_capacity(pdus.len());
         while answers.len() < pdus.len() {
             answers.extend(self.run(room, &Receive { pdus: &pdus[answers.len()..] }).await?);
         }
         Ok(answers)
+    }
+}
+
+impl Rooms {
+    async fn intern(&self, pdu: &Pdu) -> Result<(), Error> {
+        self.view.interner.user(&pdu.sender).await?;
+        if let Some(target) = member_id(pdu) {
+            self.view.interner.user(&target).await?;
+        }
+        if let Some(state_key) = &pdu.state_key {
+            self.view.interner.state_key(&pdu.event_type.to_string(), state_key).await?;
+        }
+        Ok(())
     }
 }
 
@@ -173,11 +182,19 @@ fn in_place(event: &Event) -> bool {
 
 /// Why a PDU has no place in a room that is there already.
 fn out_of_place(pdu: &Pdu, info: &RoomInfo) -> Option<&'static str> {
+    if pdu.room_id == info.room_id && pdu.event_type == TimelineEventType::RoomCreate {
+        return Some("the room has been created already");
+    }
+    out_of_place_before(pdu, info)
+}
+
+/// Why a PDU has no place in the history of a room: its create event may be in it.
+fn out_of_place_before(pdu: &Pdu, info: &RoomInfo) -> Option<&'static str> {
     if pdu.room_id != info.room_id {
         return Some("the event belongs to another room");
     }
     if pdu.event_type == TimelineEventType::RoomCreate {
-        return Some("the room has been created already");
+        return None;
     }
     pdu.prev_events.is_empty().then_some("only the create event comes after none")
 }

@@ -40,10 +40,21 @@ impl Sync {
         room_id: &RoomId,
         request: &MessagesRequest,
     ) -> Result<String, Error> {
+        self.messages_held(requester, room_id, request, false).await
+    }
+
+    /// The same where there may be older history that is not held: a page then has an end even if nothing older is.
+    pub async fn messages_held(
+        &self,
+        requester: &Requester,
+        room_id: &RoomId,
+        request: &MessagesRequest,
+        older_elsewhere: bool,
+    ) -> Result<String, Error> {
         let readable = self.readable(requester, room_id).await?;
         let from = request.start(&readable);
         let found = self.page(requester, &readable, request, from).await?;
-        let end = request.end(&found);
+        let end = request.end(&found, older_elsewhere);
         let bundles = self.bundles(requester, &found.events, false).await?;
         let writer = self.room_writer(requester);
         let mut chunk = Vec::with_capacity(found.events.len());
@@ -148,6 +159,13 @@ impl Sync {
 }
 
 impl MessagesRequest {
+    /// Where a page towards older events begins, and how many events it has at most; `None` for the other direction.
+    pub fn backwards(&self) -> Option<(TimelineOrder, usize)> {
+        let from = self.from.map_or(TimelineOrder::MAX, |token| token.0);
+        let limit = self.limit.map_or(LIMIT_DEFAULT, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        (self.direction == Direction::Reverse).then(|| (from, limit.clamp(1, TIMELINE_LIMIT_MAX)))
+    }
+
     /// Without `from`: from the newest event backwards, from the oldest forwards.
     fn start(&self, readable: &Readable) -> TimelineOrder {
         match (self.from, self.direction) {
@@ -169,11 +187,11 @@ impl MessagesRequest {
     }
 
     /// Backwards there is an end once history is exhausted; forwards more may come, as long as anything came.
-    fn end(&self, found: &Found) -> Option<TimelineOrder> {
+    fn end(&self, found: &Found, older_elsewhere: bool) -> Option<TimelineOrder> {
         let last = found.events.last().map(|last| last.order);
         match self.direction {
             Direction::Reverse => {
-                let stopped = found.stopped_at?;
+                let stopped = found.stopped_at.or(last.filter(|_| older_elsewhere))?;
                 Some(TimelineOrder(stopped.0.saturating_sub(1)))
             }
             Direction::Forward => found.stopped_at.or(last),

@@ -68,7 +68,7 @@ impl<'v> Viewer<'v> {
 
     /// `None` if the viewer may not see the event; then nothing about it may be said.
     pub async fn see(&mut self, event: &Event) -> Result<Option<Seen>, Error> {
-        if event.room != self.room || !event.accepted() {
+        if event.room != self.room || !event.accepted() || is_dummy(event) {
             return Ok(None);
         }
         let Some(root) = event.state_before else { return Ok(None) };
@@ -152,4 +152,11 @@ impl<'v> Viewer<'v> {
 
 fn visibility_of(event: &Event) -> HistoryVisibility {
     event.pdu.content_field("history_visibility").unwrap_or(HistoryVisibility::Shared)
+}
+
+/// The content is looked at first, as that costs nothing.
+fn is_dummy(event: &Event) -> bool {
+    event.state_key.is_none()
+        && event.pdu.content.get() == "{}"
+        && event.pdu.event_type.to_string() == myelin_view::DUMMY_EVENT
 }

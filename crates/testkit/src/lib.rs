@@ -4,6 +4,7 @@
 //! - [`disk`]: a disk that takes its time, and loses what it had not finished when the power goes.
 //! - [`server`]: a server on such a disk; it can be crashed and started again.
 //! - [`network`]: what servers reach each other by.
+//! - [`puppet`]: a remote server in the hands of a test.
 //! - [`client`]: a client that keeps what it was shown, as a real one does.
 //! - [`workload`]: many clients doing random things, with crashes, and the checks of what must hold.
 //!
@@ -14,6 +15,7 @@ pub use myelin_testenv as env;
 pub mod client;
 pub mod disk;
 pub mod network;
+pub mod puppet;
 pub mod server;
 pub mod workload;
 

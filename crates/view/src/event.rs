@@ -10,6 +10,9 @@ use ruma::OwnedEventId;
 
 use crate::{Error, RoomInfo};
 
+/// Events that only merge forward extremities: clients are not shown them.
+pub const DUMMY_EVENT: &str = "org.matrix.dummy_event";
+
 /// A PDU with what this server decided about it. Immutable: a redaction makes a new one.
 #[derive(Debug)]
 pub struct Event {

@@ -40,7 +40,7 @@ use ruma::OwnedServerName;
 pub use acls::Acls;
 pub use erased::Erased;
 pub use error::Error;
-pub use event::Event;
+pub use event::{DUMMY_EVENT, Event};
 pub use events::Events;
 pub use feed::{Feed, Recent};
 pub use ignored::Ignored;

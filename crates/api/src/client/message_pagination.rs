@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::get};
 use myelin_core::TimelineToken;
+use myelin_federation::Inbound;
 use myelin_store::Direction;
-use myelin_sync::{Sync, messages::MessagesRequest};
-use ruma::OwnedRoomId;
+use myelin_sync::{Requester, Sync, messages::MessagesRequest};
+use myelin_view::View;
+use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;
 
 use crate::{
@@ -31,6 +33,8 @@ struct Params {
 async fn messages(
     auth: Auth<WithGuests>,
     State(sync): State<Arc<Sync>>,
+    State(inbound): State<Arc<Inbound>>,
+    State(view): State<View>,
     Path(room_id): Path<OwnedRoomId>,
     Query(params): Query<Params>,
 ) -> Result<RawJson, ApiError> {
@@ -44,7 +48,19 @@ async fn messages(
             .as_deref()
             .map_or_else(|| Ok(Default::default()), |f| parse_json(f.as_bytes()))?,
     };
-    Ok(RawJson(sync.messages(&auth.requester(), &room_id, &request).await?.into()))
+    let older = match request.backwards() {
+        Some((from, limit)) if is_or_was_member(&view, &room_id, &auth.requester()).await? => {
+            inbound.backfill(&room_id, from, limit).await
+        }
+        _ => false,
+    };
+    Ok(RawJson(sync.messages_held(&auth.requester(), &room_id, &request, older).await?.into()))
+}
+
+/// Others may not make this server ask for history.
+async fn is_or_was_member(view: &View, room_id: &RoomId, requester: &Requester) -> Result<bool, ApiError> {
+    let room = view.room_by_id(room_id).await.map_err(ApiError::internal)?;
+    Ok(room.is_some_and(|room| room.servers.len() > 1 && room.members.contains_key(&requester.user)))
 }
 
 /// `dir`: `b` or `f`.

@@ -63,7 +63,7 @@ impl Gap<'_> {
     }
 
     /// Makes an event that others refer to one that is held with the state before it.
-    async fn bring_state_before(&mut self, id: &EventId) -> Result<bool, Error> {
+    pub(super) async fn bring_state_before(&mut self, id: &EventId) -> Result<bool, Error> {
         if self.is_in_place(id).await? {
             return Ok(true);
         }

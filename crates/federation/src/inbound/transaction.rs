@@ -11,7 +11,7 @@ use futures::{
     future::{Shared, join_all},
 };
 use myelin_dag::checks::{FormedPdu, RawPdu};
-use myelin_rooms::{Incoming, Received};
+use myelin_rooms::{EXTREMITIES_MAX, Incoming, Received};
 use myelin_store::{
     Batch,
     tables::{INBOUND_TRANSACTIONS, InboundTransactionRecord},
@@ -298,7 +298,9 @@ impl Inbound {
         if pdus.is_empty() {
             return Ok(Vec::new());
         }
-        match self.rooms.receive_all(room, pdus).await {
+        let outcome = self.rooms.receive_all(room, pdus).await;
+        self.merge_if_many(room);
+        match outcome {
             Err(error) if pdus.len() > 1 && !matches!(error, myelin_rooms::Error::Store(_)) => {}
             outcome => return outcome,
         }
@@ -314,6 +316,24 @@ impl Inbound {
             }
         }
         Ok(answers)
+    }
+}
+
+impl Inbound {
+    /// In the background: nobody waits for it.
+    fn merge_if_many(&self, room: myelin_core::RoomNid) {
+        let many = |snapshot: Arc<RoomSnapshot>| snapshot.head.extremities.len() > EXTREMITIES_MAX;
+        if !self.view.rooms.cached(room).is_some_and(many) {
+            return;
+        }
+        let rooms = self.rooms.clone();
+        let task = async move {
+            match rooms.merge_extremities(room).await {
+                Ok(merged) => tracing::debug!(?room, merged, "forward extremities piled up"),
+                Err(error) => tracing::warn!(?room, %error, "forward extremities pile up"),
+            }
+        };
+        self.view.env.spawner.spawn("merge extremities", task.boxed());
     }
 }
 

@@ -24,11 +24,31 @@ impl Draft<'_> {
         })
     }
 
+    /// Checks 4 and 5 only: what is history is not held against the present.
+    pub(super) async fn judge_as_of(
+        &self,
+        incoming: &Incoming,
+        auth: &[Arc<Event>],
+        state_before: &StateTree,
+    ) -> Result<(Pdu, Verdict), Error> {
+        self.judge_by_states(incoming, auth, state_before, state_before).await
+    }
+
     async fn judge_by_rules(
         &self,
         incoming: &Incoming,
         auth: &[Arc<Event>],
         state_before: &StateTree,
+    ) -> Result<(Pdu, Verdict), Error> {
+        self.judge_by_states(incoming, auth, state_before, &self.room.current_state).await
+    }
+
+    async fn judge_by_states(
+        &self,
+        incoming: &Incoming,
+        auth: &[Arc<Event>],
+        state_before: &StateTree,
+        current_state: &StateTree,
     ) -> Result<(Pdu, Verdict), Error> {
         let rules = &self.room.info.rules;
         let by_id: HashMap<_, _> = auth.iter().map(|event| (&*event.pdu.event_id, &event.pdu)).collect();
@@ -45,10 +65,10 @@ impl Draft<'_> {
         // What has passed so far is well-formed, and so has types.
         let types = auth_types(rules, kind, &pdu.sender, key, &pdu.content).unwrap_or_default();
         let before = self.auth_set(types.clone(), state_before).await?;
-        if state_before.root() == self.room.current_state.root() {
+        if state_before.root() == current_state.root() {
             return Ok(authorized.judge_at_head(rules, |event_type, key| before.state(event_type, key)));
         }
-        let current = self.auth_set(types, &self.room.current_state).await?;
+        let current = self.auth_set(types, current_state).await?;
         Ok(authorized.judge(
             rules,
             |event_type, key| before.state(event_type, key),

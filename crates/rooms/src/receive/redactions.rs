@@ -15,12 +15,19 @@ impl Draft<'_> {
     pub(super) async fn redact_by(&mut self, event: &Event) -> Result<(), Error> {
         let Some(target_id) = redacts(&event.pdu) else { return Ok(()) };
         let Some(target) = self.find(target_id).await?.filter(|target| !is_outlier(target)) else {
-            let key = (event.room, target_id.to_string());
-            self.batch.put(&EARLY_REDACTIONS, &key, &event.nid);
-            return Ok(());
+            return self.remember_early(event).await;
         };
         if self.allows_redaction(&target, event).await? {
             self.apply_redaction(target.nid, event.nid).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a redaction for when its target comes, if it has one that is not there.
+    pub(super) async fn remember_early(&mut self, by: &Event) -> Result<(), Error> {
+        let Some(target) = redacts(&by.pdu) else { return Ok(()) };
+        if self.find(target).await?.is_none_or(|target| is_outlier(&target)) {
+            self.batch.put(&EARLY_REDACTIONS, &(by.room, target.to_string()), &by.nid);
         }
         Ok(())
     }
@@ -31,12 +38,16 @@ impl Draft<'_> {
         let Some(by) = self.rooms().view.store.get(&EARLY_REDACTIONS, &key).await? else { return Ok(target) };
         self.batch.delete(&EARLY_REDACTIONS, &key);
         let by = self.event(by).await?;
-        if !self.allows_redaction(&target, &by).await? {
+        self.redacted(target, &by).await
+    }
+
+    /// The event as the redaction leaves it: as it was, if the room does not allow it.
+    pub(super) async fn redacted(&self, target: Arc<Event>, by: &Event) -> Result<Arc<Event>, Error> {
+        if target.redacted_by.is_some() || !self.allows_redaction(&target, by).await? {
             return Ok(target);
         }
         let rules = &self.room.info.rules;
-        let json = redact(&target.pdu, rules);
-        let pdu = Pdu::parse(json, target.pdu.event_id.clone(), rules);
+        let pdu = Pdu::parse(redact(&target.pdu, rules), target.pdu.event_id.clone(), rules);
         let pdu = pdu.map_err(|error| Error::damaged(error.to_string()))?;
         Ok(Arc::new(target.redacted(Arc::new(pdu), by.nid)))
     }
@@ -60,7 +71,7 @@ fn is_outlier(event: &Event) -> bool {
     event.accepted() && event.state_before.is_none()
 }
 
-fn redacts(pdu: &Pdu) -> Option<&EventId> {
+pub(super) fn redacts(pdu: &Pdu) -> Option<&EventId> {
     let of_type = pdu.event_type == TimelineEventType::RoomRedaction;
     pdu.redacts.as_deref().filter(|_| of_type)
 }

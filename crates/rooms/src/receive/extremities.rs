@@ -1,0 +1,65 @@
+//! Forward extremities that pile up are merged by an event that says nothing and that clients are not shown, made by
+//! a local user who may send it (as Synapse does).
+
+use myelin_core::RoomNid;
+use myelin_dag::NewEvent;
+use myelin_store::tables::Membership;
+use ruma::events::room::power_levels::UserPowerLevel;
+use serde_json::value::RawValue;
+
+use crate::{
+    Error, Rooms, Sender,
+    writer::{Command, Draft},
+};
+
+/// More than these are merged.
+pub const EXTREMITIES_MAX: usize = 10;
+/// Members who are looked at to find one who may speak.
+const MEMBERS_MAX: usize = 50;
+
+struct MergeExtremities;
+
+impl Rooms {
+    /// Merges forward extremities if there are many. Whether there is nothing left to merge.
+    pub async fn merge_extremities(&self, room: RoomNid) -> Result<bool, Error> {
+        self.run(room, &MergeExtremities).await
+    }
+}
+
+impl Command for MergeExtremities {
+    type Output = bool;
+
+    async fn act(&self, draft: &mut Draft<'_>) -> Result<bool, Error> {
+        if draft.room.head.extremities.len() <= EXTREMITIES_MAX {
+            return Ok(true);
+        }
+        let Some(sender) = draft.who_may_merge().await? else { return Ok(false) };
+        let event = NewEvent {
+            sender: sender.user_id.clone(),
+            event_type: myelin_view::DUMMY_EVENT.into(),
+            state_key: None,
+            content: RawValue::from_string("{}".to_owned())?,
+            redacts: None,
+        };
+        draft.relay = Some(false);
+        draft.append(&sender, event).await?;
+        Ok(draft.room.head.extremities.len() <= EXTREMITIES_MAX)
+    }
+}
+
+impl Draft<'_> {
+    async fn who_may_merge(&self) -> Result<Option<Sender>, Error> {
+        let members: Vec<_> = self.room.local_joined.iter().copied().take(MEMBERS_MAX).collect();
+        for user in members {
+            let user_id = self.rooms().view.interner.user_id(user).await?;
+            let may = self.power_levels(|levels| match levels.of_user(&user_id) {
+                UserPowerLevel::Int(has) => has >= levels.to_send(&myelin_view::DUMMY_EVENT.into(), None),
+                _ => true,
+            });
+            if may.await? && self.room.membership(user) == Some(Membership::Join) {
+                return Ok(Some(Sender { user, user_id, guest: false, suspended: false, admin: false }));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,161 @@
+//! Older history that is brought when somebody reads past what is held (Server-Server API, "Backfilling").
+//!
+//! It goes before everything that the timeline has, at negative orders; extremities and current state stay as they
+//! are, and clients hear nothing of it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use myelin_core::{EventNid, Position, RoomNid, TimelineOrder};
+use myelin_dag::{checks::VerifiedPdu, state_tree::NodeHash};
+use myelin_store::{
+    NidKind,
+    codec::AtPosition,
+    tables::{
+        CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, EVENTS, Placement, RELATIONS, RelationRecord,
+        THREAD_ROOTS, TIMELINE, ThreadRootRecord,
+    },
+};
+use myelin_view::{Event, Landing};
+
+use super::{Incoming, Received, out_of_place_before, record_of, redactions::redacts, verdict_of};
+use crate::{
+    Error, Rooms,
+    writer::{Command, Draft},
+};
+
+struct ReceiveHistory<'a> {
+    pdus: &'a [VerifiedPdu],
+}
+
+impl Rooms {
+    /// Takes events from before what is held, parents before children. One answer each, in order.
+    pub async fn receive_history(&self, room: RoomNid, pdus: &[VerifiedPdu]) -> Result<Vec<Received>, Error> {
+        for pdu in pdus {
+            self.intern(pdu.pdu()).await?;
+        }
+        self.run(room, &ReceiveHistory { pdus }).await
+    }
+}
+
+impl Command for ReceiveHistory<'_> {
+    type Output = Vec<Received>;
+
+    async fn act(&self, draft: &mut Draft<'_>) -> Result<Vec<Received>, Error> {
+        let mut answers = Vec::with_capacity(self.pdus.len());
+        let mut shown: Vec<Arc<Event>> = Vec::new();
+        for pdu in self.pdus {
+            let (answer, event) = draft.judge_history(pdu).await?;
+            answers.push(answer);
+            shown.extend(event);
+        }
+        draft.redact_among(&mut shown).await?;
+        draft.enter_before(&shown).await?;
+        Ok(answers)
+    }
+}
+
+impl Draft<'_> {
+    /// The event if it is to be shown.
+    async fn judge_history(&mut self, pdu: &VerifiedPdu) -> Result<(Received, Option<Arc<Event>>), Error> {
+        let held = self.find(&pdu.pdu().event_id).await?;
+        if let Some(held) = &held
+            && (held.state_before.is_some() || !held.accepted())
+        {
+            let known = Received::Known(verdict_of(held));
+            let left_out = held.accepted() && held.order.is_none();
+            return Ok((known, left_out.then(|| held.clone())));
+        }
+        if let Some(reason) = out_of_place_before(pdu.pdu(), &self.room.info) {
+            return Ok((Received::Dropped(reason.to_owned()), None));
+        }
+        let (prev, auth) = match self.ancestors(pdu.pdu()).await? {
+            Ok(ancestors) => ancestors,
+            Err(missing) => return Ok((Received::Need(missing), None)),
+        };
+        let state_before = self.state_after_all(&prev).await?;
+        let incoming = Incoming::from(pdu.clone());
+        let (pdu, verdict) = self.judge_as_of(&incoming, &auth, &state_before).await?;
+        let view = self.rooms().view.clone();
+        let nid = match &held {
+            Some(held) => held.nid,
+            None => EventNid(view.nids.allocate(NidKind::Event).await?),
+        };
+        let sender = view.interner.user(&pdu.sender).await?;
+        let state_key = self.state_key_of(&pdu).await?;
+        let (room, root) = (self.room.nid(), Some(state_before.root()));
+        let event = Event::new(nid, room, sender, state_key, root, record_of(&verdict), None, Arc::new(pdu));
+        let event = Arc::new(event);
+        if held.is_none() {
+            self.batch.require_absent(&EVENT_NIDS, &event.pdu.event_id.to_string());
+        }
+        self.keep_nodes(&state_before, &self.room.current_state.clone());
+        if state_key.is_some() {
+            let auth: Vec<EventNid> = auth.iter().map(|event| event.nid).collect();
+            self.keep_chain(nid, &auth).await?;
+        }
+        self.put_outside(&event);
+        let shown = verdict.is_accepted().then_some(event);
+        Ok((Received::Stored(verdict), shown))
+    }
+
+    /// Redactions and what they redact often come together.
+    async fn redact_among(&mut self, shown: &mut [Arc<Event>]) -> Result<(), Error> {
+        let places: HashMap<_, _> =
+            shown.iter().enumerate().map(|(index, event)| (event.pdu.event_id.clone(), index)).collect();
+        for by in 0..shown.len() {
+            let by = shown[by].clone();
+            let target = redacts(&by.pdu).and_then(|target| places.get(target)).copied();
+            match target {
+                Some(target) => shown[target] = self.redacted(shown[target].clone(), &by).await?,
+                None => self.remember_early(&by).await?,
+            }
+        }
+        for event in shown {
+            *event = self.redacted_early(event.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// `shown`: parents before children. The last one comes right before what the timeline begins with.
+    async fn enter_before(&mut self, shown: &[Arc<Event>]) -> Result<(), Error> {
+        let used = self.room.head.backfilled;
+        let mut last_root: Option<NodeHash> = None;
+        for (event, distance) in shown.iter().zip((1..=shown.len() as u64).rev()) {
+            let order = -i64::try_from(used + distance).unwrap_or(i64::MAX);
+            let placed = Arc::new(event.placed(TimelineOrder(order)));
+            let place = (placed.room, TimelineOrder(order));
+            self.batch.put(&EVENTS, &placed.nid, &placed.row(Placement::Backfilled(order), Position::ZERO));
+            self.batch.put(&TIMELINE, &place, &placed.nid);
+            self.relate_before(&placed, TimelineOrder(order)).await?;
+            let after = self.state_after(&placed).await?;
+            if last_root != Some(after.root()) {
+                self.keep_nodes(&after, &self.room.current_state.clone());
+                self.batch.put(&CURRENT_STATES, &place, &CurrentStateRecord { root: after.root().0 });
+                last_root = Some(after.root());
+            }
+            self.add_outside(Landing { event: placed, redacted: None, snapshot: None });
+        }
+        self.room.head.backfilled += shown.len() as u64;
+        Ok(())
+    }
+
+    async fn relate_before(&mut self, event: &Event, order: TimelineOrder) -> Result<(), Error> {
+        let Some(relation) = event.pdu.relates_to() else { return Ok(()) };
+        let target = (event.room, relation.event_id.to_string());
+        if relation.rel_type == "m.thread"
+            && self.rooms().view.store.get(&THREAD_ROOTS, &target).await?.is_none()
+        {
+            let value = ThreadRootRecord { latest: event.nid };
+            self.batch.put(&THREAD_ROOTS, &target, &AtPosition { position: Position::ZERO, value });
+        }
+        let record = RelationRecord {
+            rel_type: relation.rel_type,
+            event: event.nid,
+            event_type: event.pdu.event_type.to_string(),
+            sender: event.sender,
+            key: relation.key,
+        };
+        self.batch.put(&RELATIONS, &(target.0, target.1, order), &record);
+        Ok(())
+    }
+}
