@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("myelin-rooms", BELOW_DOMAIN),
     ("myelin-users", BELOW_DOMAIN),
     ("myelin-sync", BELOW_DOMAIN),
+    ("myelin-outbound", &["myelin-core"]),
     ("myelin-federation", BELOW_FEDERATION),
     ("myelin-api", BELOW_API),
     ("myelin", BELOW_BINARY),
@@ -53,6 +54,7 @@ const BELOW_BINARY: &[&str] = &[
     "myelin-rooms",
     "myelin-users",
     "myelin-sync",
+    "myelin-outbound",
     "myelin-federation",
     "myelin-api",
 ];
@@ -79,6 +81,11 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
         "axum",
         &["myelin-api", "myelin", "myelin-testkit"],
         "HTTP is a matter of the API; return a value that it maps",
+    ),
+    (
+        "hickory-resolver",
+        &["myelin-outbound"],
+        "connections to elsewhere go through myelin-outbound, which guards them",
     ),
     (
         "fjall",

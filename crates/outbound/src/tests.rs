@@ -1,0 +1,6 @@
+//! Against real TLS servers on loopback, under addresses and names of a made-up Internet.
+
+mod discovery;
+mod exchange;
+mod guards;
+mod world;
