@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use myelin_api::{self as api, AppState, Serves, Shutdown};
 use myelin_core::{Env, UserNid};
-use myelin_federation::{Federation, Nowhere, PresencePolicy, Setup};
+use myelin_federation::{Federation, PresencePolicy, Setup};
 use myelin_rooms::{Rooms, run_profile_propagation};
 use myelin_store::Store;
 use myelin_sync::Sync;
@@ -18,7 +18,7 @@ use crate::{
         types::{BusUri, RateLimit, RegistrationMode, Surface},
     },
     identity::{self, Identity, KeyPlace},
-    storage,
+    outbound, storage,
 };
 
 /// The services over one store.
@@ -52,9 +52,12 @@ impl Server {
             users: users.clone(),
             sync: sync.clone(),
             key,
-            transport: Arc::new(Nowhere),
-            notaries: Vec::new(),
-            presence: PresencePolicy::default(),
+            transport: outbound::transport(&config.federation, &env)?,
+            notaries: config.federation.notaries.clone(),
+            presence: PresencePolicy {
+                incoming: config.federation.incoming_presence,
+                outgoing: config.federation.outgoing_presence,
+            },
         });
         Ok(Self { env, store, view, users, rooms, sync, federation })
     }

@@ -4,7 +4,7 @@
 //! Must not know: what the settings do.
 
 mod declare;
-mod keys;
+pub mod keys;
 mod problem;
 mod reference;
 mod tree;

@@ -1,8 +1,9 @@
 //! Examines an installation. Every finding that is not good says what to do about it.
 //!
 //! Touches nothing: no directory is made, no store is claimed. Uses the network only towards what the configuration
-//! names as this server's own public address.
+//! names as this server's own public address, and as its name.
 
+mod federation;
 mod fetch;
 mod machine;
 mod ports;
@@ -43,6 +44,7 @@ pub async fn examine(loaded: &Loaded) -> Vec<Finding> {
     findings.extend(machine::open_files());
     findings.extend(ports::examine(config, &env).await);
     findings.extend(reach::examine(config, &env).await);
+    findings.extend(federation::examine(config, &env).await);
     findings
 }
 

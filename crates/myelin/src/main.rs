@@ -9,6 +9,7 @@ mod doctor;
 mod identity;
 mod logging;
 mod maintenance;
+mod outbound;
 mod runtime;
 mod serve;
 mod storage;

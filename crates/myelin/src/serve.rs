@@ -107,7 +107,8 @@ fn connections_max() -> usize {
         tracing::debug!("the open-file limit stays at {current:?}");
     }
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let connections = descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(64);
+    let outbound = u64::try_from(crate::outbound::connections_max()).unwrap_or(u64::MAX);
+    let connections = descriptors.saturating_sub(DESCRIPTORS_RESERVED + outbound).max(64);
     usize::try_from(connections).map_or(CONNECTIONS_MAX, |connections| connections.min(CONNECTIONS_MAX))
 }
 

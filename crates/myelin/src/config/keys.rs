@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
 use ruma::OwnedServerName;
 use url::Url;
 
@@ -128,19 +129,33 @@ declare! {
         search: RateLimit = { per_second = 1, burst = 100 };
     }
 
-    /// Other servers. The keys are checked and recorded; federation itself is not built yet and none of them has an
-    /// effect.
+    /// Other servers.
     ["federation"] federation: Federation {
-        /// Whether to talk to other servers at all.
+        /// Whether to talk to other servers at all, in either direction.
         enabled: bool = true;
-        /// If not empty, only these servers. `*` stands for any characters.
+        /// If not empty, only these servers, in either direction. `*` stands for any characters; a name without a port
+        /// means the host with any port.
         allow: Vec<String> = [];
-        /// Never these servers. `*` stands for any characters.
+        /// Never these servers, in either direction, even if `allow` has them. Written like `allow`.
         deny: Vec<String> = [];
-        /// PEM certificates of authorities to trust besides the system's. `doctor` uses it already.
+        /// Ranges of addresses that may be connected to although they are not of the public Internet. Without it,
+        /// private, loopback, link-local and other special ranges are refused, also when DNS, a delegation or a
+        /// redirect leads there: nobody outside can make this server talk to machines that only it can reach. Servers
+        /// in your own network need their range here.
+        allow_addresses: Vec<IpNet> = [];
+        /// Ranges of addresses that are never connected to, even if `allow_addresses` has them.
+        deny_addresses: Vec<IpNet> = [];
+        /// PEM certificates of authorities to trust besides the system's.
         ca_file: Option<PathBuf> => "/etc/myelin/ca.pem";
         /// Check the certificates of other servers. Never turn this off outside a test network.
         verify_certificates: bool = true;
+        /// Servers that are asked for the signing keys of servers that cannot be asked themselves. What they say is
+        /// believed: without any, events of servers that are gone for good cannot be verified.
+        notaries: Vec<OwnedServerName> = [];
+        /// Show the presence of other servers' users.
+        incoming_presence: bool = true;
+        /// Tell other servers the presence of users here.
+        outgoing_presence: bool = true;
     }
 
     /// What is logged, to standard error.
@@ -166,4 +181,23 @@ impl FromNode for std::net::IpAddr {
 
 impl super::value::List for std::net::IpAddr {
     const LIST_EXPECTS: &'static str = "a list of IP addresses";
+}
+
+impl FromNode for IpNet {
+    const EXPECTS: &'static str = "a range of IP addresses, like \"10.0.0.0/8\"";
+
+    /// A bare address is the range that holds it alone.
+    fn from_node(node: &Node) -> Result<Self, Problem> {
+        let range = super::value::text::<Self>(node)?;
+        let parsed = range.parse().or_else(|_| range.parse::<std::net::IpAddr>().map(Self::from));
+        parsed.map_err(|_| Problem::new(&node.origin, format!("'{range}' is not {}", Self::EXPECTS)))
+    }
+}
+
+impl super::value::List for IpNet {
+    const LIST_EXPECTS: &'static str = "a list of ranges of IP addresses";
+}
+
+impl super::value::List for OwnedServerName {
+    const LIST_EXPECTS: &'static str = "a list of server names";
 }

@@ -202,7 +202,6 @@ fn dangers_are_pointed_out() {
         ("store.uri = \"memory:\"\n", "in memory"),
         ("registration.shared_secret = \"short\"\n", "short enough"),
         ("federation.verify_certificates = false\n", "not checked"),
-        ("federation.deny = [\"evil.org\"]\n", "no effect"),
     ] {
         let warnings = load(&format!("{public}{file}"), &[], &[]).expect("valid").config.warnings();
         assert!(warnings.iter().any(|warning| warning.contains(word)), "{word}: {warnings:?}");

@@ -1,107 +1,48 @@
-//! One GET, over HTTP or HTTPS, with a bounded answer.
+//! One GET of what the operator of this machine names, over HTTP or HTTPS, at whatever address.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context, bail, ensure};
-use axum::body::Body;
-use http_body_util::{BodyExt, Limited};
-use hyper::{Request, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore, crypto::ring::default_provider, pki_types::ServerName};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
-use tokio_rustls::TlsConnector;
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http::Response;
+use myelin_core::Env;
+use myelin_outbound::{AddressPolicy, Budget, Error, Network, Options, Redirects, Trust};
+use serde_json::Value;
 use url::Url;
 
-use crate::serve::tls;
+use crate::{config::keys, outbound, serve::tls};
 
 const ANSWER_SIZE_MAX: usize = 256 * 1024;
+const REDIRECTS: Redirects = Redirects { follow_max: 0, plain_http: true };
+const CONNECTIONS_MAX: usize = 4;
 
-pub struct Fetcher(Option<TlsConnector>);
-
-pub struct Answer {
-    pub status: u16,
-    pub body: Vec<u8>,
-}
+pub struct Fetcher(myelin_outbound::Fetcher);
 
 impl Fetcher {
-    /// HTTP only.
-    pub fn plain() -> Self {
-        Self(None)
+    /// Trusts the authorities that federation trusts.
+    pub fn trusting_configured(env: &Env, config: &keys::Federation) -> anyhow::Result<Self> {
+        Self::trusting(env, outbound::trust(config)?)
     }
 
-    /// Trusts the authorities of this system, and those in `ca_file`.
-    pub fn trusting_system(ca_file: Option<&Path>) -> anyhow::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(file) = ca_file {
-            let certificates = tls::certificates(file).context("federation.ca_file")?;
-            roots.add_parsable_certificates(certificates);
-        }
-        Self::trusting(roots)
+    /// Trusts the certificates in `file` and nobody else; without a file, nobody.
+    pub fn trusting_only(env: &Env, file: Option<&Path>) -> anyhow::Result<Self> {
+        let trusted = file.map(tls::certificates).transpose()?;
+        Self::trusting(env, Trust::only(trusted.unwrap_or_default()))
     }
 
-    /// Trusts the certificates in `file` and nobody else.
-    pub fn trusting_only(file: &Path) -> anyhow::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(tls::certificates(file)?);
-        Self::trusting(roots)
+    fn trusting(env: &Env, trust: Trust) -> anyhow::Result<Self> {
+        let addresses = AddressPolicy::everything();
+        let options = Options { addresses, trust, connections_max: CONNECTIONS_MAX };
+        Ok(Self(myelin_outbound::Fetcher::new(env.clone(), Network::system()?, options)?))
     }
 
-    fn trusting(roots: RootCertStore) -> anyhow::Result<Self> {
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self(Some(TlsConnector::from(Arc::new(config)))))
-    }
-
-    pub async fn get(&self, url: &Url) -> anyhow::Result<Answer> {
-        let host = url.host_str().context("the URL names no host")?.trim_matches(['[', ']']).to_owned();
-        let port = url.port_or_known_default().context("the URL has no port")?;
-        let stream = TcpStream::connect((host.as_str(), port))
-            .await
-            .with_context(|| format!("cannot connect to {host}:{port}"))?;
-        match (url.scheme(), &self.0) {
-            ("http", _) => exchange(stream, url).await,
-            (_, Some(connector)) => {
-                let name = ServerName::try_from(host)?;
-                let stream =
-                    connector.connect(name, stream).await.context("the TLS certificate is not accepted")?;
-                exchange(stream, url).await
-            }
-            (scheme, None) => bail!("{scheme} is not possible here"),
-        }
+    pub async fn get(&self, url: &Url, timeout: Duration) -> Result<Response<Bytes>, Error> {
+        self.0.get(url, REDIRECTS, Budget { timeout, body_size_max: ANSWER_SIZE_MAX }).await
     }
 }
 
-async fn exchange<S>(stream: S, url: &Url) -> anyhow::Result<Answer>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
-    let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
-    let request = Request::get(path).header(header::HOST, authority).body(Body::empty())?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_SIZE_MAX).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!("the answer cannot be read: {error}"))?;
-        anyhow::Ok(Answer { status, body: body.to_bytes().to_vec() })
-    };
-    tokio::select! {
-        answer = answer => answer,
-        ended = connection => { ended?; bail!("the connection was closed without an answer") }
-    }
-}
-
-impl Answer {
-    /// The body of a 200 as JSON.
-    pub fn json(&self) -> anyhow::Result<serde_json::Value> {
-        ensure!(self.status == 200, "it answers with status {}", self.status);
-        serde_json::from_slice(&self.body).context("it does not answer with JSON")
-    }
+/// The body of a 200 as JSON.
+pub fn json(answer: &Response<Bytes>) -> anyhow::Result<Value> {
+    ensure!(answer.status() == http::StatusCode::OK, "it answers with status {}", answer.status().as_u16());
+    serde_json::from_slice(answer.body()).context("it does not answer with JSON")
 }

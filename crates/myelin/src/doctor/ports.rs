@@ -3,6 +3,7 @@
 use std::{io::ErrorKind, net::TcpListener, time::Duration};
 
 use myelin_core::Env;
+use myelin_outbound::Error;
 use url::Url;
 
 use super::{Finding, bad, fetch::Fetcher, good};
@@ -75,16 +76,12 @@ async fn is_ours(listener: &Listener, env: &Env) -> bool {
     }
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
     let Ok(url) = Url::parse(&format!("{scheme}://{address}/_myelin/health/live")) else { return false };
-    let fetcher = match &listener.tls {
-        Some(tls) => Fetcher::trusting_only(&tls.cert),
-        None => Ok(Fetcher::plain()),
-    };
-    let Ok(fetcher) = fetcher else { return false };
-    let answer = env.timeout(ANSWER_TIMEOUT, fetcher.get(&url)).await;
-    match answer {
-        Some(Ok(answer)) => answer.status == 200,
+    let certificate = listener.tls.as_ref().map(|tls| tls.cert.as_path());
+    let Ok(fetcher) = Fetcher::trusting_only(env, certificate) else { return false };
+    match fetcher.get(&url, ANSWER_TIMEOUT).await {
+        Ok(answer) => answer.status() == http::StatusCode::OK,
         // A certificate for another name is still a TLS server at our port.
-        Some(Err(error)) => listener.tls.is_some() && format!("{error:#}").contains("certificate"),
-        None => false,
+        Err(Error::Tls { .. }) => true,
+        Err(_) => false,
     }
 }

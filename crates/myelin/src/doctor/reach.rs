@@ -6,7 +6,11 @@ use myelin_core::Env;
 use serde_json::Value;
 use url::Url;
 
-use super::{Finding, bad, doubtful, fetch::Fetcher, good};
+use super::{
+    Finding, bad, doubtful,
+    fetch::{self, Fetcher},
+    good,
+};
 use crate::config::Config;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -15,11 +19,11 @@ const PROXY_REMEDY: &str =
 
 pub async fn examine(config: &Config, env: &Env) -> Vec<Finding> {
     let Some(base) = &config.server.public_base_url else { return Vec::new() };
-    let fetcher = match Fetcher::trusting_system(config.federation.ca_file.as_deref()) {
+    let fetcher = match Fetcher::trusting_configured(env, &config.federation) {
         Ok(fetcher) => fetcher,
         Err(error) => return vec![bad("reach", format!("{error:#}"), "correct federation.ca_file")],
     };
-    let visit = Visit { env, fetcher, config };
+    let visit = Visit { fetcher, config };
     let mut findings = vec![visit.versions(base).await, visit.client_document(base).await];
     if config.well_known.server.is_some() {
         findings.push(visit.server_document(base).await);
@@ -31,7 +35,6 @@ pub async fn examine(config: &Config, env: &Env) -> Vec<Finding> {
 }
 
 struct Visit<'a> {
-    env: &'a Env,
     fetcher: Fetcher,
     config: &'a Config,
 }
@@ -96,8 +99,7 @@ impl Visit<'_> {
     }
 
     async fn json(&self, url: &Url) -> anyhow::Result<Value> {
-        let answer = self.env.timeout(TIMEOUT, self.fetcher.get(url)).await;
-        answer.unwrap_or_else(|| Err(anyhow::anyhow!("no answer within {} s", TIMEOUT.as_secs())))?.json()
+        fetch::json(&self.fetcher.get(url, TIMEOUT).await?)
     }
 }
 

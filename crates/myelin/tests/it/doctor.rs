@@ -55,7 +55,7 @@ fn what_is_wrong_is_found_with_a_remedy() {
         ),
         (
             &[ANY_PORT, "server.public_base_url=http://127.0.0.1:1"],
-            "cannot connect to 127.0.0.1:1",
+            "connecting to 127.0.0.1:1: ",
             "start the server",
         ),
         (&[ANY_PORT, "store.uri=embedded:plain/data"], "plain is not a directory", "change store.uri"),
@@ -89,14 +89,18 @@ fn a_tls_listener_answers() {
             "server.listen=[{{ address = \"{address}\", tls = {{ cert = \"cert.pem\", key = \"key.pem\" }} }}]"
         )
     };
-    let server = Server::start(directory.path(), &["--set", &listen("127.0.0.1:0")]);
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+    let named = format!("server.name={free}");
+    let server = Server::start(directory.path(), &["--set", &listen(&free.to_string()), "--set", &named]);
     assert!(server.summary.contains("https://127.0.0.1:"), "{}", server.summary);
     let trusted = "federation.ca_file=cert.pem";
     let public = format!("server.public_base_url=https://{}", server.address);
-    let said = examine(directory.path(), &[&listen(&server.address), &public, trusted]);
+    let said = examine(directory.path(), &[&listen(&server.address), &public, trusted, &named]);
+    assert!(said.out.contains(&format!("ok    federation: other servers find {free}")), "{}", said.out);
     assert!(said.out.contains(&format!("clients reach https://{}", server.address)), "{}", said.out);
     assert!(said.out.contains("is answered by myelin"), "{}", said.out);
-    let said = examine(directory.path(), &[&listen(&server.address), &public]);
-    assert!(said.out.contains("the TLS certificate is not accepted"), "{}", said.out);
+    let said = examine(directory.path(), &[&listen(&server.address), &public, &named]);
+    assert!(said.out.contains("FAIL  federation: other servers do not find"), "{}", said.out);
+    assert!(said.out.contains("signed by an authority that is not trusted"), "{}", said.out);
     server.stop();
 }

@@ -1,0 +1,79 @@
+//! The way to other servers, as configured: what federation needs of the network.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use http::{Request, Response};
+use myelin_core::Env;
+use myelin_federation::{Budget, Transport, TransportError};
+use myelin_outbound::{AddressPolicy, Error, Fetcher, Network, Options, Outbound, ServerNames, Trust};
+use ruma::ServerName;
+use rustix::process::{Resource, getrlimit};
+
+use crate::{config::keys, serve::tls};
+
+/// A quarter of the open files, within these bounds.
+const CONNECTIONS_MIN: usize = 64;
+const CONNECTIONS_MAX: usize = 2_048;
+
+/// How many connections to other servers may be open at once.
+pub fn connections_max() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    descriptors
+        .map_or(CONNECTIONS_MAX, |descriptors| (descriptors / 4).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX))
+}
+
+pub fn transport(config: &keys::Federation, env: &Env) -> anyhow::Result<Arc<dyn Transport>> {
+    let addresses = AddressPolicy::new(config.allow_addresses.clone(), config.deny_addresses.clone());
+    Ok(Arc::new(ToServers(outbound(config, addresses, env)?)))
+}
+
+/// Requests to servers, with `addresses` in the place of what is configured.
+pub fn outbound(config: &keys::Federation, addresses: AddressPolicy, env: &Env) -> anyhow::Result<Outbound> {
+    let names = match config.enabled {
+        true => ServerNames::new(&config.allow, &config.deny),
+        false => ServerNames::nobody(),
+    };
+    let options = Options { addresses, trust: trust(config)?, connections_max: connections_max() };
+    let fetcher = Fetcher::new(env.clone(), Network::system()?, options)?;
+    Ok(Outbound::new(env.clone(), names, Arc::new(fetcher)))
+}
+
+/// The authorities whose certificates are believed.
+pub fn trust(config: &keys::Federation) -> anyhow::Result<Trust> {
+    if !config.verify_certificates {
+        return Ok(Trust::unverified());
+    }
+    let own = config.ca_file.as_ref().map(|file| tls::certificates(file)).transpose();
+    Ok(Trust::system().and(own.context("federation.ca_file")?.unwrap_or_default()))
+}
+
+struct ToServers(Outbound);
+
+impl Transport for ToServers {
+    fn send<'a>(
+        &'a self,
+        server: &'a ServerName,
+        request: Request<Bytes>,
+        budget: Budget,
+    ) -> BoxFuture<'a, Result<Response<Bytes>, TransportError>> {
+        let Budget { timeout, body_size_max } = budget;
+        let budget = myelin_outbound::Budget { timeout, body_size_max };
+        async move { self.0.send(server, request, budget).await.map_err(|error| told(&error)) }.boxed()
+    }
+
+    fn permits(&self, server: &ServerName) -> bool {
+        self.0.permits(server)
+    }
+}
+
+fn told(error: &Error) -> TransportError {
+    match error {
+        Error::Refused(refusal) => TransportError::Refused(refusal.to_string()),
+        Error::TimedOut { .. } => TransportError::Timeout,
+        Error::TooLarge(size) => TransportError::TooLarge(*size),
+        error => TransportError::Unreachable(error.to_string()),
+    }
+}
