@@ -7,12 +7,22 @@ use std::{fmt, str::FromStr};
 
 use crate::ids::{Position, TimelineOrder};
 
-/// `s<position>_<ephemeral>`: everything up to `position` has been seen.
+/// `s<position>_<ephemeral>`: everything up to `position` has been seen. `s<position>_<ephemeral>_<to_device>`: but of the
+/// to-device messages only those up to `to_device`, because there were too many for one answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SyncToken {
     pub position: Position,
     /// Ephemeral sequence number; see `myelin_view::ephemeral`.
     pub ephemeral: u64,
+    /// `None`: the same as `position`.
+    pub to_device: Option<Position>,
+}
+
+impl SyncToken {
+    /// Up to where the device has its to-device messages.
+    pub fn to_device_seen(&self) -> Position {
+        self.to_device.unwrap_or(self.position)
+    }
 }
 
 /// `t<order>`: a gap in a timeline *just after* the event at `order`. Paginating backwards from it yields events
@@ -26,7 +36,8 @@ pub struct TokenError(String);
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s{}_{}", self.position.0, self.ephemeral)
+        write!(f, "s{}_{}", self.position.0, self.ephemeral)?;
+        self.to_device.map_or(Ok(()), |seen| write!(f, "_{}", seen.0))
     }
 }
 
@@ -35,10 +46,10 @@ impl FromStr for SyncToken {
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
         let parse = || {
-            let (position, ephemeral) = text.strip_prefix('s')?.split_once('_')?;
-            let position = Position(number(position)?);
-            position.placeholder().is_none().then_some(())?;
-            Some(Self { position, ephemeral: number(ephemeral)? })
+            let (position, rest) = text.strip_prefix('s')?.split_once('_')?;
+            let (ephemeral, to_device) = rest.split_once('_').map_or((rest, None), |(e, t)| (e, Some(t)));
+            let to_device = to_device.map(|seen| placed(seen).ok_or(())).transpose().ok()?;
+            Some(Self { position: placed(position)?, ephemeral: number(ephemeral)?, to_device })
         };
         parse().ok_or_else(|| TokenError(text.chars().take(64).collect()))
     }
@@ -63,6 +74,10 @@ impl FromStr for TimelineToken {
     }
 }
 
+fn placed(text: &str) -> Option<Position> {
+    number(text).map(Position).filter(|position| position.placeholder().is_none())
+}
+
 /// Digits only: `u64::from_str` would also take a sign.
 fn number(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
@@ -74,8 +89,11 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_round_trip() {
-        let token = SyncToken { position: Position(42), ephemeral: 7 };
+        let token = SyncToken { position: Position(42), ephemeral: 7, to_device: None };
         assert_eq!(token.to_string().parse(), Ok(token));
+        let behind = SyncToken { to_device: Some(Position(9)), ..token };
+        assert_eq!((behind.to_string().as_str(), behind.to_string().parse()), ("s42_7_9", Ok(behind)));
+        assert_eq!((token.to_device_seen(), behind.to_device_seen()), (Position(42), Position(9)));
         assert_eq!("s42_7".parse(), Ok(TimelineToken(TimelineOrder(42))));
         for order in [-5, 0, 9] {
             let token = TimelineToken(TimelineOrder(order));
@@ -85,7 +103,7 @@ mod tests {
 
     #[test]
     fn foreign_tokens_are_refused() {
-        for bad in ["", "s", "s1", "s-1_0", "s+1_0", "s18446744073709551615_0", "x1_2", "t", "t1.5"] {
+        for bad in ["", "s", "s1", "s-1_0", "s+1_0", "s18446744073709551615_0", "s1_2_", "s1_2_x", "s1_2_3_4", "x1_2", "t", "t1.5"] {
             assert!(bad.parse::<SyncToken>().is_err(), "{bad}");
         }
     }

@@ -239,6 +239,7 @@ macro_rules! tuple_key {
 tuple_key!(A, B);
 tuple_key!(A, B, C);
 tuple_key!(A, B, C, D);
+tuple_key!(A, B, C, D, E);
 
 fn take_u64(input: &mut &[u8]) -> DecodeResult<u64> {
     <[u8; 8]>::decode(input).map(u64::from_be_bytes)

@@ -48,6 +48,10 @@ pub enum LogEntry {
     Outbox { server: String },
     /// What lacked of the state of a partially joined room has come.
     Completed { room: RoomNid },
+    /// One-time or fallback keys of a device of a local user were uploaded or claimed.
+    KeyStock { user: UserNid },
+    /// A local user signed the keys of somebody else: `user_stream` says whose.
+    Signed { user: UserNid },
 }
 
 impl Record for LogEntry {}

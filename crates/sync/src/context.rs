@@ -267,7 +267,7 @@ impl Sync {
         let mut text = String::new();
         let mut body = Object::open(&mut text);
         let token = |order: TimelineOrder| match order.position() {
-            Some(position) => SyncToken { position, ephemeral: 0 }.to_string(),
+            Some(position) => SyncToken { position, ephemeral: 0, to_device: None }.to_string(),
             None => TimelineToken(order).to_string(),
         };
         json::push_string(body.key("start"), &token(from));

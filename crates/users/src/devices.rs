@@ -4,12 +4,14 @@ use myelin_core::{UserNid, limits};
 use myelin_store::{
     Batch, Direction,
     log::LogEntry,
-    tables::{DEVICE_TOKENS, DEVICES, DeviceRecord},
+    tables::{DEVICE_KEYS, DEVICE_TOKENS, DEVICES, DeviceRecord, KEY_STOCKS, ONE_TIME_KEYS},
 };
 
 use crate::{
     DeviceRequestError, Error, Session, Users,
+    device_lists::{Change, Told},
     grant::{check_display_name, delete_token},
+    keys::ONE_TIME_KEYS_PER_DEVICE_MAX,
     transaction::transact,
 };
 
@@ -52,6 +54,9 @@ impl Users {
             if let Some(name) = &display_name {
                 batch.require_equal(&DEVICES, &key, &device);
                 batch.put(&DEVICES, &key, &DeviceRecord { display_name: Some(name.clone()), ..device });
+                if self.view.store.get(&DEVICE_KEYS, &key).await?.is_some() {
+                    self.note_device_list(&mut batch, user, &[], Told::OwnServer).await?;
+                }
             }
             Ok((batch, true))
         })
@@ -62,11 +67,15 @@ impl Users {
     pub async fn delete_devices(&self, user: UserNid, device_ids: &[String]) -> Result<(), Error> {
         transact(&self.view.store, || async {
             let mut batch = Batch::new();
+            let mut gone = Vec::new();
             for device_id in device_ids {
-                self.delete_device(&mut batch, user, device_id).await?;
+                gone.extend(self.delete_device(&mut batch, user, device_id).await?);
             }
             if !batch.is_empty() {
                 batch.log(&LogEntry::Account { user });
+            }
+            if !gone.is_empty() {
+                self.note_device_list(&mut batch, user, &gone, Told::Everybody).await?;
             }
             Ok::<_, Error>((batch, ()))
         })
@@ -106,19 +115,57 @@ impl Users {
             delete_token(batch, key, *kind);
         }
         let devices = store.scan(&DEVICES, &user, forward, limits::DEVICES_PER_USER_MAX).await?;
+        let mut gone = Vec::new();
         for (key, _) in devices.iter().filter(|((_, device), _)| Some(device.as_str()) != keep) {
             batch.delete(&DEVICES, key);
+            gone.extend(self.delete_keys_and_inbox(batch, user, &key.1).await?);
+        }
+        if !gone.is_empty() {
+            self.note_device_list(batch, user, &gone, Told::Everybody).await?;
         }
         Ok(())
     }
 
-    async fn delete_device(&self, batch: &mut Batch, user: UserNid, device_id: &str) -> Result<(), Error> {
+    async fn delete_device(
+        &self,
+        batch: &mut Batch,
+        user: UserNid,
+        device_id: &str,
+    ) -> Result<Option<Change>, Error> {
         let key = (user, device_id.to_owned());
-        let Some(device) = self.view.store.get(&DEVICES, &key).await? else { return Ok(()) };
+        let Some(device) = self.view.store.get(&DEVICES, &key).await? else { return Ok(None) };
         batch.require_equal(&DEVICES, &key, &device);
         batch.delete(&DEVICES, &key);
         self.revoke_device_tokens(batch, user, device_id).await?;
-        Ok(())
+        self.delete_keys_and_inbox(batch, user, device_id).await
+    }
+
+    /// The change of the device list if the device had keys.
+    async fn delete_keys_and_inbox(
+        &self,
+        batch: &mut Batch,
+        user: UserNid,
+        device_id: &str,
+    ) -> Result<Option<Change>, Error> {
+        let (store, key) = (&self.view.store, (user, device_id.to_owned()));
+        self.delete_inbox(batch, user, device_id).await?;
+        let stock = store.get(&KEY_STOCKS, &key).await?;
+        let keys = store.get(&DEVICE_KEYS, &key).await?;
+        // What is uploaded meanwhile does not stay behind.
+        batch.require_unchanged(&KEY_STOCKS, &key, stock.as_ref());
+        batch.require_unchanged(&DEVICE_KEYS, &key, keys.as_ref());
+        if stock.is_some() {
+            batch.delete(&KEY_STOCKS, &key);
+            let limit = ONE_TIME_KEYS_PER_DEVICE_MAX + 1;
+            for (row, _) in store.scan(&ONE_TIME_KEYS, &key, Direction::Forward, limit).await? {
+                batch.delete(&ONE_TIME_KEYS, &row);
+            }
+        }
+        if keys.is_none() {
+            return Ok(None);
+        }
+        batch.delete(&DEVICE_KEYS, &key);
+        Ok(Some(Change::Device { device_id: key.1, keys: None }))
     }
 }
 

@@ -4,6 +4,8 @@
 //! - [`registration`], [`registration_tokens`], [`shared_secret`]: how accounts come to be.
 //! - [`login`], [`refresh`](Users::refresh), [`devices`]: how sessions come and go.
 //! - [`uia`]: user-interactive authentication, its sessions and stages.
+//! - [`keys`], [`cross_signing`]: public keys for end-to-end encryption; [`remote_devices`]: those of remote users.
+//! - [`to_device`]: messages between devices.
 //! - [`profile`], [`account_data`], [`tags`], [`filters`], [`openid`], [`directory`].
 //! - [`departure`]: what remains to be done in rooms after a deactivation; rooms are behind a port.
 //!
@@ -13,27 +15,33 @@
 mod account;
 pub mod account_data;
 mod config;
+pub mod cross_signing;
 mod deactivation;
 pub mod departure;
+pub mod device_lists;
 pub mod devices;
 pub mod directory;
 mod error;
 pub mod filters;
 mod grant;
+pub mod keys;
 pub mod login;
 pub mod mutual_rooms;
 pub mod openid;
+mod outgoing;
 mod password;
 pub mod profile;
 mod refresh;
 pub mod registration;
 pub mod registration_tokens;
+pub mod remote_devices;
 pub mod reports;
 mod session;
 pub mod shared_secret;
 pub mod tags;
 #[cfg(test)]
 mod testing;
+pub mod to_device;
 mod token;
 mod transaction;
 pub mod uia;
@@ -63,6 +71,9 @@ pub struct Users {
     open_uia_sessions: uia::OpenSessions,
     directory: Arc<directory::LocalUsers>,
     departures: departure::Signal,
+    turns: keys::Turns,
+    inbox_sizes: to_device::InboxSizes,
+    stale_lists: tokio::sync::Notify,
 }
 
 impl Users {
@@ -86,6 +97,9 @@ impl Users {
             nonces: shared_secret::Nonces::default(),
             open_uia_sessions: uia::OpenSessions::default(),
             departures: departure::Signal::default(),
+            turns: keys::Turns::default(),
+            inbox_sizes: to_device::InboxSizes::default(),
+            stale_lists: tokio::sync::Notify::new(),
             view,
             config,
         }

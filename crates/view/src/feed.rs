@@ -35,6 +35,10 @@ pub struct Recent {
     pub user: Option<UserNid>,
     /// The event appended to the timeline of the room; `None` for everything else.
     pub event: Option<EventNid>,
+    /// The state of the room may have changed with it.
+    pub state: bool,
+    /// Whose devices or keys changed.
+    pub device_list: Option<UserNid>,
 }
 
 pub struct Feed {
@@ -228,13 +232,24 @@ impl Feed {
             LogEntry::Receipt { room, .. } => (*room, None),
             LogEntry::AccountData { user, .. }
             | LogEntry::Forgotten { user, .. }
-            | LogEntry::Outside { user, .. } => (RoomNid::GLOBAL, Some(*user)),
+            | LogEntry::Outside { user, .. }
+            | LogEntry::Signed { user } => (RoomNid::GLOBAL, Some(*user)),
             LogEntry::Profile { .. }
             | LogEntry::Account { .. }
             | LogEntry::Directory { .. }
             | LogEntry::ToDevice { .. }
             | LogEntry::DeviceList { .. }
-            | LogEntry::Outbox { .. } => (RoomNid::GLOBAL, None),
+            | LogEntry::Outbox { .. }
+            | LogEntry::KeyStock { .. } => (RoomNid::GLOBAL, None),
+        };
+        let state = match entry {
+            LogEntry::Event { state_key, .. } => state_key.is_some(),
+            LogEntry::Completed { .. } => true,
+            _ => false,
+        };
+        let device_list = match entry {
+            LogEntry::DeviceList { user } => Some(*user),
+            _ => None,
         };
         if let LogEntry::Event { member: Some(user), .. }
         | LogEntry::Forgotten { user, .. }
@@ -245,7 +260,7 @@ impl Feed {
         for listener in &*self.listeners.read() {
             listener(position, entry);
         }
-        self.recent.write().push(Recent { position, room, user, event: appended });
+        self.recent.write().push(Recent { position, room, user, event: appended, state, device_list });
     }
 
     async fn wake(&self, entry: &LogEntry) -> Result<(), Error> {
@@ -265,11 +280,24 @@ impl Feed {
             | LogEntry::Outside { user, .. }
             | LogEntry::Account { user }
             | LogEntry::ToDevice { user }
-            | LogEntry::DeviceList { user }
+            | LogEntry::Signed { user }
             | LogEntry::Profile { user } => self.waiters.wake(*user),
-            LogEntry::Directory { .. } | LogEntry::Outbox { .. } => {}
+            LogEntry::DeviceList { user } => self.wake_room_mates(*user),
+            // Claims are told with whatever else there is to tell.
+            LogEntry::Directory { .. } | LogEntry::Outbox { .. } | LogEntry::KeyStock { .. } => {}
         }
         Ok(())
+    }
+
+    /// Everybody who shares a room with the user. Rooms that are not hot have nobody who does anything in them: who waits
+    /// in no other is told with the next thing that happens.
+    fn wake_room_mates(&self, user: UserNid) {
+        self.waiters.wake(user);
+        if self.waiters.count() > 0 {
+            for room in self.rooms.cached_with(user) {
+                self.waiters.wake_members(&room.local_joined);
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`Ignored`]: whom a local user ignores.
 //! - [`Acls`]: which servers may take part in a room.
 //! - [`Erased`]: local users whose content was erased.
+//! - [`KeyStocks`], [`Inboxes`]: what devices have in stock of one-time keys, and which have no messages waiting.
 //! - [`Feed`]: tails the commit log, keeps the newest entries at hand and wakes who waits.
 //! - [`ephemeral`]: typing and presence, which are state and never queued (DESIGN 2).
 //!
@@ -23,7 +24,9 @@ mod event;
 mod events;
 mod feed;
 mod ignored;
+mod inboxes;
 mod interner;
+mod key_stocks;
 mod room;
 mod rooms;
 mod staging;
@@ -33,8 +36,12 @@ mod waiters;
 
 use std::sync::Arc;
 
-use myelin_core::Env;
-use myelin_store::{NidAllocator, Store};
+use myelin_core::{Env, RoomNid, UserNid};
+use myelin_store::{
+    Direction, NidAllocator, Store,
+    codec::AtPosition,
+    tables::{MEMBERS, MemberRecord, Membership, SERVER_ROOMS},
+};
 use ruma::OwnedServerName;
 
 pub use acls::Acls;
@@ -44,13 +51,17 @@ pub use event::{DUMMY_EVENT, Event};
 pub use events::Events;
 pub use feed::{Feed, Recent};
 pub use ignored::Ignored;
+pub use inboxes::{BeforeLook, Inboxes};
 pub use interner::{Interner, StateKey};
+pub use key_stocks::{KeyStock, KeyStocks};
 pub use room::{RoomInfo, RoomSnapshot};
 pub use rooms::RoomViews;
 pub use staging::{Landing, Staging};
 pub use states::States;
 pub use user_rooms::{UserRoom, UserRooms};
 pub use waiters::Waiter;
+
+const ROOMS_OF_SERVER_MAX: usize = 1_000_000;
 
 /// One process's view of one store. Cheap to clone.
 #[derive(Clone)]
@@ -68,6 +79,8 @@ pub struct View {
     pub ignored: Arc<Ignored>,
     pub erased: Arc<Erased>,
     pub acls: Arc<Acls>,
+    pub key_stocks: Arc<KeyStocks>,
+    pub inboxes: Arc<Inboxes>,
     pub feed: Arc<Feed>,
     pub ephemeral: Arc<ephemeral::Ephemeral>,
 }
@@ -85,10 +98,14 @@ impl View {
         let feed = Arc::new(Feed::new(store.clone(), rooms.clone(), staging.clone(), user_rooms.clone()));
         let ignored = Arc::new(Ignored::new(store.clone()));
         let erased = Arc::new(Erased::new(store.clone()));
-        let stale = (ignored.clone(), erased.clone());
+        let key_stocks = Arc::new(KeyStocks::new(store.clone()));
+        let inboxes = Arc::new(Inboxes::default());
+        let stale = (ignored.clone(), erased.clone(), key_stocks.clone(), inboxes.clone());
         feed.listen(move |_, entry| {
             stale.0.take_in(entry);
             stale.1.take_in(entry);
+            stale.2.take_in(entry);
+            stale.3.take_in(entry);
         });
         let ephemeral = Arc::new(ephemeral::Ephemeral::new(env.now_ms(), feed.clone()));
         Self {
@@ -105,6 +122,8 @@ impl View {
             ignored,
             erased,
             acls: Arc::new(Acls::new()),
+            key_stocks,
+            inboxes,
             feed,
             ephemeral,
         }
@@ -134,5 +153,24 @@ impl View {
 
     pub fn is_local(&self, user: &ruma::UserId) -> bool {
         user.server_name() == self.server_name
+    }
+
+    /// The rooms that a server takes part in together with this one.
+    pub async fn rooms_of_server(&self, server: &ruma::ServerName) -> Result<Vec<RoomNid>, Error> {
+        let server = server.as_str().to_owned();
+        let rows = self.store.scan(&SERVER_ROOMS, &server, Direction::Forward, ROOMS_OF_SERVER_MAX).await?;
+        Ok(rows.into_iter().filter(|(_, row)| row.value.joined).map(|((_, room), _)| room).collect())
+    }
+
+    /// The rooms among them that a user of that server is joined to.
+    pub async fn rooms_of_remote_user(&self, user: UserNid) -> Result<Vec<RoomNid>, Error> {
+        let user_id = self.interner.user_id(user).await?;
+        let rooms = self.rooms_of_server(user_id.server_name()).await?;
+        let keys: Vec<_> = rooms.iter().map(|room| (*room, user)).collect();
+        let members = self.store.multi_get(&MEMBERS, &keys).await?;
+        let joined = |row: &Option<AtPosition<MemberRecord>>| {
+            row.as_ref().is_some_and(|row| row.value.membership == Membership::Join)
+        };
+        Ok(rooms.into_iter().zip(members).filter(|(_, row)| joined(row)).map(|(room, _)| room).collect())
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use imbl::{OrdMap, OrdSet};
-use myelin_core::RoomNid;
+use myelin_core::{RoomNid, UserNid};
 use myelin_dag::state_tree::NodeHash;
 use myelin_store::{
     Direction, Store,
@@ -74,6 +74,11 @@ impl RoomViews {
 
     pub fn cached(&self, room: RoomNid) -> Option<Arc<RoomSnapshot>> {
         self.cache.get(&room)
+    }
+
+    /// The hot rooms that a user is joined to.
+    pub fn cached_with(&self, user: UserNid) -> Vec<Arc<RoomSnapshot>> {
+        self.cache.iter().map(|(_, room)| room).filter(|room| room.is_joined(user)).collect()
     }
 
     /// Makes a *committed* snapshot the one that readers get, unless they already get a newer one.

@@ -3,6 +3,7 @@
 //! Rows refer to each other by numeric id. "Blind" in a comment means: written without reading first, so that
 //! commits of one room can be pipelined.
 
+mod devices;
 mod federation;
 mod inbound;
 mod keys;
@@ -14,6 +15,7 @@ use std::marker::PhantomData;
 use myelin_core::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder, UserNid};
 use serde::{Deserialize, Serialize};
 
+pub use devices::*;
 pub use federation::*;
 pub use inbound::*;
 pub use keys::*;
@@ -175,6 +177,28 @@ tables! {
     /// Users who were deactivated with `erase: true`.
     ERASED_USERS = 64 "erased_users": UserNid => ();
 
+    // End-to-end encryption.
+    /// Identity keys by user and device id: of local devices, and of remote ones as far as `device_lists` knows their user.
+    DEVICE_KEYS = 70 "device_keys": (UserNid, String) => DeviceKeysRecord;
+    /// Unclaimed one-time keys of local devices: (user, device id, algorithm, upload, `<algorithm>:<key id>`).
+    ONE_TIME_KEYS = 71 "one_time_keys": (UserNid, String, String, Position, String) => OneTimeKeyRecord;
+    /// The stock of one-time and fallback keys of a local device.
+    KEY_STOCKS = 72 "key_stocks": (UserNid, String) => KeyStockRecord;
+    /// (user, [`CrossSigningUsage`]).
+    CROSS_SIGNING_KEYS = 73 "cross_signing_keys": (UserNid, u8) => CrossSigningKeyRecord;
+    /// Signatures that a local user made on the master key of somebody else, shown to nobody but them: (signer, owner,
+    /// public key that is signed, `ed25519:<public key that signs>`).
+    KEY_SIGNATURES = 74 "key_signatures": (UserNid, UserNid, String, String) => KeySignatureRecord;
+    /// Inboxes of local devices, in order of arrival.
+    TO_DEVICE = 75 "to_device": (UserNid, String, Position) => ToDeviceRecord;
+    /// The device list of a user, with the position of its last change.
+    DEVICE_LISTS = 76 "device_lists": UserNid => AtPosition<DeviceListRecord>;
+    /// The same by position, for deltas: one row per user.
+    DEVICE_LISTS_BY_POSITION = 77 "device_lists_by_position": Position => ChangedDeviceList;
+    /// Remote users whose device lists are to be fetched.
+    STALE_DEVICE_LISTS = 78 "stale_device_lists": UserNid => StaleDeviceListRecord;
+    /// To-device EDUs that came: (week since 1970, origin, message id).
+    RECEIVED_TO_DEVICE = 79 "received_to_device": (u64, String, String) => ();
     // Other servers.
     /// EDUs that have to arrive (to-device messages, device lists), by the server that they are for, in order. Written
     /// through [`crate::outbox::put`], deleted when the server has answered.

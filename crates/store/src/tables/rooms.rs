@@ -206,6 +206,8 @@ pub enum UserChange {
     Membership { room: RoomNid, membership: Membership, event: EventNid },
     /// Account data (global if `room` is `RoomNid::GLOBAL`), tags included.
     AccountData { room: RoomNid, kind: String },
+    /// The user signed the keys of `user`, and sees them signed from now on.
+    Signed { user: UserNid },
 }
 impl Record for UserChange {}
 

@@ -31,6 +31,12 @@ pub(crate) struct Changes {
     receipts: Option<BTreeSet<RoomNid>>,
     /// Types of account data written in the interval, by room.
     pub account_data: BTreeMap<RoomNid, BTreeSet<String>>,
+    /// Rooms whose state may have changed; `None`: not known, so look.
+    state: Option<BTreeSet<RoomNid>>,
+    /// Whose devices or keys changed; `None`: not known, so look.
+    pub device_lists: Option<BTreeSet<UserNid>>,
+    /// Whose keys the user signed.
+    pub signed: BTreeSet<UserNid>,
 }
 
 impl Changes {
@@ -43,6 +49,9 @@ impl Changes {
             memberships: BTreeMap::new(),
             receipts: None,
             account_data: BTreeMap::new(),
+            state: None,
+            device_lists: None,
+            signed: BTreeSet::new(),
         };
         match context.since {
             None => changes.add_all_joined(),
@@ -56,6 +65,10 @@ impl Changes {
 
     pub fn may_have_receipts(&self, room: RoomNid) -> bool {
         self.receipts.as_ref().is_none_or(|rooms| rooms.contains(&room))
+    }
+
+    pub fn state_may_have_changed(&self, room: RoomNid) -> bool {
+        self.state.as_ref().is_none_or(|rooms| rooms.contains(&room))
     }
 
     fn add_all_joined(&mut self) {
@@ -72,6 +85,9 @@ impl Changes {
         match recent {
             Some(entries) => {
                 own = entries.iter().any(|entry| entry.user == Some(user));
+                self.device_lists = Some(entries.iter().filter_map(|entry| entry.device_list).collect());
+                let state = entries.iter().filter(|entry| entry.state);
+                self.state = Some(state.map(|entry| entry.room).collect());
                 let entries = entries.iter().filter(|entry| self.rooms.contains_key(&entry.room));
                 let (events, others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.event.is_some());
                 let receipts: BTreeSet<_> = others.iter().map(|entry: &&Recent| entry.room).collect();
@@ -126,6 +142,7 @@ impl Changes {
                     self.account_data.entry(room).or_default().insert(kind);
                     self.changed.insert(room);
                 }
+                UserChange::Signed { user } => drop(self.signed.insert(user)),
             }
         }
         Ok(())

@@ -6,6 +6,7 @@
 
 mod account_data;
 mod changes;
+mod device_lists;
 mod ephemeral;
 mod joined;
 pub mod lazy;
@@ -13,6 +14,7 @@ mod outside;
 mod presence;
 mod state;
 mod summary;
+mod to_device;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,6 +36,21 @@ pub struct Request {
     pub state_form: StateForm,
     pub timeout_ms: u64,
     pub set_presence: PresenceState,
+}
+
+impl Request {
+    /// An incremental sync that nobody waits for.
+    fn of(requester: Requester, since: SyncToken) -> Self {
+        Self {
+            requester,
+            since: Some(since),
+            filter: Arc::default(),
+            full_state: false,
+            state_form: StateForm::default(),
+            timeout_ms: 0,
+            set_presence: PresenceState::Offline,
+        }
+    }
 }
 
 /// Which state of a room the client asks for, and under which key.
@@ -67,6 +84,8 @@ pub(crate) struct Context<'a> {
     pub request: &'a Request,
     pub since: Option<Position>,
     pub since_ephemeral: u64,
+    /// Up to where the device has its to-device messages.
+    pub to_device_since: Position,
     pub now: Position,
     pub now_ephemeral: u64,
     pub now_ms: u64,
@@ -109,29 +128,59 @@ impl Sync {
             // From a store that was set back to a backup: the client starts anew, and gets everything.
             tracing::warn!(user = %request.requester.user_id, "a sync token is ahead of the store");
         }
-        let context = Context {
+        let context = Context { now_ephemeral, ..self.standing_on(request, now, since) };
+        let idle = since.is_some_and(|token| {
+            token.position == now && token.ephemeral >= now_ephemeral && token.to_device.is_none()
+        });
+        let acknowledged = self.view.inboxes.is_empty(request.requester.user, &request.requester.device_id);
+        if idle && acknowledged && !request.full_state {
+            self.empty(&context).await
+        } else {
+            self.compose(context).await
+        }
+    }
+
+    pub(super) fn standing_on<'a>(
+        &'a self,
+        request: &'a Request,
+        now: Position,
+        since: Option<SyncToken>,
+    ) -> Context<'a> {
+        Context {
             request,
             since: since.map(|token| token.position),
             since_ephemeral: since.map_or(0, |token| token.ephemeral),
+            to_device_since: since.map_or(Position::ZERO, |token| token.to_device_seen()),
             now,
-            now_ephemeral,
+            now_ephemeral: self.view.ephemeral.sequence(),
             now_ms: self.view.env.now_ms(),
             writer: self.writer(request),
-        };
-        let idle = since.is_some_and(|token| token.position == now && token.ephemeral >= now_ephemeral);
-        if idle && !request.full_state { Ok(empty(&context)) } else { self.compose(context).await }
+        }
     }
 
     async fn compose(&self, mut context: Context<'_>) -> Result<Answer, Error> {
         let changes = Changes::find(self, &mut context).await?;
+        let inbox = self.inbox(&context).await?;
         let mut json = String::with_capacity(1024);
         let mut body = Object::open(&mut json);
-        body.string("next_batch", &context.next_batch());
-        let mut news = self.push_account_data(&context, &changes, &mut body).await?;
+        body.string("next_batch", &context.next_batch(inbox.delivered_until));
+        let mut news = inbox.push(&mut body);
+        news |= self.push_device_lists(&context, &changes, &mut body).await?;
+        self.push_key_stock(&context, &mut body).await?;
+        news |= self.push_account_data(&context, &changes, &mut body).await?;
         news |= self.push_presence(&context, &changes, &mut body).await?;
         news |= self.push_rooms(&context, &changes, &mut body).await?;
         body.close();
         Ok(Answer { json, has_news: news })
+    }
+
+    async fn empty(&self, context: &Context<'_>) -> Result<Answer, Error> {
+        let mut json = String::with_capacity(128);
+        let mut body = Object::open(&mut json);
+        body.string("next_batch", &context.next_batch(None));
+        self.push_key_stock(context, &mut body).await?;
+        body.close();
+        Ok(Answer { json, has_news: false })
     }
 
     async fn push_rooms(
@@ -172,15 +221,7 @@ struct Answer {
 }
 
 impl Context<'_> {
-    fn next_batch(&self) -> String {
-        SyncToken { position: self.now, ephemeral: self.now_ephemeral }.to_string()
+    fn next_batch(&self, to_device: Option<Position>) -> String {
+        SyncToken { position: self.now, ephemeral: self.now_ephemeral, to_device }.to_string()
     }
-}
-
-fn empty(context: &Context<'_>) -> Answer {
-    let mut json = String::with_capacity(64);
-    let mut body = Object::open(&mut json);
-    body.string("next_batch", &context.next_batch());
-    body.close();
-    Answer { json, has_news: false }
 }

@@ -205,7 +205,7 @@ fn tokens_of_the_future_start_anew() {
     let ann = world.user("ann");
     let room = world.public_room(&ann);
     let mut client = Client::new(&ann);
-    client.since = Some(SyncToken { position: Position(1_000_000), ephemeral: 0 });
+    client.since = Some(SyncToken { position: Position(1_000_000), ephemeral: 0, to_device: None });
     let answer = client.sync(&world);
     assert!(answer["rooms"]["join"][room.as_str()]["state"]["events"].is_array());
     assert!(client.since.unwrap().position < Position(1_000_000));
