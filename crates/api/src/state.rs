@@ -8,7 +8,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use myelin_core::Env;
-use myelin_federation::{Client, Federation, Handshakes, Inbound, Keyring, Peers, Remote, Sender, Serve};
+use myelin_federation::{Client, Devices, Federation, Handshakes, Inbound, Keyring, Peers, Remote, Sender, Serve};
 use myelin_rooms::Rooms;
 use myelin_store::Store;
 use myelin_sync::Sync;
@@ -102,6 +102,7 @@ macro_rules! federation_parts {
 federation_parts!(
     peers: Peers,
     client: Client,
+    devices: Devices,
     keys: Keyring,
     inbound: Inbound,
     handshakes: Handshakes,

@@ -4,6 +4,7 @@
 //! - [`keys`]: the signing keys of other servers, and this server's own as others see them.
 //! - [`inbound`]: transactions from other servers: each PDU to its room's queue, each EDU to [`edus`].
 //! - [`sender`]: one queue per destination, derived from the log and a cursor.
+//! - [`devices`]: keys and device lists of users elsewhere.
 //! - [`handshakes`]: joins, knocks, leaves and invites, from both sides.
 //! - [`serve`]: what other servers may read here. [`remote`]: what local users look up elsewhere.
 //!
@@ -11,6 +12,7 @@
 //! the other over a network. Must not know: sockets, TLS, DNS, the HTTP framework.
 
 pub mod client;
+pub mod devices;
 pub mod edus;
 pub mod handshakes;
 pub mod inbound;
@@ -34,6 +36,7 @@ use ruma::OwnedServerName;
 
 pub use self::{
     client::{Client, RequestError},
+    devices::Devices,
     edus::{EduError, Edus, PresencePolicy},
     handshakes::Handshakes,
     inbound::Inbound,
@@ -65,6 +68,7 @@ pub struct Federation {
     pub peers: Arc<Peers>,
     pub client: Arc<Client>,
     pub keys: Arc<Keyring>,
+    pub devices: Arc<Devices>,
     pub edus: Arc<Edus>,
     pub inbound: Arc<Inbound>,
     pub handshakes: Arc<Handshakes>,
@@ -81,6 +85,7 @@ impl Federation {
         let client = Client::new(view.server_name.clone(), key.clone(), transport, peers.clone());
         let client = Arc::new(client);
         let keys = Arc::new(Keyring::new(view.clone(), client.clone(), &peers, key, notaries));
+        let devices = Arc::new(Devices::new(view.clone(), users.clone(), client.clone()));
         let edus = Arc::new(Edus::new(view.clone(), users, sync, presence));
         let (rooms_in, client_in) = (rooms.clone(), client.clone());
         let inbound =
@@ -91,7 +96,7 @@ impl Federation {
         let sender = Arc::new(Sender::new(view.clone(), client.clone(), peers.clone()));
         let serve = Arc::new(Serve::new(view, rooms));
         let remote = Arc::new(Remote::new(client.clone()));
-        Self { peers, client, keys, edus, inbound, handshakes: Arc::new(handshakes), sender, serve, remote }
+        Self { peers, client, keys, devices, edus, inbound, handshakes: Arc::new(handshakes), sender, serve, remote }
     }
 
     /// Starts what runs by itself.
@@ -99,6 +104,7 @@ impl Federation {
         use futures::FutureExt;
         env.spawner.spawn("federation sender", self.sender.clone().run().boxed());
         env.spawner.spawn("inbound federation", self.inbound.clone().run().boxed());
+        env.spawner.spawn("device lists", self.devices.clone().run().boxed());
         env.spawner.spawn("partial joins", self.handshakes.clone().run().boxed());
     }
 }

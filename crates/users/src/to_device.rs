@@ -193,14 +193,14 @@ impl Users {
                 event_type: delivery.event_type.to_owned(),
                 content: content.to_owned(),
             };
-            self.make_room(batch, user, &device_id, content.len() + MESSAGE_OVERHEAD).await?;
+            self.make_space(batch, user, &device_id, content.len() + MESSAGE_OVERHEAD).await?;
             batch.put(&TO_DEVICE, &(user, device_id, *position), &message);
         }
         Ok(())
     }
 
     /// Adds the deletion of the oldest messages of an inbox that is too full for `size` more.
-    async fn make_room(
+    async fn make_space(
         &self,
         batch: &mut Batch,
         user: UserNid,

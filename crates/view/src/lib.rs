@@ -39,8 +39,7 @@ use std::sync::Arc;
 use myelin_core::{Env, RoomNid, UserNid};
 use myelin_store::{
     Direction, NidAllocator, Store,
-    codec::AtPosition,
-    tables::{MEMBERS, MemberRecord, Membership, SERVER_ROOMS},
+    tables::{MEMBERS, Membership, SERVER_ROOMS},
 };
 use ruma::OwnedServerName;
 
@@ -162,15 +161,19 @@ impl View {
         Ok(rows.into_iter().filter(|(_, row)| row.value.joined).map(|((_, room), _)| room).collect())
     }
 
-    /// The rooms among them that a user of that server is joined to.
+    /// The rooms that a remote user shares with somebody here.
     pub async fn rooms_of_remote_user(&self, user: UserNid) -> Result<Vec<RoomNid>, Error> {
         let user_id = self.interner.user_id(user).await?;
         let rooms = self.rooms_of_server(user_id.server_name()).await?;
-        let keys: Vec<_> = rooms.iter().map(|room| (*room, user)).collect();
-        let members = self.store.multi_get(&MEMBERS, &keys).await?;
-        let joined = |row: &Option<AtPosition<MemberRecord>>| {
-            row.as_ref().is_some_and(|row| row.value.membership == Membership::Join)
-        };
-        Ok(rooms.into_iter().zip(members).filter(|(_, row)| joined(row)).map(|(room, _)| room).collect())
+        let keys: Vec<_> = rooms.into_iter().map(|room| (room, user)).collect();
+        let mut shared = Vec::new();
+        for ((room, _), row) in keys.iter().zip(self.store.multi_get(&MEMBERS, &keys).await?) {
+            if row.is_some_and(|row| row.value.membership == Membership::Join)
+                && self.rooms.load(*room).await?.is_some_and(|room| !room.local_joined.is_empty())
+            {
+                shared.push(*room);
+            }
+        }
+        Ok(shared)
     }
 }

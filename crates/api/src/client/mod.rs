@@ -36,12 +36,14 @@ mod admin;
 mod banning;
 mod capabilities;
 mod create_room;
+mod cross_signing;
 mod device_management;
 mod directory;
 mod event_context;
 mod filter;
 mod inviting;
 mod joining;
+pub(crate) mod keys;
 mod kicking;
 mod knocking;
 mod leaving;
@@ -72,6 +74,7 @@ mod rooms;
 mod space_hierarchy;
 mod sync;
 mod tags;
+mod to_device;
 mod typing;
 mod users;
 mod versions;
@@ -91,12 +94,14 @@ pub fn routes() -> Router<AppState> {
         .merge(banning::routes())
         .merge(capabilities::routes())
         .merge(create_room::routes())
+        .merge(cross_signing::routes())
         .merge(device_management::routes())
         .merge(directory::routes())
         .merge(event_context::routes())
         .merge(filter::routes())
         .merge(inviting::routes())
         .merge(joining::routes())
+        .merge(keys::routes())
         .merge(kicking::routes())
         .merge(knocking::routes())
         .merge(leaving::routes())
@@ -125,6 +130,7 @@ pub fn routes() -> Router<AppState> {
         .merge(space_hierarchy::routes())
         .merge(sync::routes())
         .merge(tags::routes())
+        .merge(to_device::routes())
         .merge(typing::routes())
         .merge(users::routes())
         .merge(versions::routes())

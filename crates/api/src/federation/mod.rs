@@ -11,6 +11,8 @@ mod query;
 mod serve_errors;
 mod server_keys;
 mod transactions;
+mod user_devices;
+mod user_keys;
 mod version;
 
 use axum::Router;
@@ -27,5 +29,7 @@ pub fn routes() -> Router<AppState> {
         .merge(openid::routes())
         .merge(server_keys::routes())
         .merge(transactions::routes())
+        .merge(user_devices::routes())
+        .merge(user_keys::routes())
         .merge(version::routes())
 }

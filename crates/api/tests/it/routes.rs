@@ -5,7 +5,7 @@ use http::Method;
 use crate::world::World;
 
 /// `(file of the specification's data/api/client-server, its operations)`.
-pub const FAMILIES: [(&str, &[&str]); 52] = [
+pub const FAMILIES: [(&str, &[&str]); 55] = [
     (
         "account-data",
         &[
@@ -32,6 +32,23 @@ pub const FAMILIES: [(&str, &[&str]); 52] = [
     ),
     ("capabilities", &["GET /_matrix/client/v3/capabilities"]),
     ("create_room", &["POST /_matrix/client/v3/createRoom"]),
+    (
+        "cross_signing",
+        &[
+            "POST /_matrix/client/v3/keys/device_signing/upload",
+            "POST /_matrix/client/v3/keys/signatures/upload",
+        ],
+    ),
+    (
+        "keys",
+        &[
+            "POST /_matrix/client/v3/keys/upload",
+            "POST /_matrix/client/v3/keys/query",
+            "POST /_matrix/client/v3/keys/claim",
+            "GET /_matrix/client/v3/keys/changes",
+        ],
+    ),
+    ("to_device", &["PUT /_matrix/client/v3/sendToDevice/{eventType}/{txnId}"]),
     (
         "device_management",
         &[
