@@ -372,3 +372,181 @@ fn add_signatures(to: &mut Json, from: &Json, signer: &UserId) {
         signed::add_signature(to, signer, name, signature);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        keys::{
+            query::Asker,
+            signed::tests::Key,
+            tests::{device_keys, object, session},
+            upload::KeyUpload,
+        },
+        testing::World,
+    };
+
+    struct Keys {
+        master: Key,
+        self_signing: Key,
+        user_signing: Key,
+    }
+
+    impl Keys {
+        fn new() -> Self {
+            Self { master: Key::new(), self_signing: Key::new(), user_signing: Key::new() }
+        }
+
+        fn upload(&self, user_id: &UserId) -> CrossSigningKeys {
+            let signed = |key: &Key, usage: &str| {
+                let mut object = cross_signing_key(user_id, key, usage);
+                self.master.sign(&mut object, user_id, &self.master.public());
+                object
+            };
+            CrossSigningKeys {
+                master: Some(cross_signing_key(user_id, &self.master, "master")),
+                self_signing: Some(signed(&self.self_signing, "self_signing")),
+                user_signing: Some(signed(&self.user_signing, "user_signing")),
+            }
+        }
+    }
+
+    fn cross_signing_key(user_id: &UserId, key: &Key, usage: &str) -> Json {
+        let name = format!("ed25519:{}", key.public());
+        object(json!({ "user_id": user_id, "usage": [usage], "keys": { name: key.public() } }))
+    }
+
+    fn signatures(
+        user_id: &UserId,
+        key_id: &str,
+        key: Json,
+    ) -> BTreeMap<OwnedUserId, BTreeMap<String, Json>> {
+        [(user_id.to_owned(), [(key_id.to_owned(), key)].into())].into()
+    }
+
+    #[test]
+    fn keys_that_are_not_what_they_should_be_are_refused() {
+        let world = World::new();
+        world.run(async {
+            let session = session(&world, "alice").await;
+            let (keys, user_id) = (Keys::new(), session.user_id.clone());
+            let upload = async |keys: CrossSigningKeys| world.users.upload_cross_signing(&session, &keys).await;
+            let whole = || keys.upload(&user_id);
+            let without_master = CrossSigningKeys { master: None, ..whole() };
+            assert!(matches!(upload(without_master).await, Err(CrossSigningError::NoMaster)));
+            let foreign = cross_signing_key(ruma::user_id!("@bob:example.org"), &keys.master, "master");
+            let wrong_usage = cross_signing_key(&user_id, &keys.master, "self_signing");
+            let mut two_keys = cross_signing_key(&user_id, &keys.master, "master");
+            let other = Key::new().public();
+            two_keys["keys"][format!("ed25519:{other}")] = json!(other);
+            let mut misnamed = cross_signing_key(&user_id, &keys.master, "master");
+            misnamed["keys"] = json!({ "ed25519:name": keys.master.public() });
+            for master in [foreign, wrong_usage, two_keys, misnamed, Json::new()] {
+                let refused = upload(CrossSigningKeys { master: Some(master), ..whole() }).await;
+                assert!(matches!(refused, Err(CrossSigningError::Key("master"))));
+            }
+            let unsigned = cross_signing_key(&user_id, &keys.user_signing, "user_signing");
+            let refused = upload(CrossSigningKeys { user_signing: Some(unsigned), ..whole() }).await;
+            assert!(matches!(refused, Err(CrossSigningError::Signature("user_signing"))));
+            let device = crate::DeviceRequest {
+                device_id: Some(keys.master.public()),
+                ..crate::DeviceRequest::default()
+            };
+            world.users.login_with_password("alice", "alice's password", &device).await.unwrap();
+            assert!(matches!(upload(whole()).await, Err(CrossSigningError::IdInUse("master"))));
+        });
+    }
+
+    #[test]
+    fn what_replaces_a_key_needs_confirmation() {
+        let world = World::new();
+        world.run(async {
+            let session = session(&world, "alice").await;
+            let (keys, user_id) = (Keys::new(), session.user_id.clone());
+            let whole = || keys.upload(&user_id);
+            let replaces =
+                async |keys: &CrossSigningKeys| world.users.replaces_cross_signing(session.user, keys).await.unwrap();
+            assert!(!replaces(&whole()).await, "the first");
+            world.users.upload_cross_signing(&session, &whole()).await.unwrap();
+            assert!(!replaces(&whole()).await, "the same");
+            let position = world.view.store.position();
+            world.users.upload_cross_signing(&session, &whole()).await.unwrap();
+            assert_eq!(world.view.store.position(), position);
+            let new = Keys::new().upload(&user_id);
+            assert!(replaces(&new).await);
+            let other = CrossSigningKeys { user_signing: new.user_signing.clone(), ..whole() };
+            assert!(replaces(&other).await);
+            let master = CrossSigningKeys { master: new.master, ..CrossSigningKeys::default() };
+            world.users.upload_cross_signing(&session, &master).await.unwrap();
+            let left = world.users.cross_signing_key(session.user, SelfSigning).await.unwrap();
+            assert_eq!(left, None, "it was signed by the old one");
+        });
+    }
+
+    #[test]
+    fn signatures_are_checked_and_shown_to_whom_they_concern() {
+        let world = World::new();
+        world.run(async {
+            let (alice, bob) = (session(&world, "alice").await, session(&world, "bob").await);
+            let (of_alice, of_bob, device) = (Keys::new(), Keys::new(), Key::new());
+            world.users.upload_cross_signing(&alice, &of_alice.upload(&alice.user_id)).await.unwrap();
+            world.users.upload_cross_signing(&bob, &of_bob.upload(&bob.user_id)).await.unwrap();
+            let keys = device_keys(&alice, &device);
+            let upload = KeyUpload { device_keys: Some(keys.clone()), ..KeyUpload::default() };
+            world.users.upload_keys(&alice, &upload).await.unwrap();
+            let sign = async |owner: &UserId, key_id: &str, key: Json| {
+                let failures =
+                    world.users.upload_signatures(&alice, &signatures(owner, key_id, key)).await.unwrap();
+                failures.get(owner).map(|keys| keys[key_id])
+            };
+
+            // The own device, with the self-signing key.
+            let (id, device_id) = (of_alice.self_signing.public(), alice.device_id.as_str());
+            assert_eq!(sign(&alice.user_id, "NONE", keys.clone()).await, Some(SignatureRefusal::Unknown));
+            assert_eq!(sign(&alice.user_id, device_id, keys.clone()).await, Some(SignatureRefusal::Invalid));
+            let mut signed = keys.clone();
+            Key::new().sign(&mut signed, &alice.user_id, &id);
+            assert_eq!(sign(&alice.user_id, device_id, signed).await, Some(SignatureRefusal::Invalid));
+            let mut signed = keys.clone();
+            signed.insert("more".to_owned(), json!(1));
+            of_alice.self_signing.sign(&mut signed, &alice.user_id, &id);
+            assert_eq!(sign(&alice.user_id, device_id, signed).await, Some(SignatureRefusal::Different));
+            let mut signed = keys.clone();
+            of_alice.self_signing.sign(&mut signed, &alice.user_id, &id);
+            assert_eq!(sign(&alice.user_id, device_id, signed.clone()).await, None);
+            world.users.upload_keys(&alice, &upload).await.unwrap();
+            let list = world.users.device_list(&alice.user_id).await.unwrap().unwrap();
+            let seen = &list.keys.devices[device_id];
+            assert_eq!(seen["signatures"], signed["signatures"], "an upload of the same keys keeps it");
+
+            // The own master key, with the device.
+            let master = cross_signing_key(&alice.user_id, &of_alice.master, "master");
+            let id = of_alice.master.public();
+            assert_eq!(sign(&alice.user_id, &id, master.clone()).await, Some(SignatureRefusal::Invalid));
+            let mut signed = master;
+            device.sign(&mut signed, &alice.user_id, device_id);
+            assert_eq!(sign(&alice.user_id, &id, signed).await, None);
+            let list = world.users.device_list(&alice.user_id).await.unwrap().unwrap();
+            let name = format!("ed25519:{device_id}");
+            assert!(list.keys.master.unwrap()["signatures"][alice.user_id.as_str()][&name].is_string());
+
+            // Bob's master key, with the user-signing key.
+            let master = cross_signing_key(&bob.user_id, &of_bob.master, "master");
+            let (id, signer) = (of_bob.master.public(), of_alice.user_signing.public());
+            assert_eq!(sign(&bob.user_id, "NONE", master.clone()).await, Some(SignatureRefusal::Unknown));
+            assert_eq!(sign(&bob.user_id, &id, master.clone()).await, Some(SignatureRefusal::Invalid));
+            let mut signed = master;
+            of_alice.user_signing.sign(&mut signed, &alice.user_id, &signer);
+            assert_eq!(sign(&bob.user_id, &id, signed).await, None);
+            let seen = async |by: &Session| {
+                let asker = Asker::Local { user: by.user, user_id: &by.user_id };
+                let keys = world.users.keys_of(bob.user, &bob.user_id, &[], asker).await.unwrap();
+                (keys.master.unwrap().contains_key("signatures"), keys.user_signing.is_some())
+            };
+            assert_eq!(seen(&alice).await, (true, false));
+            assert_eq!(seen(&bob).await, (false, true), "only alice sees what alice signed");
+        });
+    }
+}

@@ -36,9 +36,25 @@ impl Users {
             Ok::<_, Error>((batch, true))
         })
         .await?;
+        if found {
+            self.delete_late_devices(user).await?;
+        }
         self.sessions.forget(user);
         self.departures.notify();
         Ok(found)
+    }
+
+    /// A login may have been committed after the devices were read; none can be from here on.
+    async fn delete_late_devices(&self, user: UserNid) -> Result<(), Error> {
+        transact(&self.view.store, || async {
+            let mut batch = Batch::new();
+            self.delete_all_devices(&mut batch, user, None).await?;
+            if !batch.is_empty() {
+                batch.log(&LogEntry::Account { user });
+            }
+            Ok::<_, Error>((batch, ()))
+        })
+        .await
     }
 
     /// Adds the deletion of all that belongs to the user alone.

@@ -316,3 +316,139 @@ fn chunks(users: Vec<(&OwnedUserId, Value)>) -> Vec<serde_json::Map<String, Valu
     }
     chunks
 }
+
+#[cfg(test)]
+mod tests {
+    use myelin_store::tables::OUTBOX;
+    use ruma::server_name;
+    use serde_json::value::to_raw_value;
+
+    use super::*;
+    use crate::{keys::tests::session, testing::World};
+
+    fn messages(value: &Value) -> Messages {
+        serde_json::from_str(&value.to_string()).unwrap()
+    }
+
+    async fn inbox(world: &World, session: &Session) -> Vec<String> {
+        let prefix = (session.user, session.device_id.clone());
+        let rows = world.view.store.scan(&TO_DEVICE, &prefix, Direction::Forward, 1000).await.unwrap();
+        rows.into_iter().map(|(_, message)| message.content).collect()
+    }
+
+    #[test]
+    fn messages_arrive_in_order_and_once_per_transaction() {
+        let world = World::new();
+        world.run(async {
+            let (alice, bob) = (session(&world, "alice").await, session(&world, "bob").await);
+            let second = world.login("bob", "bob's password").await.unwrap();
+            let send = async |txn: &str, kind: &str, value: Value| {
+                world.users.send_to_device(&alice, kind, txn, &messages(&value)).await.unwrap();
+            };
+            let (to, device) = (bob.user_id.as_str(), bob.device_id.as_str());
+            send("1", "m.x", json!({ to: { device: { "n": 1 }, "*": { "n": 2 } } })).await;
+            send("1", "m.x", json!({ to: { device: { "n": 99 } } })).await;
+            send("1", "m.y", json!({ to: { device: { "n": 3 }, "NONE": {} }, "@nobody:example.org": { "*": {} } })).await;
+            assert_eq!(inbox(&world, &bob).await, [r#"{"n":1}"#, r#"{"n":3}"#]);
+            let other = world.users.session(&second.access_token).await.unwrap();
+            assert_eq!(inbox(&world, &other).await, [r#"{"n":2}"#]);
+        });
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused() {
+        let world = World::new();
+        world.run(async {
+            let alice = session(&world, "alice").await;
+            let send = async |kind: &str, txn: &str, value: Value| {
+                world.users.send_to_device(&alice, kind, txn, &messages(&value)).await
+            };
+            let to = |content: Value| json!({ "@bob:example.org": { "*": content } });
+            assert!(matches!(send("m.x", "1", to(json!(1))).await, Err(ToDeviceError::Content)));
+            let large = to(json!({ "a": "x".repeat(MESSAGE_SIZE_MAX) }));
+            assert!(matches!(send("m.x", "1", large).await, Err(ToDeviceError::Content)));
+            let many: serde_json::Map<_, _> =
+                (0..=MESSAGES_MAX).map(|n| (format!("D{n}"), json!({}))).collect();
+            let many = json!({ "@bob:example.org": many });
+            assert!(matches!(send("m.x", "1", many).await, Err(ToDeviceError::TooMany)));
+            let long = "x".repeat(256);
+            assert!(matches!(send(&long, "1", to(json!({}))).await, Err(ToDeviceError::Type)));
+            assert!(matches!(send("", "1", to(json!({}))).await, Err(ToDeviceError::Type)));
+            assert!(matches!(send("m.x", &long, to(json!({}))).await, Err(ToDeviceError::TransactionId)));
+        });
+    }
+
+    #[test]
+    fn a_full_inbox_loses_its_oldest_messages() {
+        let world = World::new();
+        world.run(async {
+            let (alice, bob) = (session(&world, "alice").await, session(&world, "bob").await);
+            let to = (bob.user_id.as_str(), bob.device_id.as_str());
+            let size = MESSAGE_SIZE_MAX - 64;
+            let fit = INBOX_SIZE_MAX / (size + MESSAGE_OVERHEAD);
+            for n in 0..=fit {
+                let value = json!({ to.0: { to.1: { "n": format!("{n:05}"), "x": "x".repeat(size) } } });
+                world.users.send_to_device(&alice, "m.x", &n.to_string(), &messages(&value)).await.unwrap();
+            }
+            let left = inbox(&world, &bob).await;
+            let total: usize = left.iter().map(|content| content.len() + MESSAGE_OVERHEAD).sum();
+            assert!(total <= INBOX_SIZE_MAX / 10 * 9 && total > INBOX_SIZE_MAX / 10 * 8, "{total}");
+            assert!(left.last().unwrap().contains(&format!("{fit:05}")), "the newest stay");
+            assert!(!left[0].contains("00000"), "the oldest go");
+        });
+    }
+
+    #[test]
+    fn users_elsewhere_get_edus_of_bounded_size() {
+        let world = World::new();
+        world.run(async {
+            let alice = session(&world, "alice").await;
+            let mut to = serde_json::Map::new();
+            for n in 0..3 {
+                to.insert(format!("@u{n}:b.test"), json!({ "D": { "x": "x".repeat(40_000) } }));
+            }
+            to.insert("@c:c.test".to_owned(), json!({ "*": {} }));
+            world.users.send_to_device(&alice, "m.x", "1", &messages(&to.into())).await.unwrap();
+            let rows = world.view.store.read().all(&OUTBOX, 9).await.unwrap();
+            let servers: Vec<_> = rows.iter().map(|((server, _), _)| server.as_str()).collect();
+            assert_eq!(servers, ["b.test", "b.test", "b.test", "c.test"]);
+            let content: Value = serde_json::from_str(&rows[3].1.json).unwrap();
+            assert_eq!(rows[3].1.edu_type, "m.direct_to_device");
+            assert_eq!(content["messages"], json!({ "@c:c.test": { "*": {} } }));
+            assert_eq!((&content["sender"], &content["type"]), (&json!(alice.user_id), &json!("m.x")));
+            assert!(content["message_id"].as_str().unwrap().len() <= 32);
+        });
+    }
+
+    #[test]
+    fn an_edu_is_taken_once_from_whom_it_is() {
+        let world = World::new();
+        world.run(async {
+            let bob = session(&world, "bob").await;
+            let edu = |sender: &str, id: &str, n: u64| {
+                to_raw_value(&json!({
+                    "sender": sender, "type": "m.x", "message_id": id,
+                    "messages": { bob.user_id.as_str(): { "*": { "n": n } }, "@x:b.test": { "*": {} } },
+                }))
+                .unwrap()
+            };
+            let (b, own) = (server_name!("b.test"), server_name!("example.org"));
+            let receive = async |origin: &ServerName, edu: &RawValue| {
+                world.users.receive_direct_to_device(origin, edu).await.unwrap();
+            };
+            receive(b, &edu("@a:b.test", "1", 1)).await;
+            receive(b, &edu("@a:b.test", "1", 9)).await;
+            world.advance_ms(WEEK_MS);
+            receive(b, &edu("@a:b.test", "1", 9)).await;
+            receive(b, &edu("@a:c.test", "2", 9)).await;
+            receive(own, &edu("@a:example.org", "2", 9)).await;
+            receive(b, &edu("@a:b.test", &"x".repeat(MESSAGE_ID_SIZE_MAX + 1), 9)).await;
+            receive(b, &to_raw_value(&json!({ "sender": 1 })).unwrap()).await;
+            receive(b, &edu("@a:b.test", "2", 2)).await;
+            assert_eq!(inbox(&world, &bob).await, [r#"{"n":1}"#, r#"{"n":2}"#]);
+            world.advance_ms(WEEKS_REMEMBERED * WEEK_MS);
+            receive(b, &edu("@a:b.test", "3", 3)).await;
+            assert_eq!(world.view.store.read().all(&RECEIVED_TO_DEVICE, 9).await.unwrap().len(), 1);
+        });
+    }
+}

@@ -11,6 +11,8 @@ pub mod claim;
 pub mod invalidate;
 pub mod query;
 pub(crate) mod signed;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod upload;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
