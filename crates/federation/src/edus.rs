@@ -35,6 +35,8 @@ pub enum EduError {
     View(#[from] myelin_view::Error),
     #[error(transparent)]
     Sync(#[from] myelin_sync::Error),
+    #[error(transparent)]
+    Users(#[from] myelin_users::Error),
 }
 
 /// Why an EDU, or a part of it, has no effect.
@@ -72,6 +74,12 @@ impl From<myelin_sync::Error> for Dropped {
     }
 }
 
+impl From<myelin_users::Error> for Dropped {
+    fn from(error: myelin_users::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 impl From<myelin_store::Error> for Dropped {
     fn from(error: myelin_store::Error) -> Self {
         myelin_view::Error::from(error).into()
@@ -82,7 +90,6 @@ impl From<myelin_store::Error> for Dropped {
 #[derive(Clone)]
 pub struct Edus {
     view: View,
-    #[expect(dead_code, reason = "takes to-device messages and device lists, which are being built")]
     users: Arc<Users>,
     sync: Arc<Sync>,
     presence: PresencePolicy,
@@ -107,6 +114,9 @@ impl Edus {
             "m.typing" => self.typing(origin, content).await,
             "m.receipt" => self.receipts(origin, content).await,
             "m.presence" => self.presence(origin, content).await,
+            "m.direct_to_device" => Ok(self.users.receive_direct_to_device(origin, content).await?),
+            "m.device_list_update" => Ok(self.users.receive_device_list_update(origin, content).await?),
+            "m.signing_key_update" => Ok(self.users.receive_signing_key_update(origin, content).await?),
             _ => Err(Dropped::Unwanted),
         };
         match taken {
