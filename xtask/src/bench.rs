@@ -14,6 +14,7 @@ mod drive;
 mod goals;
 mod measure;
 mod procfs;
+mod puppet;
 mod report;
 mod server;
 mod table;

@@ -37,6 +37,12 @@ pub struct Sizes {
     pub creations: usize,
     pub ephemeral: usize,
     pub disk_events: usize,
+    /// PDUs from other servers.
+    pub inbound: usize,
+    /// Other servers in one room.
+    pub destinations: usize,
+    /// Members of a room on another server.
+    pub large_room: usize,
 }
 
 impl Sizes {
@@ -59,6 +65,9 @@ impl Sizes {
             creations: 300,
             ephemeral: 10_000,
             disk_events: 20_000,
+            inbound: 16_000,
+            destinations: 1_000,
+            large_room: 20_000,
         }
     }
 
@@ -81,6 +90,9 @@ impl Sizes {
             creations: 100,
             ephemeral: 2_000,
             disk_events: 3_000,
+            inbound: 3_200,
+            destinations: 200,
+            large_room: 2_000,
         }
     }
 

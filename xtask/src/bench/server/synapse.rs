@@ -77,7 +77,7 @@ fn configuration_for(home: &Path, address: SocketAddr) -> Value {
         "pid_file": home.join("synapse.pid"),
         "listeners": [{
             "port": address.port(), "bind_addresses": [address.ip()], "type": "http", "tls": false,
-            "resources": [{ "names": ["client"] }],
+            "resources": [{ "names": ["client", "federation"] }],
         }],
         "database": { "name": "sqlite3", "args": { "database": data.join("homeserver.db") } },
         "log_config": home.join("log.yaml"),
@@ -88,6 +88,10 @@ fn configuration_for(home: &Path, address: SocketAddr) -> Value {
         "form_secret": "bench",
         "trusted_key_servers": [],
         "suppress_key_server_warning": true,
+        // The other servers of the federation workloads are on the loopback network, and nobody vouches for them.
+        "federation_verify_certificates": false,
+        "ip_range_blacklist": [],
+        "rc_federation": { "window_size": 1, "sleep_limit": 1_000_000, "reject_limit": 1_000_000, "concurrent": 1_000 },
         "report_stats": false,
         "enable_registration": true,
         "enable_registration_without_verification": true,

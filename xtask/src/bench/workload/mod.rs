@@ -2,9 +2,11 @@
 
 mod ephemeral;
 mod fanout;
+mod federation;
 mod footprint;
 mod history;
 mod join;
+mod large_room;
 mod room_state;
 mod rooms;
 mod send;
@@ -17,7 +19,7 @@ use super::world::World;
 
 /// In the order in which they run: those that care how many rooms the shared accounts are in come first,
 /// the footprint of everything comes last.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 15] = [
     "fanout",
     "send",
     "idle",
@@ -29,6 +31,9 @@ pub const NAMES: [&str; 12] = [
     "rooms",
     "receipt",
     "typing",
+    "inbound",
+    "outbound",
+    "large-room",
     "footprint",
 ];
 
@@ -45,6 +50,9 @@ pub async fn run(name: &str, world: &mut World) -> Result<Vec<Row>> {
         "rooms" => rooms::run(world).await,
         "receipt" => ephemeral::receipt(world).await,
         "typing" => ephemeral::typing(world).await,
+        "inbound" => federation::inbound(world).await,
+        "outbound" => federation::outbound(world).await,
+        "large-room" => large_room::run(world).await,
         "footprint" => footprint::run(world).await,
         _ => bail!("there is no workload {name}"),
     }
