@@ -6,6 +6,7 @@
 
 mod clients;
 mod machine;
+mod peers;
 mod postgres;
 mod process;
 mod report;
@@ -31,6 +32,7 @@ enum Section {
     Tidy,
     Rust,
     Clients,
+    Peers,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -39,7 +41,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut report = Report::default();
 
     report.section("what this machine lacks", || {
-        machine::prepare(wanted(Section::Rust), wanted(Section::Clients))
+        machine::prepare(wanted(Section::Rust), wanted(Section::Clients), wanted(Section::Peers))
     })?;
     if wanted(Section::Format) {
         report.record("format", rust::format);
@@ -53,11 +55,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if wanted(Section::Rust) {
         report.record("Rust tests", || rust::tests(scratch.path()));
     }
-    if wanted(Section::Clients)
+    if (wanted(Section::Clients) || wanted(Section::Peers))
         && let Some(server) = report.record("build of the server", rust::build_server)
     {
-        report.record("matrix-nio", || clients::nio(&server, scratch.path()));
-        report.record("matrix-js-sdk", || clients::js(&server, scratch.path()));
+        if wanted(Section::Clients) {
+            report.record("matrix-nio", || clients::nio(&server, scratch.path()));
+            report.record("matrix-js-sdk", || clients::js(&server, scratch.path()));
+        }
+        if wanted(Section::Peers) {
+            report.record("Synapse", || peers::synapse(&server, scratch.path()));
+        }
     }
     report.finish()
 }

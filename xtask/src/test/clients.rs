@@ -15,21 +15,8 @@ use super::{process, rust};
 /// matrix-nio (Python) in a virtual environment.
 pub fn nio(server: &Path, scratch: &Path) -> anyhow::Result<()> {
     let sources = sources("nio");
-    let environment = installed("nio", &sources.join("requirements.txt"), |directory| {
-        process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(directory))?;
-        let mut pip = Command::new(directory.join("bin/python"));
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--requirement",
-        ]);
-        process::run(pip.arg(sources.join("requirements.txt")))
-    })?;
-    let mut scenario = Command::new(environment.join("bin/python"));
+    let python = python_with("nio", &sources.join("requirements.txt"))?;
+    let mut scenario = Command::new(python);
     scenario.arg("-B").arg(sources.join("scenario.py"));
     process::run(within(scratch, "nio", &mut scenario)?.env("MYELIN_BIN", server))
 }
@@ -50,6 +37,17 @@ pub fn js(server: &Path, scratch: &Path) -> anyhow::Result<()> {
     let mut scenario = Command::new("node");
     scenario.arg(environment.join("scenario.mjs"));
     process::run(within(scratch, "js", &mut scenario)?.env("MYELIN_BIN", server))
+}
+
+/// The interpreter of a virtual environment that has exactly what `requirements` pins.
+pub fn python_with(name: &str, requirements: &Path) -> anyhow::Result<PathBuf> {
+    let environment = installed(name, requirements, |directory| {
+        process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(directory))?;
+        let mut pip = Command::new(directory.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+        process::run(pip.arg("--requirement").arg(requirements))
+    })?;
+    Ok(environment.join("bin/python"))
 }
 
 fn sources(client: &str) -> PathBuf {
@@ -84,7 +82,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 /// Everything that `command` and its server leave behind goes into a directory of its own in `scratch`.
-fn within<'a>(scratch: &Path, client: &str, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
+pub fn within<'a>(scratch: &Path, client: &str, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
     let temporary = scratch.join(client);
     fs::create_dir(&temporary)?;
     Ok(command.env("TMPDIR", &temporary).current_dir(temporary))

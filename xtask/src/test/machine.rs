@@ -10,15 +10,17 @@ use super::{postgres, process};
 const NODE_MAJOR_MIN: u32 = 18;
 
 /// Checks for everything that the chosen sections need, and installs it.
-pub fn prepare(rust: bool, clients: bool) -> anyhow::Result<()> {
+pub fn prepare(rust: bool, clients: bool, peers: bool) -> anyhow::Result<()> {
     component("rustfmt", "fmt")?;
     component("clippy", "clippy")?;
     if rust {
         ensure("PostgreSQL", &["postgresql"], postgres::version, install_without_cluster)?;
         nextest()?;
     }
-    if clients {
+    if clients || peers {
         tool("Python with venv", &["python3", "python3-venv"], python)?;
+    }
+    if clients {
         tool("Node.js with npm", &["nodejs", "npm"], node)?;
     }
     Ok(())

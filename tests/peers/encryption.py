@@ -1,0 +1,66 @@
+"""What end-to-end encryption needs of servers: device lists, keys, messages to devices. The keys are made up."""
+
+from urllib.parse import quote
+
+from story import scenario
+from waiting import eventually
+
+
+def upload(person):
+    """Publishes device keys and a one-time key; returns the device keys."""
+    names = {"user_id": person.user_id, "device_id": person.device_id}
+    keys = {f"{kind}:{person.device_id}": "A" * 43 for kind in ("ed25519", "curve25519")}
+    signatures = {person.user_id: {f"ed25519:{person.device_id}": "B" * 86}}
+    device = {**names, "algorithms": ["m.olm.v1.curve25519-aes-sha2"], "keys": keys, "signatures": signatures}
+    one_time = {"signed_curve25519:AAAA": {"key": "C" * 43, "signatures": signatures}}
+    person.call("POST", "/v3/keys/upload", {"device_keys": device, "one_time_keys": one_time})
+    return device
+
+
+def devices(asking, asked):
+    answer = asking.call("POST", "/v3/keys/query", {"device_keys": {asked.user_id: []}})
+    return answer["device_keys"].get(asked.user_id, {})
+
+
+def comes_to_know(stage):
+    host, guest, room = stage.couple()
+    for person, other in [(host, guest), (guest, host)]:
+        upload(person)
+        other.wait(lambda: person.user_id in other.devices_changed, f"that the devices of {person} have changed")
+    return host, guest, room
+
+
+@scenario()
+def device_lists_and_keys(stage):
+    host, guest, _ = comes_to_know(stage)
+    for person, other in [(host, guest), (guest, host)]:
+        known = lambda: devices(other, person).get(person.device_id)
+        keys = eventually(known, f"the keys of {person}")
+        assert keys["keys"][f"ed25519:{person.device_id}"] == "A" * 43, keys
+        wanted = {"one_time_keys": {person.user_id: {person.device_id: "signed_curve25519"}}}
+        claimed = other.call("POST", "/v3/keys/claim", wanted)["one_time_keys"]
+        assert claimed[person.user_id][person.device_id]["signed_curve25519:AAAA"]["key"] == "C" * 43, claimed
+        again = other.call("POST", "/v3/keys/claim", wanted)["one_time_keys"]
+        assert not again.get(person.user_id, {}).get(person.device_id), f"a one-time key was given twice: {again}"
+
+
+@scenario()
+def messages_to_devices(stage):
+    host, guest, _ = comes_to_know(stage)
+    for sender, receiver in [(host, guest), (guest, host)]:
+        for n in range(3):
+            messages = {receiver.user_id: {receiver.device_id: {"n": n}}}
+            sender.call("PUT", f"/v3/sendToDevice/m.test/{sender.transaction()}", {"messages": messages})
+        arrived = lambda: [event["content"]["n"] for event in receiver.to_device if event["sender"] == sender.user_id]
+        receiver.wait(lambda: len(arrived()) == 3, f"three messages, not {arrived()}")
+        assert arrived() == [0, 1, 2], arrived()
+
+
+@scenario()
+def a_device_that_goes_away(stage):
+    host, guest, _ = comes_to_know(stage)
+    eventually(lambda: host.device_id in devices(guest, host), "the device")
+    guest.devices_changed.clear()
+    host.call("POST", "/v3/logout")
+    guest.wait(lambda: host.user_id in guest.devices_changed, "that the devices have changed")
+    eventually(lambda: host.device_id not in devices(guest, host), "that the device is gone")

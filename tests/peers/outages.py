@@ -1,0 +1,105 @@
+"""Servers that stop and come back, and networks that fall apart and heal."""
+
+from story import Stage, agree, scenario
+from waiting import eventually
+
+
+def all_see(room, event_ids, *people):
+    """Everybody's history has all the events."""
+    for person in people:
+        missing = lambda: set(event_ids) - {event["event_id"] for event in person.history(room)}
+        eventually(lambda: not missing(), f"{person} has all {len(event_ids)} events", 90)
+
+
+@scenario(alone=True)
+def the_other_server_is_down(stage):
+    """Messages that were sent meanwhile are there afterwards, and it goes on."""
+    host, guest, room = stage.couple()
+    stage.away.stop()
+    sent = [host.send(room, f"while you were out {n}") for n in range(70)]
+    host.set_state(room, "m.room.topic", {"topic": "changed meanwhile"})
+    stage.away.start()
+    stage.away.wait_until_ready()
+    stage.home.hurry(stage.away)
+    guest.sees_state(room, "m.room.topic", {"topic": "changed meanwhile"})
+    all_see(room, sent, guest)
+    answer = guest.send(room, "I am back")
+    host.sees(room, answer)
+    agree(room, host, guest)
+
+
+@scenario(alone=True)
+def a_netsplit(stage):
+    """Both sides change the same things while they cannot hear each other; afterwards they agree."""
+    host, guest, room = stage.couple(name="before")
+    bystander, victim = stage.at_home("bystander"), stage.at_away("victim")
+    bystander.join(room)
+    victim.join(room, stage.home.name)
+    levels = host.state(room, "m.room.power_levels")
+    levels = {**levels, "users": {**levels.get("users", {}), guest.user_id: 100}}
+    host.set_state(room, "m.room.power_levels", levels)
+    guest.sees_state(room, "m.room.power_levels", levels)
+    host.sees_membership(room, victim, "join")
+    guest.sees_membership(room, bystander, "join")
+
+    stage.world.network.cut(stage.home, stage.away)
+    host_said = [host.send(room, f"host {n}") for n in range(5)]
+    guest_said = [guest.send(room, f"guest {n}") for n in range(5)]
+    host.set_state(room, "m.room.name", {"name": "the host's"})
+    guest.set_state(room, "m.room.name", {"name": "the guest's"})
+    host.act("ban", room, victim.user_id)
+    victim_said = victim.send(room, "nobody told me")
+    guest.act("kick", room, bystander.user_id)
+    bystander.set_state(room, "m.room.member", {"membership": "join", "displayname": "still here"}, bystander.user_id)
+    host.set_state(room, "m.room.topic", {"topic": "the host's"})
+    guest.set_state(room, "m.room.power_levels", {**levels, "events_default": 10})
+    stage.world.network.heal()
+
+    stage.home.hurry(stage.away)
+    stage.away.hurry(stage.home)
+    host_said.append(host.send(room, "do you hear me?"))
+    guest_said.append(guest.send(room, "do you hear me?"))
+    all_see(room, host_said + guest_said, host, guest)
+    agree(room, host, guest)
+    assert host.full_state(room)["m.room.member", victim.user_id] and victim_said
+    member = host.state(room, "m.room.member", victim.user_id)
+    assert member["membership"] == "ban", member
+    host_said.append(host.send(room, "and now?"))
+    guest.sees(room, host_said[-1])
+    agree(room, host, guest)
+
+
+@scenario(alone=True)
+def three_servers(stage):
+    """One of three is cut off; the others go on, and so does it. Healed, all three agree."""
+    third = stage.world.third(stage.home, stage.away)
+    host, guest, room = stage.couple(name="three of us")
+    lonely = Stage(stage.world, third, stage.home, stage.version).at_home("lonely")
+    lonely.join(room, stage.home.name)
+    host.sees_membership(room, lonely, "join")
+    guest.sees_membership(room, lonely, "join")
+    levels = host.state(room, "m.room.power_levels")
+    levels = {**levels, "users": {**levels.get("users", {}), guest.user_id: 50, lonely.user_id: 50}}
+    host.set_state(room, "m.room.power_levels", levels)
+    for person in (guest, lonely):
+        person.sees_state(room, "m.room.power_levels", levels)
+        greeting = person.send(room, "hello")
+        for other in {host, guest, lonely} - {person}:
+            other.sees(room, greeting)
+
+    stage.world.network.isolate(third)
+    said = [person.send(room, f"{person} {n}") for n in range(4) for person in (host, guest, lonely)]
+    guest.sees(room, *[event_id for n, event_id in enumerate(said) if n % 3 == 0])
+    for person in (host, guest, lonely):
+        said.append(person.set_state(room, "m.room.topic", {"topic": f"by {person.user_id}"}))
+    stage.world.network.heal()
+
+    for server in (stage.home, stage.away):
+        server.hurry(third)
+        third.hurry(server)
+    said += [person.send(room, "all together") for person in (host, guest, lonely)]
+    all_see(room, said, host, guest, lonely)
+    agree(room, host, guest, lonely)
+    last = lonely.send(room, "the last word")
+    host.sees(room, last)
+    guest.sees(room, last)
