@@ -10,6 +10,7 @@ use crate::server::{Answer, Server};
 /// Pages read to fill one gap.
 const GAP_PAGES_MAX: usize = 500;
 
+#[derive(Clone)]
 pub struct Client {
     pub user_id: String,
     pub token: String,

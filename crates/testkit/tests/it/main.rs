@@ -5,6 +5,7 @@ mod client;
 mod cost;
 mod forks;
 mod histories;
+mod inbound;
 mod long_polls;
 mod outside;
 mod pages;

@@ -1,0 +1,352 @@
+//! What other servers send: judged, queued, completed by what lacks; with a puppet as the other server.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use myelin_dag::{NewEvent, Pdu};
+use myelin_store::tables::VerdictRecord;
+use myelin_testkit::{
+    client::Client,
+    env::Sim,
+    network::Network,
+    puppet::{Place, Puppet, Reply, end_of, json_of, state_of},
+    server::Server,
+};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
+use serde_json::{Value, json, value::to_raw_value};
+
+/// Home of Alice, with a puppet that has Bob, who is in Alice's room.
+struct Stage {
+    home: Server,
+    name: OwnedServerName,
+    alice: Client,
+    room: OwnedRoomId,
+    puppet: Puppet,
+}
+
+fn event(sender: &str, kind: &str, state_key: Option<&str>, content: &Value) -> NewEvent {
+    NewEvent {
+        sender: sender.try_into().unwrap(),
+        event_type: kind.into(),
+        state_key: state_key.map(ToOwned::to_owned),
+        content: to_raw_value(content).unwrap(),
+        redacts: None,
+    }
+}
+
+impl Stage {
+    fn new() -> Self {
+        let (sim, network) = (Sim::new(1), Network::default());
+        let name: OwnedServerName = "home.test".try_into().unwrap();
+        let home = Server::start_in(&network, &name, &sim, Default::default());
+        let alice = sim.block_on(Client::register(&home, "alice"));
+        let body = json!({ "preset": "public_chat", "room_version": "11" });
+        let room = sim.block_on(alice.post(&home, "/_matrix/client/v3/createRoom", &body)).ok();
+        let room = room["room_id"].as_str().unwrap().try_into().unwrap();
+        let puppet = Puppet::connect(&network, "remote.test");
+        let stage = Self { home, name, alice, room, puppet };
+        stage.joins("bob");
+        stage
+    }
+
+    fn run<F: Future>(&self, future: F) -> F::Output {
+        let output = self.home.sim.block_on(future);
+        self.home.sim.settle();
+        output
+    }
+
+    fn joins(&self, localpart: &str) -> Pdu {
+        let user = self.puppet.user(localpart);
+        let join =
+            event(user.as_str(), "m.room.member", Some(user.as_str()), &json!({ "membership": "join" }));
+        let join = self.run(self.puppet.makes_next(&self.home.view, &self.room, join));
+        assert_eq!(self.sends(&[&join]), accepted(&[&join]));
+        join
+    }
+
+    fn message_at(&self, body: &str, place: Place) -> Pdu {
+        let message =
+            event("@bob:remote.test", "m.room.message", None, &json!({ "msgtype": "m.text", "body": body }));
+        self.run(self.puppet.makes_in(&self.home.view, &self.room, message, place))
+    }
+
+    fn end(&self) -> Place {
+        self.run(end_of(&self.home.view, &self.room))
+    }
+
+    /// Messages one after the other, after the end of the room.
+    fn line(&self, count: usize) -> Vec<Pdu> {
+        let mut place = self.end();
+        let mut line = Vec::new();
+        for number in 0..count {
+            let message = self.message_at(&number.to_string(), place);
+            place = after(&message);
+            line.push(message);
+        }
+        line
+    }
+
+    fn sends(&self, pdus: &[&Pdu]) -> Value {
+        let reply = self.run(self.puppet.sends(&self.name, pdus));
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.json);
+        reply.json
+    }
+
+    fn requests(&self, transaction_id: &str, body: &Value) -> Reply {
+        let uri = format!("/_matrix/federation/v1/send/{transaction_id}");
+        self.run(self.puppet.requests(&self.name, Method::PUT, &uri, Some(body)))
+    }
+
+    fn timeline(&self) -> Vec<String> {
+        self.run(self.home.truth(self.room.as_str()))
+    }
+
+    fn shows(&self, pdu: &Pdu) -> bool {
+        self.timeline().contains(&pdu.event_id.to_string())
+    }
+
+    fn verdict(&self, id: &OwnedEventId) -> Option<VerdictRecord> {
+        let event = self.run(self.home.view.events.load_by_id(id)).unwrap();
+        event.map(|event| event.verdict.clone())
+    }
+
+    fn sets(&self, kind: &str, key: &str, content: &Value) -> OwnedEventId {
+        let path = format!("/_matrix/client/v3/rooms/{}/state/{kind}/{key}", self.room);
+        let answer = self.run(self.alice.put(&self.home, &path, content)).ok();
+        answer["event_id"].as_str().unwrap().try_into().unwrap()
+    }
+
+    fn passes(&self, duration: Duration) {
+        self.run(self.home.sim.env().clock.sleep(duration));
+    }
+
+    fn extremities(&self) -> usize {
+        let room = self.run(self.home.view.room_by_id(&self.room)).unwrap().unwrap();
+        room.head.extremities.len()
+    }
+
+    /// The puppet knows everything that Alice's server has in the room.
+    fn tells_puppet(&self, before: &Pdu) {
+        let state = self.run(state_of(&self.home.view, &self.room));
+        state.iter().for_each(|pdu| self.puppet.knows(pdu));
+        self.puppet.knows_state(before, state.iter().map(|pdu| pdu.event_id.clone()).collect());
+    }
+}
+
+fn after(pdu: &Pdu) -> Place {
+    Place { prev_events: vec![pdu.event_id.clone()], depth: pdu.depth + 1 }
+}
+
+fn accepted(pdus: &[&Pdu]) -> Value {
+    let pdus: serde_json::Map<_, _> = pdus.iter().map(|pdu| (pdu.event_id.to_string(), json!({}))).collect();
+    json!({ "pdus": pdus })
+}
+
+fn error_of<'a>(reply: &'a Value, pdu: &Pdu) -> &'a str {
+    reply["pdus"][pdu.event_id.as_str()]["error"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn what_can_be_judged_is_judged_before_the_answer() {
+    let stage = Stage::new();
+    let line = stage.line(3);
+    let pdus: Vec<_> = line.iter().collect();
+    assert_eq!(stage.sends(&pdus), accepted(&pdus));
+    let timeline = stage.timeline();
+    let sent: Vec<_> = line.iter().map(|pdu| pdu.event_id.to_string()).collect();
+    assert_eq!(timeline[timeline.len() - 3..], sent);
+    let mut alice = Client::clone(&stage.alice);
+    let synced = stage.run(alice.sync(&stage.home, 10, 0));
+    let events = synced["rooms"]["join"][stage.room.as_str()]["timeline"]["events"].as_array().unwrap();
+    assert_eq!(events.last().unwrap()["content"]["body"], "2");
+}
+
+#[test]
+fn a_repeated_transaction_gets_its_first_answer() {
+    let stage = Stage::new();
+    let [message, other] = stage.line(2).try_into().unwrap();
+    let body = |pdu: &Pdu| json!({ "pdus": [json_of(pdu)], "edus": [] });
+    assert_eq!(stage.requests("same", &body(&message)).json, accepted(&[&message]));
+    assert_eq!(stage.requests("same", &body(&other)).json, accepted(&[&message]), "not looked at");
+    assert!(!stage.shows(&other));
+    assert_eq!(stage.requests("next", &body(&other)).json, accepted(&[&other]));
+    assert!(stage.shows(&other));
+}
+
+#[test]
+fn transactions_have_limits() {
+    let stage = Stage::new();
+    let line = stage.line(51);
+    let pdus: Vec<_> = line.iter().map(json_of).collect();
+    let reply = stage.requests("many", &json!({ "pdus": pdus, "edus": [] }));
+    assert_eq!((reply.status, reply.json["errcode"].as_str()), (StatusCode::BAD_REQUEST, Some("M_BAD_JSON")));
+    let edus = vec![json!({ "edu_type": "m.typing", "content": {} }); 101];
+    assert_eq!(stage.requests("edus", &json!({ "pdus": [], "edus": edus })).status, StatusCode::BAD_REQUEST);
+    assert!(!stage.shows(&line[0]));
+}
+
+#[test]
+fn what_is_forged_is_dropped_and_takes_nothing_along() {
+    let stage = Stage::new();
+    let [good, bad] = stage.line(2).try_into().unwrap();
+    let mut forged = json_of(&bad);
+    forged["origin_server_ts"] = json!(1);
+    let unsigned = json_of(&stage.message_at("unsigned", stage.end()));
+    let mut unsigned = unsigned;
+    unsigned["signatures"] = json!({});
+    let nonsense = json!({ "room_id": stage.room, "type": 7 });
+    let elsewhere = json!({ "room_id": "!nowhere:remote.test", "type": "m.room.message" });
+    let pdus = json!([forged, unsigned, nonsense, elsewhere, 5, json_of(&good)]);
+    let reply = stage.run(stage.puppet.sends_transaction(&stage.name, pdus, json!([])));
+    assert_eq!(reply.status, StatusCode::OK);
+    let answers = reply.json["pdus"].as_object().unwrap();
+    assert_eq!(answers.len(), 3, "{answers:?}");
+    assert_eq!(answers.values().filter(|answer| answer.get("error").is_some()).count(), 2);
+    assert_eq!(answers[good.event_id.as_str()], json!({}));
+    assert!(stage.shows(&good));
+}
+
+#[test]
+fn content_that_does_not_match_its_hash_is_redacted() {
+    let stage = Stage::new();
+    let [message] = stage.line(1).try_into().unwrap();
+    let mut tampered = json_of(&message);
+    tampered["content"]["body"] = json!("something else");
+    let reply = stage.run(stage.puppet.sends_transaction(&stage.name, json!([tampered]), json!([])));
+    assert_eq!(reply.json, accepted(&[&message]));
+    let held = stage.run(stage.home.view.events.load_by_id(&message.event_id)).unwrap().unwrap();
+    assert_eq!(held.pdu.content.get(), "{}");
+}
+
+#[test]
+fn rejected_and_soft_failed_events_are_kept_and_not_shown() {
+    let stage = Stage::new();
+    let end = stage.end();
+    let name = event("@bob:remote.test", "m.room.name", Some(""), &json!({ "name": "Bob's" }));
+    let name = stage.run(stage.puppet.makes_next(&stage.home.view, &stage.room, name));
+    assert_eq!(stage.sends(&[&name]), accepted(&[&name]));
+    assert!(matches!(stage.verdict(&name.event_id), Some(VerdictRecord::Rejected { .. })));
+    let late = stage.message_at("from before the ban", end);
+    stage.sets("m.room.member", "@bob:remote.test", &json!({ "membership": "ban" }));
+    assert_eq!(stage.sends(&[&late]), accepted(&[&late]));
+    assert!(matches!(stage.verdict(&late.event_id), Some(VerdictRecord::SoftFailed { .. })));
+    assert!(!stage.shows(&name) && !stage.shows(&late));
+}
+
+#[test]
+fn a_server_that_the_room_shuts_out_is_not_heard() {
+    let stage = Stage::new();
+    let [message] = stage.line(1).try_into().unwrap();
+    let acl = json!({ "allow": ["*"], "deny": ["REMOTE.*"] });
+    stage.sets("m.room.server_acl", "", &acl);
+    let reply = stage.sends(&[&message]);
+    assert!(error_of(&reply, &message).contains("take part"), "{reply}");
+    assert_eq!(stage.verdict(&message.event_id), None);
+}
+
+#[test]
+fn a_gap_is_filled_in_order() {
+    let stage = Stage::new();
+    let line = stage.line(45);
+    let last = line.last().unwrap();
+    let before = stage.timeline();
+    assert_eq!(stage.sends(&[last]), accepted(&[last]));
+    stage.passes(Duration::from_secs(1));
+    let expected: Vec<_> =
+        before.into_iter().chain(line.iter().map(|pdu| pdu.event_id.to_string())).collect();
+    assert_eq!(stage.timeline(), expected);
+    assert_eq!(stage.extremities(), 1);
+    let asked = stage.puppet.asked();
+    assert!(asked.iter().all(|asked| !asked.contains("state")), "{asked:?}");
+}
+
+#[test]
+fn where_a_gap_cannot_be_filled_the_state_is_fetched() {
+    let stage = Stage::new();
+    let line = stage.line(5);
+    stage.puppet.says("/_matrix/federation/v1/get_missing_events", StatusCode::NOT_FOUND, json!({}));
+    stage.tells_puppet(&line[3]);
+    assert_eq!(stage.sends(&[&line[4]]), accepted(&[&line[4]]));
+    stage.passes(Duration::from_secs(1));
+    assert!(stage.shows(&line[4]), "{:?}", stage.puppet.asked());
+    assert!(!stage.shows(&line[3]), "held, with the state before it, but not shown");
+    let held = stage.run(stage.home.view.events.load_by_id(&line[3].event_id)).unwrap().unwrap();
+    assert!(held.state_before.is_some() && held.accepted());
+    // The room goes on from there.
+    let [next] = stage.line(1).try_into().unwrap();
+    assert_eq!(stage.sends(&[&next]), accepted(&[&next]));
+    assert!(stage.shows(&next));
+}
+
+#[test]
+fn what_nobody_gives_is_tried_again_and_delays_nothing_else() {
+    let stage = Stage::new();
+    let line = stage.line(2);
+    stage.puppet.says("/_matrix/federation/v1/get_missing", StatusCode::BAD_GATEWAY, json!({}));
+    stage.puppet.says("/_matrix/federation/v1/state", StatusCode::BAD_GATEWAY, json!({}));
+    let [fine] = [stage.message_at("fine", stage.end())];
+    assert_eq!(stage.sends(&[&line[1], &fine]), accepted(&[&line[1], &fine]));
+    stage.passes(Duration::from_secs(2));
+    assert!(stage.shows(&fine) && !stage.shows(&line[1]));
+    assert_eq!(stage.sends(&[&line[0]]), accepted(&[&line[0]]));
+    stage.passes(Duration::from_secs(60));
+    assert!(stage.shows(&line[1]), "what it lacked has come");
+}
+
+#[test]
+fn a_redaction_may_come_before_its_target() {
+    let stage = Stage::new();
+    let place = stage.end();
+    let target = stage.message_at("a secret", place.clone());
+    let mut redaction = event("@bob:remote.test", "m.room.redaction", None, &json!({ "reason": "oops" }));
+    redaction.redacts = Some(target.event_id.clone());
+    let redaction = stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, redaction, place));
+    stage.sends(&[&redaction]);
+    stage.sends(&[&target]);
+    let path = format!("/_matrix/client/v3/rooms/{}/event/{}", stage.room, target.event_id);
+    let shown = stage.run(stage.alice.get(&stage.home, &path)).ok();
+    assert_eq!(shown["content"], json!({}), "{shown}");
+    assert_eq!(shown["unsigned"]["redacted_because"]["event_id"], redaction.event_id.as_str());
+}
+
+#[test]
+fn a_redaction_with_its_target_in_one_transaction() {
+    let stage = Stage::new();
+    let target = stage.message_at("a secret", stage.end());
+    let mut redaction = event("@bob:remote.test", "m.room.redaction", None, &json!({}));
+    redaction.redacts = Some(target.event_id.clone());
+    let redaction =
+        stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, redaction, after(&target)));
+    assert_eq!(stage.sends(&[&target, &redaction]), accepted(&[&target, &redaction]));
+    let held = stage.run(stage.home.view.events.load_by_id(&target.event_id)).unwrap().unwrap();
+    assert_eq!(held.pdu.content.get(), "{}");
+    assert!(held.redacted_by.is_some());
+}
+
+#[test]
+fn extremities_that_pile_up_are_merged_unseen() {
+    let stage = Stage::new();
+    let place = stage.end();
+    let forks: Vec<_> = (0..12).map(|n| stage.message_at(&n.to_string(), place.clone())).collect();
+    let pdus: Vec<_> = forks.iter().collect();
+    assert_eq!(stage.sends(&pdus), accepted(&pdus));
+    stage.passes(Duration::from_secs(1));
+    assert_eq!(stage.extremities(), 1);
+    let mut alice = Client::clone(&stage.alice);
+    let synced = stage.run(alice.sync(&stage.home, 100, 0));
+    let events = synced["rooms"]["join"][stage.room.as_str()]["timeline"]["events"].as_array().unwrap();
+    assert!(events.iter().all(|event| event["type"] != "org.matrix.dummy_event"));
+    assert_eq!(events.iter().filter(|event| event["type"] == "m.room.message").count(), 12);
+}
+
+#[test]
+fn only_the_origin_of_a_request_may_send_a_transaction() {
+    let stage = Stage::new();
+    let [message] = stage.line(1).try_into().unwrap();
+    let other: &ServerName = "elsewhere.test".try_into().unwrap();
+    let uri = "/_matrix/federation/v1/send/1";
+    let body = json!({ "pdus": [json_of(&message)], "edus": [] });
+    let request = stage.home.request(Method::PUT, uri, None, Some(&body));
+    assert_eq!(stage.run(request).status, StatusCode::UNAUTHORIZED, "{other}");
+    assert!(!stage.shows(&message));
+}
