@@ -1,19 +1,32 @@
 //! The hot pieces of the room rules: `cargo bench -p myelin-dag`.
 
-use std::{collections::HashMap, hint::black_box, sync::Arc};
+mod netsplit;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hint::black_box,
+    sync::Arc,
+};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use myelin_core::{EventNid, StateKeyNid};
 use myelin_dag::{
     NewEvent, Parents, Pdu, SigningKey, StateTree, auth_types, authorize, build, canonical, check_json,
+    checks::{RawPdu, VerifiedPdu},
     client_form::{OpenEvent, open_event},
     rules,
 };
 use ruma::{
-    EventId, OwnedEventId, OwnedUserId, RoomVersionId, events::StateEventType,
+    EventId, OwnedEventId, OwnedUserId, RoomVersionId, SigningKeyAlgorithm,
+    events::StateEventType,
     room_version_rules::RoomVersionRules,
+    serde::{Base64, base64::Standard},
+    signatures::verify_canonical_json_bytes,
 };
-use serde_json::{Value, json, value::to_raw_value};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 
 struct Room {
     rules: RoomVersionRules,
@@ -65,6 +78,7 @@ impl Room {
             prev_events: self.last.iter().map(|last| last.event_id.clone()).collect(),
             auth_events: auth.map(|pdu| pdu.event_id.clone()).collect(),
             depth: self.last.as_ref().map_or(1, |last| last.depth + 1),
+            names: None,
         }
     }
 
@@ -161,5 +175,33 @@ fn trees(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, events, trees);
+/// What an inbound PDU costs before it is authorised.
+fn receipt(c: &mut Criterion) {
+    let room = Room::new();
+    let pdu = room.build(message());
+    let raw = RawValue::from_string(pdu.json.to_string()).expect("JSON");
+    let keys = BTreeMap::from([("example.org".to_owned(), room.key.public_key_set())]);
+    let mut group = c.benchmark_group("receive a message");
+    let signed = [7_u8; 500];
+    let signature = Base64::<Standard>::parse(room.key.sign(&signed)).expect("base64");
+    let public_key = room.key.public_key();
+    group.bench_function("only the ed25519 verification", |b| {
+        let ed25519 = SigningKeyAlgorithm::Ed25519;
+        b.iter(|| verify_canonical_json_bytes(&ed25519, &public_key, signature.as_bytes(), black_box(&signed)));
+    });
+    group
+        .bench_function("check the format", |b| b.iter(|| RawPdu(black_box(&raw)).check_format(&room.rules)));
+    let formed = RawPdu(&raw).check_format(&room.rules).expect("a good event");
+    group.bench_function("verify", |b| {
+        b.iter_batched(|| formed.clone(), |formed| formed.verify(&keys, &room.rules), BatchSize::SmallInput);
+    });
+    let verified = formed.verify(&keys, &room.rules).expect("signed");
+    group.bench_function("authorise by its auth events", |b| {
+        let authorize = |pdu: VerifiedPdu| pdu.authorize(&room.rules, |id| room.by_id.get(id).cloned());
+        b.iter_batched(|| verified.clone(), authorize, BatchSize::SmallInput);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, events, receipt, trees, netsplit::resolution);
 criterion_main!(benches);
