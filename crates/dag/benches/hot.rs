@@ -187,7 +187,9 @@ fn receipt(c: &mut Criterion) {
     let public_key = room.key.public_key();
     group.bench_function("only the ed25519 verification", |b| {
         let ed25519 = SigningKeyAlgorithm::Ed25519;
-        b.iter(|| verify_canonical_json_bytes(&ed25519, &public_key, signature.as_bytes(), black_box(&signed)));
+        b.iter(|| {
+            verify_canonical_json_bytes(&ed25519, &public_key, signature.as_bytes(), black_box(&signed))
+        });
     });
     group
         .bench_function("check the format", |b| b.iter(|| RawPdu(black_box(&raw)).check_format(&room.rules)));

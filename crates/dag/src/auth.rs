@@ -2,14 +2,19 @@
 //!
 //! Must not know: where auth events and room state come from; both are asked for through closures.
 
+mod levels;
+
 use ruma::{
-    EventId, UserId,
+    EventId, OwnedEventId, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
-    state_res::{self, Event},
+    state_res,
 };
 use serde_json::value::RawValue;
 
+pub use self::levels::Held;
+pub(crate) use self::levels::Levels;
+use self::levels::Seen;
 use crate::{Pdu, room_version};
 
 /// The rule that an event broke, in words.
@@ -63,7 +68,7 @@ pub fn auth_types(
 }
 
 /// All authorisation rules for an event made here: by its auth events, and by the state before it.
-pub fn authorize<E: Event, S: Event>(
+pub fn authorize<E: Held, S: Held>(
     rules: &RoomVersionRules,
     pdu: &Pdu,
     fetch_event: impl Fn(&EventId) -> Option<E>,
@@ -74,7 +79,7 @@ pub fn authorize<E: Event, S: Event>(
 }
 
 /// The state-independent rules: the auth events are the right ones, known, of the same room, and not rejected.
-pub fn authorize_by_auth_events<E: Event>(
+pub fn authorize_by_auth_events<E: Held>(
     rules: &RoomVersionRules,
     pdu: &Pdu,
     fetch_event: impl Fn(&EventId) -> Option<E>,
@@ -86,12 +91,22 @@ pub fn authorize_by_auth_events<E: Event>(
 }
 
 /// The state-dependent rules against one state of the room.
-pub fn authorize_by_state<E: Event>(
+pub fn authorize_by_state<E: Held>(
     rules: &RoomVersionRules,
     pdu: &Pdu,
     fetch_state: impl Fn(&StateEventType, &str) -> Option<E>,
 ) -> Result<(), Rejection> {
-    Ok(state_res::check_state_dependent_auth_rules(&rules.authorization, pdu, fetch_state)?)
+    let auth_rules = &rules.authorization;
+    let seen = |event_type: &StateEventType, state_key: &str| {
+        Some(Seen::by(pdu, fetch_state(event_type, state_key)?, auth_rules))
+    };
+    Ok(state_res::check_state_dependent_auth_rules(auth_rules, pdu, seen)?)
+}
+
+/// The create event that is not listed because the room id is its name.
+pub(crate) fn implied_create_event(pdu: &Pdu, rules: &RoomVersionRules) -> Option<OwnedEventId> {
+    let implied = rules.authorization.room_create_event_id_as_room_id && pdu.room_id_in_json;
+    implied.then(|| EventId::new_v2_or_v3(pdu.room_id.strip_sigil()).ok()).flatten()
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 //! This is on the path of every message: the canonical JSON is assembled as text, three times over the same fields
 //! (to hash, to sign, to keep), instead of through maps. The tests hold it to ruma's verification.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use base64::{Engine, engine::general_purpose};
 use myelin_core::limits::{
@@ -162,6 +165,7 @@ pub fn build(
         redacts: event.redacts,
         content,
         levels,
+        decoded: OnceLock::new(),
         json,
         rejected: false,
         room_id_in_json,

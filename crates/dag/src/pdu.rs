@@ -7,12 +7,12 @@ mod fields;
 mod levels;
 mod receive;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
     events::{TimelineEventType, room::member::MembershipState},
-    room_version_rules::RoomVersionRules,
+    room_version_rules::{AuthorizationRules, RoomVersionRules},
     state_res,
 };
 use serde::de::DeserializeOwned;
@@ -23,6 +23,7 @@ pub(crate) use self::{
     levels::readable as readable_levels,
     receive::{check_field_sizes, receive_signed},
 };
+use crate::auth::Levels;
 
 /// An event in its federated form.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub struct Pdu {
     pub json: Arc<str>,
     /// Set by the driver from what it stored (see [`Pdu::into_rejected`]); authorisation by this event then fails.
     pub rejected: bool,
+    /// See [`Pdu::decoded_levels`].
+    pub(crate) decoded: OnceLock<Option<Arc<Levels>>>,
     /// Power levels of old rooms in the form that the authorisation rules read, where that is another.
     pub(crate) levels: Option<Box<RawValue>>,
     /// Whether `room_id` is a field of the JSON (it is not in create events of version 12 and up).
@@ -97,6 +100,12 @@ impl Pdu {
     /// One field of the content; `None` if it is absent or of another type.
     pub fn content_field<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         content::field(&self.content, name)
+    }
+
+    /// What an `m.room.power_levels` event says, decoded on first use; `None` if it is malformed.
+    pub(crate) fn decoded_levels(&self, rules: &AuthorizationRules) -> Option<&Levels> {
+        let decoded = self.decoded.get_or_init(|| Levels::decode(self, rules).map(Arc::new));
+        decoded.as_deref()
     }
 
     /// The content of an `m.room.power_levels` event with all levels as integers, as version 10 and up want them.

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use ruma::RoomVersionId;
 use serde_json::json;
 
@@ -204,4 +205,75 @@ fn create_events_say_which_version_they_are_of() {
     };
     assert_eq!(with_version("11"), Ok(()));
     assert!(with_version("org.example.42").unwrap_err().reason.contains("not recognised"));
+}
+
+/// The rules as ruma has them, over whole power levels.
+fn judge_whole(room: &SampleRoom, pdu: &Pdu) -> Result<(), String> {
+    let fetch = |event_type: &StateEventType, key: &str| room.state_event(event_type, key);
+    ruma::state_res::check_state_dependent_auth_rules(&room.rules.authorization, pdu, fetch)
+}
+
+fn level() -> impl Strategy<Value = serde_json::Value> {
+    prop_oneof![
+        6 => prop::sample::select(vec![0, 1, 49, 50, 51, 100, -1]).prop_map(|n| json!(n)),
+        1 => Just(json!("50")),
+        1 => Just(json!("fifty")),
+        1 => Just(json!({})),
+    ]
+}
+
+fn levels_content() -> impl Strategy<Value = serde_json::Value> {
+    let fields =
+        vec!["ban", "kick", "invite", "redact", "events_default", "state_default", "users_default", "odd"];
+    let users = vec!["@alice:example.org", "@bob:example.org", "@carol:example.org", "@other:example.org"];
+    let types = vec!["m.room.topic", "m.room.message", "m.room.redaction", "m.room.power_levels", "x\"y"];
+    let some =
+        |names: Vec<&'static str>| prop::collection::hash_map(prop::sample::select(names), level(), 0..4);
+    (some(fields), prop::option::of(some(users)), prop::option::of(some(types))).prop_map(
+        |(fields, users, events)| {
+            let mut content = json!(fields);
+            users.into_iter().for_each(|users| content["users"] = json!(users));
+            events.into_iter().for_each(|events| content["events"] = json!(events));
+            content
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn an_excerpt_of_the_power_levels_is_as_good_as_the_whole(
+        content in levels_content(), bob_joined: bool, carol in prop::sample::select(vec!["join", "leave", "ban", "invite"]),
+        version in prop::sample::select(room_version::SUPPORTED.to_vec()),
+    ) {
+        let mut room = SampleRoom::new(&version);
+        if bob_joined {
+            room.send("bob", "m.room.member", Some("@bob:example.org"), json!({ "membership": "join" }));
+        }
+        room.send("alice", "m.room.member", Some("@carol:example.org"), json!({ "membership": carol }));
+        room.send("alice", "m.room.power_levels", Some(""), content.clone());
+        if carol == "join" {
+            room.send("alice", "m.room.join_rules", Some(""), json!({ "join_rule": "restricted" }));
+        }
+        let of_carol = |membership: &str| json!({ "membership": membership });
+        let via = json!({ "membership": "join", "join_authorised_via_users_server": "@carol:example.org" });
+        let attempts = [
+            ("bob", "m.room.topic", Some(""), json!({})),
+            ("bob", "m.room.message", None, json!({})),
+            ("carol", "x\"y", Some("@bob:example.org"), json!({})),
+            ("bob", "m.room.redaction", None, json!({})),
+            ("bob", "m.room.third_party_invite", Some("t"), json!({})),
+            ("bob", "m.room.power_levels", Some(""), content),
+            ("bob", "m.room.member", Some("@carol:example.org"), of_carol("ban")),
+            ("alice", "m.room.member", Some("@carol:example.org"), of_carol("ban")),
+            ("bob", "m.room.member", Some("@carol:example.org"), of_carol("leave")),
+            ("bob", "m.room.member", Some("@carol:example.org"), of_carol("invite")),
+            ("dave", "m.room.member", Some("@dave:example.org"), via),
+        ];
+        for (sender, event_type, state_key, content) in attempts {
+            let event = room.new_event(sender, event_type, state_key, content);
+            let pdu = room.make(event, &[room.events.last().unwrap()], &room.state, 7);
+            let judged = authorize_by_state(&room.rules, &pdu, |event_type, key| room.state_event(event_type, key));
+            prop_assert_eq!(judged.map_err(|rejection| rejection.reason), judge_whole(&room, &pdu), "{} {}", sender, event_type);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use ruma::{EventId, OwnedEventId, events::StateEventType, room_version_rules::Ro
 use super::{AuthorizedPdu, VerifiedPdu};
 use crate::{
     Pdu, Rejection,
-    auth::{authorize_by_auth_events, authorize_by_state},
+    auth::{authorize_by_auth_events, authorize_by_state, implied_create_event},
 };
 
 /// A rejected event is kept: others may refer to it, and are then rejected in turn.
@@ -58,10 +58,4 @@ fn check(
 fn keyed(pdu: Arc<Pdu>) -> Option<((StateEventType, String), Arc<Pdu>)> {
     let state_key = pdu.state_key.clone()?;
     Some(((pdu.event_type.to_string().into(), state_key), pdu))
-}
-
-/// The create event that is not listed because the room id is its name.
-fn implied_create_event(pdu: &Pdu, rules: &RoomVersionRules) -> Option<OwnedEventId> {
-    let implied = rules.authorization.room_create_event_id_as_room_id && pdu.room_id_in_json;
-    implied.then(|| EventId::new_v2_or_v3(pdu.room_id.strip_sigil()).ok()).flatten()
 }

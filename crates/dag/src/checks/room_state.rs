@@ -1,8 +1,11 @@
 //! Checks 5 and 6: authorised by the state before the event, and by the current state of the room.
 
-use ruma::{events::StateEventType, room_version_rules::RoomVersionRules, state_res::Event};
+use ruma::{events::StateEventType, room_version_rules::RoomVersionRules};
 
-use crate::{Pdu, Verdict, auth::authorize_by_state};
+use crate::{
+    Pdu, Verdict,
+    auth::{Held, authorize_by_state},
+};
 
 /// An event that its own auth events allow.
 #[derive(Debug, Clone)]
@@ -33,7 +36,7 @@ impl AuthorizedPdu {
     }
 
     /// The end of the path: what becomes of the event. `current_state` is asked only if `state_before` allows it.
-    pub fn judge<B: Event, C: Event>(
+    pub fn judge<B: Held, C: Held>(
         self,
         rules: &RoomVersionRules,
         state_before: impl Fn(&StateEventType, &str) -> Option<B>,

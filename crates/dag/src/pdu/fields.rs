@@ -1,6 +1,6 @@
 //! From the text of an event to its fields.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId,
@@ -77,6 +77,7 @@ where
         json,
         rejected: false,
         levels,
+        decoded: OnceLock::new(),
         room_id_in_json,
     })
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use myelin_core::{EventNid, StateKeyNid};
-use roaring::RoaringTreemap;
+use roaring::{MultiOps, RoaringTreemap};
 
 use super::{Graph, Need, ResolveError};
 use crate::{StateTree, auth_chain::AuthChain};
@@ -89,5 +89,5 @@ fn need_chains(missing: Vec<EventNid>) -> ResolveError {
 }
 
 fn union(chains: &[Arc<AuthChain>]) -> RoaringTreemap {
-    chains.iter().fold(RoaringTreemap::new(), |union, chain| union | chain.bitmap())
+    chains.iter().map(|chain| chain.bitmap()).union()
 }

@@ -4,7 +4,10 @@ use std::{
 };
 
 use proptest::prelude::*;
-use ruma::{RoomVersionId, state_res::StateMap};
+use ruma::{
+    RoomVersionId,
+    state_res::{self, StateMap},
+};
 use serde_json::json;
 
 use super::*;
@@ -245,7 +248,7 @@ fn all_versions() -> impl Strategy<Value = RoomVersionId> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
     fn resolving_the_conflict_equals_resolving_the_whole(version in versions(), steps in steps()) {

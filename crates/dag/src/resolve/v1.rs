@@ -18,12 +18,12 @@ use sha1::{Digest, Sha1};
 
 use super::{
     Graph, ResolveError,
-    conflict::{conflicted_keys, events, relevant_keys},
+    conflict::{self, Key, conflicted_keys, events, key_of},
 };
 use crate::{Pdu, StateTree, auth::authorize_by_state};
 
 /// The state by which events are judged.
-type Known = HashMap<(StateEventType, String), Arc<Pdu>>;
+type Known = HashMap<Key, Arc<Pdu>>;
 
 /// What states say differently about one key.
 struct Contest {
@@ -50,7 +50,7 @@ pub fn resolve(
 ) -> Result<StateTree, ResolveError> {
     let (agreed, disputed) = split(states);
     let candidates = events(&disputed.values().flatten().copied().collect(), graph)?;
-    let known = known(rules, &agreed, &candidates, graph)?;
+    let known = conflict::known(rules, &agreed, &candidates, graph)?;
     let candidates: BTreeMap<_, _> = candidates.into_iter().collect();
     let contests = disputed.into_iter().filter_map(|(key, nids)| Contest::new(key, nids, &candidates));
     let outcome = decide(rules, known, &contests.collect::<Vec<_>>());
@@ -72,18 +72,6 @@ fn split(states: &[&StateTree]) -> (StateTree, BTreeMap<StateKeyNid, BTreeSet<Ev
         }
     }
     (agreed, disputed)
-}
-
-/// The undisputed events by which the candidates are judged.
-fn known(
-    rules: &RoomVersionRules,
-    agreed: &StateTree,
-    candidates: &[(EventNid, Arc<Pdu>)],
-    graph: &impl Graph,
-) -> Result<Known, ResolveError> {
-    let keys = relevant_keys(rules, candidates, graph);
-    let nids = keys.iter().filter_map(|key| agreed.get(*key)).collect();
-    Ok(events(&nids, graph)?.into_iter().filter_map(|(_, pdu)| Some((key_of(&pdu)?, pdu))).collect())
 }
 
 fn decide(rules: &RoomVersionRules, mut known: Known, contests: &[Contest]) -> Vec<(StateKeyNid, EventNid)> {
@@ -165,10 +153,6 @@ impl Phase {
             _ => Self::Others,
         }
     }
-}
-
-fn key_of(pdu: &Pdu) -> Option<(StateEventType, String)> {
-    Some((pdu.event_type.to_string().into(), pdu.state_key.clone()?))
 }
 
 #[cfg(test)]
