@@ -24,7 +24,7 @@ impl AuthorizedPdu {
     }
 
     /// As [`AuthorizedPdu::judge`], where the state before the event is the current state.
-    pub fn judge_at_head<S: Event>(
+    pub fn judge_at_head<S: Held>(
         self,
         rules: &RoomVersionRules,
         state: impl Fn(&StateEventType, &str) -> Option<S>,

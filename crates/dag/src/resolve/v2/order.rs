@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    cmp::{Ordering, Reverse},
+    cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet},
     sync::Arc,
 };
@@ -153,15 +153,11 @@ impl<'a, G: Graph> Orders<'a, G> {
         // The oldest is the first; what has nothing to do with the mainline comes before it.
         let mut positions: HashMap<OwnedEventId, usize> =
             mainline.into_iter().rev().enumerate().map(|(at, id)| (id, at + 1)).collect();
-        let places: HashMap<usize, usize> =
-            events.iter().map(|index| (*index, self.position(self.pdu(*index), &mut positions))).collect();
-        events.sort_unstable_by(|a, b| places[a].cmp(&places[b]).then_with(|| self.by_age(*a, *b)));
+        events.sort_by_cached_key(|index| {
+            let pdu = self.pdu(*index);
+            (self.position(pdu, &mut positions), pdu.origin_server_ts, &pdu.event_id)
+        });
         events
-    }
-
-    fn by_age(&self, a: usize, b: usize) -> Ordering {
-        let (a, b) = (self.pdu(a), self.pdu(b));
-        a.origin_server_ts.cmp(&b.origin_server_ts).then_with(|| a.event_id.cmp(&b.event_id))
     }
 
     /// The position of the nearest power levels on the mainline, remembered for all those on the way there.
