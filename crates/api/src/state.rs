@@ -8,7 +8,9 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use myelin_core::Env;
-use myelin_federation::{Client, Devices, Federation, Handshakes, Inbound, Keyring, Peers, Remote, Sender, Serve};
+use myelin_federation::{
+    Client, Devices, Federation, Handshakes, Inbound, Keyring, Peers, Remote, Sender, Serve,
+};
 use myelin_rooms::Rooms;
 use myelin_store::Store;
 use myelin_sync::Sync;

@@ -252,7 +252,11 @@ fn devices_of(user_id: &UserId, devices: BTreeMap<String, Json>) -> Vec<RemoteDe
 
 fn passed_on(list: RemoteDeviceList) -> UserKeys {
     UserKeys {
-        devices: list.devices.into_iter().filter_map(|device| Some((device.device_id, device.keys?))).collect(),
+        devices: list
+            .devices
+            .into_iter()
+            .filter_map(|device| Some((device.device_id, device.keys?)))
+            .collect(),
         master: list.master_key,
         self_signing: list.self_signing_key,
         user_signing: None,
@@ -287,7 +291,8 @@ mod tests {
             device_id: "D".to_owned(),
             algorithm: "signed_curve25519".to_owned(),
         };
-        let answer = |keys: Value| serde_json::from_value(json!({ "one_time_keys": keys })).expect("an answer");
+        let answer =
+            |keys: Value| serde_json::from_value(json!({ "one_time_keys": keys })).expect("an answer");
         let wanted = json!({ "@a:x.org": { "D": { "signed_curve25519:1": { "key": "x" } } } });
         let taken = given(std::slice::from_ref(&claim), answer(wanted));
         assert_eq!((taken.len(), taken[0].name.as_str()), (1, "signed_curve25519:1"));

@@ -94,9 +94,20 @@ impl Federation {
         let handshakes =
             Handshakes::new(view.clone(), rooms.clone(), client.clone(), keys.clone(), inbound.clone());
         let sender = Arc::new(Sender::new(view.clone(), client.clone(), peers.clone()));
-        let serve = Arc::new(Serve::new(view, rooms));
-        let remote = Arc::new(Remote::new(client.clone()));
-        Self { peers, client, keys, devices, edus, inbound, handshakes: Arc::new(handshakes), sender, serve, remote }
+        let serve = Arc::new(Serve::new(view.clone(), rooms));
+        let remote = Arc::new(Remote::new(view, client.clone(), serve.clone()));
+        Self {
+            peers,
+            client,
+            keys,
+            devices,
+            edus,
+            inbound,
+            handshakes: Arc::new(handshakes),
+            sender,
+            serve,
+            remote,
+        }
     }
 
     /// Starts what runs by itself.

@@ -7,9 +7,11 @@ mod event_auth;
 mod events;
 mod keys_query;
 mod openid;
+mod public_rooms;
 mod query;
 mod serve_errors;
 mod server_keys;
+mod space_hierarchy;
 mod transactions;
 mod user_devices;
 mod user_keys;
@@ -25,7 +27,9 @@ pub fn routes() -> Router<AppState> {
         .merge(event_auth::routes())
         .merge(events::routes())
         .merge(keys_query::routes())
+        .merge(public_rooms::routes())
         .merge(query::routes())
+        .merge(space_hierarchy::routes())
         .merge(openid::routes())
         .merge(server_keys::routes())
         .merge(transactions::routes())

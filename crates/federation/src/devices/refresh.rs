@@ -85,7 +85,9 @@ impl Devices {
         let fetched = match self.fetch(user_id).await {
             Ok(fetched) => fetched,
             // Nobody of this name, and so without devices.
-            Err(RequestError::Status { errcode, .. }) if errcode == "M_NOT_FOUND" => RemoteDeviceList::default(),
+            Err(RequestError::Status { errcode, .. }) if errcode == "M_NOT_FOUND" => {
+                RemoteDeviceList::default()
+            }
             Err(error) => return Ok(Err(error)),
         };
         self.users.store_device_list(*user, user_id, &fetched, Some(mark)).await?;
