@@ -1,33 +1,57 @@
 //! Joins, knocks, leaves and invites between servers (Server-Server API, "Joining Rooms" and following).
+//!
+//! As the resident server: [`resident`] (templates, and the events made from them), [`invited`] (invites to local users).
+//! As the asking server: [`join`], [`knock`], [`leave`], [`invite`]; [`route`] says whom to ask, and goes from one to the
+//! next.
+//!
+//! Must not know: the HTTP framework, or how rooms are stored.
 
-use std::sync::Arc;
+mod error;
+mod invite;
+mod invited;
+mod join;
+mod knock;
+mod leave;
+mod percent;
+mod resident;
+mod route;
+mod stripped;
+mod verify;
+
+use std::{collections::HashMap, sync::Arc};
 
 use myelin_rooms::Rooms;
 use myelin_view::View;
+use parking_lot::Mutex;
+use ruma::{OwnedRoomId, RoomId};
 
-use crate::{Client, Inbound, Keyring};
+pub use self::{error::HandshakeError, invited::InviteRequest, join::JoinRequest, resident::SendJoin};
+use crate::{Client, Inbound};
 
 /// Both sides of each handshake.
-#[expect(dead_code, reason = "the fields are for what is being built")]
 pub struct Handshakes {
     view: View,
     rooms: Arc<Rooms>,
     client: Arc<Client>,
-    keys: Arc<Keyring>,
     inbound: Arc<Inbound>,
+    /// Rooms that are being joined: a second local user waits, and then finds the room here.
+    joining: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Handshakes {
-    pub fn new(
-        view: View,
-        rooms: Arc<Rooms>,
-        client: Arc<Client>,
-        keys: Arc<Keyring>,
-        inbound: Arc<Inbound>,
-    ) -> Self {
-        Self { view, rooms, client, keys, inbound }
+    pub fn new(view: View, rooms: Arc<Rooms>, client: Arc<Client>, inbound: Arc<Inbound>) -> Self {
+        Self { view, rooms, client, inbound, joining: Mutex::default() }
     }
 
     /// Completes partially joined rooms.
     pub async fn run(self: Arc<Self>) {}
+
+    async fn turn_at(&self, room_id: &RoomId) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut joining = self.joining.lock();
+            joining.retain(|_, turn| Arc::strong_count(turn) > 1);
+            joining.entry(room_id.to_owned()).or_default().clone()
+        };
+        turn.lock_owned().await
+    }
 }

@@ -13,6 +13,7 @@ mod absent;
 pub mod fetch;
 mod gap;
 mod history;
+mod outside;
 mod queue;
 mod state_at;
 pub mod transaction;

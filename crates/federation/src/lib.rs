@@ -38,7 +38,7 @@ pub use self::{
     client::{Client, RequestError},
     devices::Devices,
     edus::{EduError, Edus, PresencePolicy},
-    handshakes::Handshakes,
+    handshakes::{HandshakeError, Handshakes, InviteRequest, JoinRequest, SendJoin},
     inbound::Inbound,
     keys::{Keyring, Wanted},
     peers::Peers,
@@ -91,11 +91,10 @@ impl Federation {
         let inbound =
             Inbound::new(view.clone(), rooms_in, client_in, keys.clone(), peers.clone(), edus.clone());
         let inbound = Arc::new(inbound);
-        let handshakes =
-            Handshakes::new(view.clone(), rooms.clone(), client.clone(), keys.clone(), inbound.clone());
+        let handshakes = Handshakes::new(view.clone(), rooms.clone(), client.clone(), inbound.clone());
         let sender = Arc::new(Sender::new(view.clone(), client.clone(), peers.clone()));
-        let serve = Arc::new(Serve::new(view.clone(), rooms));
-        let remote = Arc::new(Remote::new(view, client.clone(), serve.clone()));
+        let serve = Arc::new(Serve::new(view, rooms));
+        let remote = Arc::new(Remote::new(client.clone()));
         Self {
             peers,
             client,

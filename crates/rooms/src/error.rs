@@ -54,7 +54,8 @@ pub enum Error {
     /// `400 M_UNKNOWN`.
     #[error("{0}")]
     Unknown(String),
-    #[error("This server cannot reach {0}: it does not speak to other servers yet.")]
+    /// An invite that the other server has not signed.
+    #[error("The invite has to be signed by {0} first.")]
     Unreachable(OwnedServerName),
     /// Other writers were first, time and again. Trying again helps.
     #[error("The room is busy with other changes. Try again.")]

@@ -121,7 +121,21 @@ impl Server {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let body = body.map_or_else(Body::empty, |json| Body::from(json.to_string()));
-        let request = request.body(body).expect("a request");
+        self.call(request.body(body).expect("a request")).await
+    }
+
+    /// What a network needs to reach it again.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// By which it signs events and requests.
+    pub fn signing_key(&self) -> SigningKey {
+        signing_key(&self.view.server_name)
+    }
+
+    /// A request as it is.
+    pub async fn call(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.expect("the router cannot fail");
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("bodies are in memory").to_bytes();

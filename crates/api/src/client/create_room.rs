@@ -1,9 +1,10 @@
 //! `POST /_matrix/client/v3/createRoom` (Client-Server API, "Creation").
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Router, extract::State, routing::post};
-use myelin_rooms::{CreateRoom, InitialState, Preset, Rooms, Visibility};
+use myelin_federation::Handshakes;
+use myelin_rooms::{CreateRoom, InitialState, MembershipChange, Preset, Rooms, Visibility};
 use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
@@ -77,14 +78,32 @@ async fn create_room(
     auth: Auth<NotSuspended>,
     limits: Limits,
     State(rooms): State<Arc<Rooms>>,
+    State(handshakes): State<Arc<Handshakes>>,
     JsonBody(body): JsonBody<Body>,
 ) -> Result<Json<Created>, ApiError> {
     limits.check(Class::RoomCreation, &auth)?;
     if !body.invite_3pid.is_empty() {
         return Err(super::inviting::no_third_parties());
     }
-    let room_id = rooms.create_room(&auth.sender(), &body.into()).await?;
+    let (is_direct, sender) = (body.is_direct, auth.sender());
+    let remote = body.invite.iter().filter(|user_id| user_id.server_name() != sender.user_id.server_name());
+    let remote: BTreeSet<OwnedUserId> = remote.cloned().collect();
+    let room_id = rooms.create_room(&sender, &body.into()).await?;
+    for user_id in remote {
+        // The room is there; who cannot be invited now can be invited again.
+        if let Err(error) = handshakes.invite(&sender, &room_id, &user_id, direct(is_direct)).await {
+            tracing::info!(%room_id, %user_id, %error, "nobody was invited to a new room");
+        }
+    }
     Ok(Json(Created { room_id }))
+}
+
+fn direct(is_direct: bool) -> MembershipChange {
+    let mut change = MembershipChange::default();
+    if is_direct {
+        change.content.insert("is_direct".to_owned(), true.into());
+    }
+    change
 }
 
 impl From<VisibilityName> for Visibility {

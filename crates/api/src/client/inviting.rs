@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::post};
-use myelin_rooms::{MembershipChange, Rooms};
+use myelin_federation::Handshakes;
+use myelin_rooms::MembershipChange;
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 
@@ -29,7 +30,7 @@ struct Body {
 async fn invite(
     auth: Auth<NotSuspended>,
     limits: Limits,
-    State(rooms): State<Arc<Rooms>>,
+    State(handshakes): State<Arc<Handshakes>>,
     Path(room_id): Path<OwnedRoomId>,
     JsonBody(body): JsonBody<Body>,
 ) -> Result<Empty, ApiError> {
@@ -41,7 +42,7 @@ async fn invite(
         });
     };
     let change = MembershipChange::because(body.reason);
-    rooms.invite(&auth.sender(), &room_id, &user_id, change).await?;
+    handshakes.invite(&auth.sender(), &room_id, &user_id, change).await?;
     Ok(Empty)
 }
 

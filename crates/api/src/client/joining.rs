@@ -1,10 +1,16 @@
-//! `POST /_matrix/client/v3/rooms/{roomId}/join` and `/join/{roomIdOrAlias}` (Client-Server API, "Joining rooms").
+//! `POST /_matrix/client/v3/rooms/{roomId}/join` and `/join/{roomIdOrAlias}` (Client-Server API, "Joining rooms"). A room
+//! that is not here is joined through servers that are in it.
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State, routing::post};
-use myelin_rooms::{Join, MembershipChange, Rooms};
-use ruma::{OwnedRoomId, OwnedRoomOrAliasId, RoomAliasId, RoomOrAliasId};
+use axum::{
+    Router,
+    extract::{FromRef, RawQuery, State},
+    routing::post,
+};
+use myelin_federation::{Handshakes, JoinRequest};
+use myelin_rooms::{MembershipChange, Rooms};
+use ruma::{OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName, RoomAliasId, RoomOrAliasId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,6 +20,9 @@ use crate::{
     rate_limit::{Class, Limits},
     respond::Json,
 };
+
+/// Servers that a client may name.
+const VIA_MAX: usize = 20;
 
 pub fn routes() -> Router<AppState> {
     Router::new()
@@ -35,36 +44,52 @@ pub(super) struct RoomId {
 async fn join_by_id(
     auth: Auth<GuestsNotSuspended>,
     limits: Limits,
-    rooms: State<Arc<Rooms>>,
+    state: State<AppState>,
     Path(room_id): Path<OwnedRoomId>,
+    query: RawQuery,
     body: OptionalJsonBody<Body>,
 ) -> Result<Json<RoomId>, ApiError> {
-    join(auth, limits, rooms, Path(room_id.into()), body).await
+    join(auth, limits, state, Path(room_id.into()), query, body).await
 }
 
 async fn join(
     auth: Auth<GuestsNotSuspended>,
     limits: Limits,
-    State(rooms): State<Arc<Rooms>>,
+    State(state): State<AppState>,
     Path(room): Path<OwnedRoomOrAliasId>,
+    RawQuery(query): RawQuery,
     OptionalJsonBody(body): OptionalJsonBody<Body>,
 ) -> Result<Json<RoomId>, ApiError> {
     limits.check(Class::Join, &auth)?;
     if body.third_party_signed.is_some() {
         return Err(super::inviting::no_third_parties());
     }
-    let room_id = resolve(&rooms, &room).await?;
-    let join = Join { change: MembershipChange::because(body.reason), update: false };
-    rooms.join(&auth.sender(), &room_id, join).await?;
-    Ok(Json(RoomId { room_id }))
+    let (room_id, via) = resolve(&state, &room, query).await?;
+    let request = JoinRequest { room_id, via, change: MembershipChange::because(body.reason) };
+    let handshakes = Arc::<Handshakes>::from_ref(&state);
+    handshakes.join(&auth.sender(), &request).await?;
+    Ok(Json(RoomId { room_id: request.room_id }))
 }
 
-/// The room that is meant.
-pub(super) async fn resolve(rooms: &Rooms, room: &RoomOrAliasId) -> Result<OwnedRoomId, ApiError> {
+/// The room that is meant, and servers that may be in it.
+pub(super) async fn resolve(
+    state: &AppState,
+    room: &RoomOrAliasId,
+    query: Option<String>,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
+    let via = servers_in(query.as_deref().unwrap_or_default());
     if let Ok(room_id) = <&ruma::RoomId>::try_from(room) {
-        return Ok(room_id.to_owned());
+        return Ok((room_id.to_owned(), via));
     }
     let unknown = || ApiError::not_found(format!("Room alias {room} not found."));
     let alias = <&RoomAliasId>::try_from(room.as_str()).map_err(|_| unknown())?;
-    rooms.resolve_alias(alias).await?.ok_or_else(unknown)
+    let room_id = Arc::<Rooms>::from_ref(state).resolve_alias(alias).await?;
+    room_id.map(|room_id| (room_id, via)).ok_or_else(unknown)
+}
+
+/// The `via` parameters, and `server_name` of earlier versions of the specification.
+fn servers_in(query: &str) -> Vec<OwnedServerName> {
+    let pairs: Vec<(String, String)> = serde_html_form::from_str(query).unwrap_or_default();
+    let named = pairs.into_iter().filter(|(name, _)| matches!(name.as_str(), "via" | "server_name"));
+    named.filter_map(|(_, server)| server.try_into().ok()).take(VIA_MAX).collect()
 }

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State, routing::post};
-use myelin_rooms::{MembershipChange, Rooms};
+use axum::{
+    Router,
+    extract::{FromRef, RawQuery, State},
+    routing::post,
+};
+use myelin_federation::Handshakes;
+use myelin_rooms::MembershipChange;
 use ruma::OwnedRoomOrAliasId;
 use serde::Deserialize;
 
@@ -27,12 +32,14 @@ struct Body {
 async fn knock(
     auth: Auth<NotSuspended>,
     limits: Limits,
-    State(rooms): State<Arc<Rooms>>,
+    State(state): State<AppState>,
     Path(room): Path<OwnedRoomOrAliasId>,
+    RawQuery(query): RawQuery,
     OptionalJsonBody(body): OptionalJsonBody<Body>,
 ) -> Result<Json<RoomId>, ApiError> {
     limits.check(Class::Join, &auth)?;
-    let room_id = resolve(&rooms, &room).await?;
-    rooms.knock(&auth.sender(), &room_id, MembershipChange::because(body.reason)).await?;
+    let (room_id, via) = resolve(&state, &room, query).await?;
+    let handshakes = Arc::<Handshakes>::from_ref(&state);
+    handshakes.knock(&auth.sender(), &room_id, &via, MembershipChange::because(body.reason)).await?;
     Ok(Json(RoomId { room_id }))
 }

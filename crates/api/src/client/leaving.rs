@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::post};
+use myelin_federation::Handshakes;
 use myelin_rooms::{MembershipChange, Rooms};
 use ruma::OwnedRoomId;
 use serde::Deserialize;
@@ -29,12 +30,12 @@ struct Body {
 async fn leave(
     auth: Auth<WithGuests>,
     limits: Limits,
-    State(rooms): State<Arc<Rooms>>,
+    State(handshakes): State<Arc<Handshakes>>,
     Path(room_id): Path<OwnedRoomId>,
     OptionalJsonBody(body): OptionalJsonBody<Body>,
 ) -> Result<Empty, ApiError> {
     limits.check(Class::Write, &auth)?;
-    rooms.leave(&auth.sender(), &room_id, MembershipChange::because(body.reason)).await?;
+    handshakes.leave(&auth.sender(), &room_id, MembershipChange::because(body.reason)).await?;
     Ok(Empty)
 }
 

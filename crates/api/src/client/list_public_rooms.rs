@@ -2,24 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::State,
-    response::{IntoResponse, Response},
-    routing::get,
-};
-use myelin_federation::{
-    Remote,
-    remote::{PublicRoomsFilter, PublicRoomsRequest},
-};
-use myelin_rooms::{PublicRoomsQuery, Rooms, Visibility};
-use myelin_view::View;
+use axum::{Router, extract::State, routing::get};
+use myelin_rooms::{Page, PublicRoomsQuery, Rooms, Visibility};
 use ruma::{OwnedRoomId, OwnedServerName};
 use serde::{Deserialize, Serialize};
 
 use super::create_room::VisibilityName;
 use crate::{
     ApiError, AppState,
+    config::ServerConfig,
     extract::{Auth, JsonBody, NotSuspended, OptionalJsonBody, Path, Query, WithGuests},
     rate_limit::{Class, Limits},
     respond::{Empty, Json},
@@ -76,13 +67,13 @@ struct ListParams {
 async fn list(
     limits: Limits,
     State(rooms): State<Arc<Rooms>>,
-    State(remote): State<Arc<Remote>>,
-    State(view): State<View>,
+    State(config): State<Arc<ServerConfig>>,
     Query(params): Query<ListParams>,
-) -> Result<Response, ApiError> {
+) -> Result<Json<Page>, ApiError> {
     limits.check_address(Class::Search)?;
+    require_local(&config, params.server)?;
     let query = PublicRoomsQuery { limit: params.limit, since: params.since, ..Default::default() };
-    page(&rooms, &remote, &view, params.server, query).await
+    Ok(Json(rooms.public_rooms(&query).await?))
 }
 
 #[derive(Deserialize)]
@@ -107,12 +98,12 @@ async fn search(
     auth: Auth<WithGuests>,
     limits: Limits,
     State(rooms): State<Arc<Rooms>>,
-    State(remote): State<Arc<Remote>>,
-    State(view): State<View>,
+    State(config): State<Arc<ServerConfig>>,
     Query(params): Query<SearchParams>,
     OptionalJsonBody(body): OptionalJsonBody<Search>,
-) -> Result<Response, ApiError> {
+) -> Result<Json<Page>, ApiError> {
     limits.check(Class::Search, &auth)?;
+    require_local(&config, params.server)?;
     let filter = body.filter.unwrap_or_default();
     let query = PublicRoomsQuery {
         limit: body.limit,
@@ -120,22 +111,14 @@ async fn search(
         search_term: filter.generic_search_term,
         room_types: filter.room_types,
     };
-    page(&rooms, &remote, &view, params.server, query).await
+    Ok(Json(rooms.public_rooms(&query).await?))
 }
 
-/// A page of this server's directory, or of another's.
-async fn page(
-    rooms: &Rooms,
-    remote: &Remote,
-    view: &View,
-    server: Option<OwnedServerName>,
-    query: PublicRoomsQuery,
-) -> Result<Response, ApiError> {
-    let Some(server) = server.filter(|server| *server != view.server_name) else {
-        return Ok(Json(rooms.public_rooms(&query).await?).into_response());
-    };
-    let filter = PublicRoomsFilter { generic_search_term: query.search_term, room_types: query.room_types };
-    let limit = query.limit.and_then(|limit| u64::try_from(limit).ok());
-    let request = PublicRoomsRequest { limit, since: query.since, filter };
-    Ok(Json(remote.public_rooms(&server, &request).await?).into_response())
+fn require_local(config: &ServerConfig, server: Option<OwnedServerName>) -> Result<(), ApiError> {
+    match server {
+        Some(server) if server != config.server_name => {
+            Err(ApiError::not_found(format!("This server cannot reach {server}.")))
+        }
+        _ => Ok(()),
+    }
 }

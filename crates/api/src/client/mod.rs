@@ -39,7 +39,6 @@ mod create_room;
 mod cross_signing;
 mod device_management;
 mod directory;
-mod elsewhere;
 mod event_context;
 mod filter;
 mod inviting;

@@ -3,15 +3,18 @@
 //! A handler takes a [`SignedRequest`](crate::extract::SignedRequest), makes one call of `myelin-federation` and maps its result.
 
 mod backfill;
+mod errors;
 mod event_auth;
 mod events;
+mod invites;
+mod joins;
 mod keys_query;
+mod knocks;
+mod leaving;
 mod openid;
-mod public_rooms;
 mod query;
 mod serve_errors;
 mod server_keys;
-mod space_hierarchy;
 mod transactions;
 mod user_devices;
 mod user_keys;
@@ -22,14 +25,18 @@ use axum::Router;
 use crate::AppState;
 
 pub fn routes() -> Router<AppState> {
+    let handshakes = Router::new()
+        .merge(invites::routes())
+        .merge(joins::routes())
+        .merge(knocks::routes())
+        .merge(leaving::routes());
     Router::new()
         .merge(backfill::routes())
         .merge(event_auth::routes())
         .merge(events::routes())
         .merge(keys_query::routes())
-        .merge(public_rooms::routes())
         .merge(query::routes())
-        .merge(space_hierarchy::routes())
+        .merge(handshakes)
         .merge(openid::routes())
         .merge(server_keys::routes())
         .merge(transactions::routes())

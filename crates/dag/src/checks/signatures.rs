@@ -110,6 +110,10 @@ impl FormedPdu {
 }
 
 impl VerifiedPdu {
+    pub fn into_pdu(self) -> Pdu {
+        self.pdu
+    }
+
     pub fn pdu(&self) -> &Pdu {
         &self.pdu
     }

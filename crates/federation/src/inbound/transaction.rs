@@ -197,6 +197,10 @@ impl Inbound {
         for raw in pdus {
             let Some(room_id) = room_id(raw) else { continue };
             let Ok(room_id) = <&RoomId>::try_from(room_id.as_str()) else { continue };
+            if let Some(id) = self.ended_outside(room_id, raw).await.map_err(storage)? {
+                answers.insert(id, None);
+                continue;
+            }
             if !rooms.contains_key(room_id.as_str()) {
                 let Some(room) = self.view.room_by_id(room_id).await.map_err(storage)? else {
                     tracing::debug!(%origin, %room_id, "a PDU of a room that is not held");

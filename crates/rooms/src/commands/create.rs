@@ -118,7 +118,6 @@ impl Rooms {
         let mut invited = Vec::with_capacity(invite.len());
         let distinct: BTreeSet<_> = invite.iter().collect();
         for user_id in distinct.into_iter().filter(|user_id| **user_id != sender.user_id) {
-            self.check_reachable(user_id)?;
             let target = self.target(user_id).await?;
             if !self.blocks_invites(target.user).await? {
                 let profile = self.profile(target.user).await?;
@@ -211,7 +210,11 @@ impl Plan<'_> {
     }
 
     async fn invite(&self, sender: &Sender, draft: &mut Draft<'_>) -> Result<(), Error> {
+        // The servers of the others sign their invites first, and for that the room has to be there.
         for (target, profile) in &self.invited {
+            if !draft.is_local(&target.user_id) {
+                continue;
+            }
             let mut content = MembershipChange::default().content(&MembershipState::Invite, profile);
             if self.request.is_direct {
                 content.insert("is_direct".to_owned(), true.into());

@@ -69,7 +69,7 @@ impl Rooms {
     fn parents_of(&self, template: ProtoEvent, rules: &RoomVersionRules) -> Result<Parents, Error> {
         let names = match needs_names(rules) {
             true => Some(Names {
-                event_id: self.random_event_id()?,
+                event_id: self.random_event_id(&self.view.server_name)?,
                 reference_hashes: hashes(template.prev_events.iter().chain(&template.auth_events)),
             }),
             false => None,

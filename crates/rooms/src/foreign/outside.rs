@@ -188,7 +188,7 @@ impl Rooms {
             depth: held.depth.saturating_add(1).min(myelin_core::limits::JSON_INTEGER_MAX.unsigned_abs()),
             names: match needs_names(rules) {
                 true => Some(Names {
-                    event_id: self.random_event_id()?,
+                    event_id: self.random_event_id(&self.view.server_name)?,
                     reference_hashes: [held.reference(rules)].into(),
                 }),
                 false => None,

@@ -10,7 +10,7 @@ use myelin_store::{
     tables::{EVENTS, EventRecord, Membership, ROOM_HEADS, RoomHead, SentBy},
 };
 use myelin_view::{Event, Landing, RoomSnapshot};
-use ruma::{EventId, OwnedEventId, UserId, events::StateEventType};
+use ruma::{EventId, OwnedEventId, ServerName, UserId, events::StateEventType};
 
 use super::{
     commit::Sealed,
@@ -206,7 +206,7 @@ impl<'r> Draft<'r> {
             prev_events: self.prev_events().await?,
             auth_events: auth.auth_events(),
             depth: self.next_depth(),
-            names: self.names(&auth).await?,
+            names: self.names(&auth, event.sender.server_name()).await?,
         };
         let pdu = build(&info.rules, event, parents, self.rooms.view.env.now_ms(), &self.rooms.key)?;
         let allowed =
@@ -218,7 +218,7 @@ impl<'r> Draft<'r> {
     }
 
     /// What versions 1 and 2 want in an event: a name of its own, and the hashes of those that it refers to.
-    async fn names(&self, auth: &AuthSet) -> Result<Option<Names>, Error> {
+    async fn names(&self, auth: &AuthSet, server: &ServerName) -> Result<Option<Names>, Error> {
         let rules = &self.room.info.rules;
         if !needs_names(rules) {
             return Ok(None);
@@ -228,7 +228,7 @@ impl<'r> Draft<'r> {
         for nid in self.room.head.extremities.iter().take(PREV_EVENTS_MAX) {
             reference_hashes.extend([self.event(*nid).await?.pdu.reference(rules)]);
         }
-        Ok(Some(Names { event_id: self.rooms.random_event_id()?, reference_hashes }))
+        Ok(Some(Names { event_id: self.rooms.random_event_id(server)?, reference_hashes }))
     }
 
     async fn select_auth(&self, event: &NewEvent) -> Result<AuthSet, Error> {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use myelin_core::{Position, RoomNid, TimelineOrder};
-use myelin_store::tables::Membership;
-use myelin_view::{Event, RoomSnapshot, UserRoom};
+use myelin_core::{Position, RoomNid, TimelineOrder, TimelineToken, UserNid};
+use myelin_store::tables::{Membership, STRIPPED_STATES};
+use myelin_view::{Event, RoomInfo, RoomSnapshot, UserRoom};
 
 use super::{Changes, Context, state::StateRequest};
-use crate::{Error, Sync, client_event::stripped, json::Object};
+use crate::{Error, Sync, client_event::stripped as stripped_event, json::Object, visibility::Seen};
 
 /// State that helps to recognise a room before joining it (Client-Server API, "Stripped state").
 const STRIPPED_STATE: [&str; 8] = [
@@ -34,8 +34,8 @@ impl Sync {
             let mut text = String::new();
             let mut out = Object::open(&mut text);
             for (nid, held) in rooms_with(context, changes, |m| m == membership) {
-                if let Some((room, events)) = self.stripped_room(context, nid, held).await? {
-                    let mut entry = out.object(room.info.room_id.as_str());
+                if let Some((info, events)) = self.stripped_room(context, nid, held).await? {
+                    let mut entry = out.object(info.room_id.as_str());
                     entry.events(state, events);
                     entry.close();
                 }
@@ -55,16 +55,38 @@ impl Sync {
         context: &Context<'_>,
         nid: RoomNid,
         held: UserRoom,
-    ) -> Result<Option<(Arc<RoomSnapshot>, Vec<String>)>, Error> {
-        let Some(room) = self.view.rooms.load(nid).await? else { return Ok(None) };
+    ) -> Result<Option<(Arc<RoomInfo>, Vec<String>)>, Error> {
+        let Some(info) = self.view.interner.room_info(nid).await? else { return Ok(None) };
         let Some(member) = self.view.events.load(held.event).await? else { return Ok(None) };
         let ignored = self.view.ignored.load(context.request.requester.user).await?;
         let unwanted = held.membership == Membership::Invite && ignored.contains(&member.pdu.sender);
-        if unwanted || !context.request.filter.room.allows_room(&room.info.room_id) {
+        if unwanted || !context.request.filter.room.allows_room(&info.room_id) {
             return Ok(None);
         }
-        let events = self.stripped_state(&room, &member).await?;
-        Ok(Some((room, events)))
+        let events = self.recognisable_state(context.request.requester.user, nid, &member).await?;
+        Ok(Some((info, events)))
+    }
+
+    /// From the room, if this server takes part in it; else what came with the invite or the knock.
+    pub(crate) async fn recognisable_state(
+        &self,
+        user: UserNid,
+        nid: RoomNid,
+        member: &Event,
+    ) -> Result<Vec<String>, Error> {
+        let room = self.view.rooms.load(nid).await?;
+        let stripped = self.view.store.get(&STRIPPED_STATES, &(nid, user)).await?;
+        match (room, stripped) {
+            (Some(room), None) => self.stripped_state(&room, member).await,
+            (Some(room), _) if room.has_server(&self.view.server_name) => {
+                self.stripped_state(&room, member).await
+            }
+            (_, stripped) => {
+                let mut events = stripped.map(|record| record.events).unwrap_or_default();
+                events.push(stripped_event(member));
+                Ok(events)
+            }
+        }
     }
 
     /// What an invited or knocking user may know of the room, their own member event last.
@@ -76,12 +98,12 @@ impl Sync {
         let mut events = Vec::new();
         for event_type in STRIPPED_STATE {
             let event = self.view.current_state_event(room, event_type, "").await?;
-            events.extend(event.map(|event| stripped(&event)));
+            events.extend(event.map(|event| stripped_event(&event)));
         }
         let sender = member.pdu.sender.as_str();
         let inviter = self.view.current_state_event(room, "m.room.member", sender).await?;
-        events.extend(inviter.filter(|event| event.nid != member.nid).map(|event| stripped(&event)));
-        events.push(stripped(member));
+        events.extend(inviter.filter(|event| event.nid != member.nid).map(|event| stripped_event(&event)));
+        events.push(stripped_event(member));
         Ok(events)
     }
 
@@ -103,11 +125,18 @@ impl Sync {
             if held.forgotten && context.since.is_none() {
                 continue;
             }
-            let Some(room) = self.view.rooms.load(nid).await? else { continue };
-            if context.request.filter.room.allows_room(&room.info.room_id) {
-                let json = self.left_room(context, changes, &room, held).await?;
-                out.raw(room.info.room_id.as_str(), &json);
+            let Some(info) = self.view.interner.room_info(nid).await? else { continue };
+            if !context.request.filter.room.allows_room(&info.room_id) {
+                continue;
             }
+            let member = self.view.events.load(held.event).await?;
+            let outside = member.filter(|member| member.order.is_none());
+            let json = match (outside, self.view.rooms.load(nid).await?) {
+                (Some(member), _) => self.left_outside(context, &member, held).await?,
+                (None, Some(room)) => self.left_room(context, changes, &room, held).await?,
+                (None, None) => continue,
+            };
+            out.raw(info.room_id.as_str(), &json);
         }
         let news = !out.is_empty();
         out.close();
@@ -115,6 +144,26 @@ impl Sync {
             rooms.raw("leave", &text);
         }
         Ok(())
+    }
+
+    /// A room that this server never was in, or not when the user's membership ended: that end is all there is.
+    async fn left_outside(
+        &self,
+        context: &Context<'_>,
+        member: &Event,
+        held: UserRoom,
+    ) -> Result<String, Error> {
+        let seen = Seen { membership: held.membership };
+        let event = context.writer.write(member, seen, None).await?;
+        let mut json = String::with_capacity(256);
+        let mut out = Object::open(&mut json);
+        let mut timeline = out.object("timeline");
+        timeline.array("events", [event]);
+        timeline.bool("limited", false);
+        timeline.string("prev_batch", &TimelineToken(held.position.into()).to_string());
+        timeline.close();
+        out.close();
+        Ok(json)
     }
 
     /// Everything up to and including the event by which the user left.

@@ -4,6 +4,7 @@
 mod client;
 mod cost;
 mod forks;
+mod handshakes;
 mod histories;
 mod inbound;
 mod long_polls;

@@ -10,7 +10,7 @@ use myelin_store::{
 };
 use myelin_view::{RoomInfo, RoomSnapshot};
 use ruma::{
-    OwnedEventId, OwnedRoomId, RoomId, RoomVersionId,
+    OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, ServerName,
     events::{StateEventType, room::member::MembershipState},
     room_version_rules::RoomVersionRules,
 };
@@ -100,7 +100,10 @@ impl Rooms {
         let derived = rules.authorization.room_create_event_id_as_room_id;
         let room_id = if derived { None } else { Some(self.random_room_id()?) };
         let names = match needs_names(rules) {
-            true => Some(Names { event_id: self.random_event_id()?, reference_hashes: BTreeMap::new() }),
+            true => Some(Names {
+                event_id: self.random_event_id(&self.view.server_name)?,
+                reference_hashes: BTreeMap::new(),
+            }),
             false => None,
         };
         let parents = Parents { room_id, depth: 1, names, ..Parents::default() };
@@ -111,10 +114,10 @@ impl Rooms {
         Ok(pdu)
     }
 
-    /// The name of a new event in versions 1 and 2.
-    pub(crate) fn random_event_id(&self) -> Result<OwnedEventId, Error> {
+    /// The name of a new event of a user of `server` in versions 1 and 2.
+    pub(crate) fn random_event_id(&self, server: &ServerName) -> Result<OwnedEventId, Error> {
         let opaque = self.view.env.random_string(OPAQUE_ID_LENGTH);
-        let id = OwnedEventId::try_from(format!("${opaque}:{}", self.view.server_name));
+        let id = OwnedEventId::try_from(format!("${opaque}:{server}"));
         id.map_err(|error| Error::damaged(format!("the server name makes no event id: {error}")))
     }
 

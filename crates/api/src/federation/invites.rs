@@ -1,0 +1,77 @@
+//! `PUT /_matrix/federation/{v1,v2}/invite/{roomId}/{eventId}` (Server-Server API, "Inviting to a room").
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, routing::put};
+use bytes::Bytes;
+use myelin_federation::{Handshakes, InviteRequest};
+use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    ApiError, AppState,
+    extract::{Path, SignedRequest},
+    respond::RawJson,
+};
+
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/_matrix/federation/v1/invite/{roomId}/{eventId}", put(invite_v1))
+        .route("/_matrix/federation/v2/invite/{roomId}/{eventId}", put(invite))
+}
+
+#[derive(Deserialize)]
+struct Body {
+    room_version: RoomVersionId,
+    event: Box<RawValue>,
+    #[serde(default)]
+    invite_room_state: Vec<Box<RawValue>>,
+}
+
+/// In version 1 the body is the event, and the state that comes along is in its `unsigned`.
+#[derive(Deserialize)]
+struct Carrier {
+    #[serde(default)]
+    unsigned: Unsigned,
+}
+
+#[derive(Deserialize, Default)]
+struct Unsigned {
+    #[serde(default)]
+    invite_room_state: Vec<Box<RawValue>>,
+}
+
+async fn invite(
+    State(handshakes): State<Arc<Handshakes>>,
+    Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
+    request: SignedRequest<Body>,
+) -> Result<RawJson, ApiError> {
+    let invite = InviteRequest {
+        room_id: &room_id,
+        event_id: &event_id,
+        room_version: Some(&request.content.room_version),
+        event: &request.content.event,
+        invite_room_state: &request.content.invite_room_state,
+    };
+    let event = handshakes.take_invite(&request.origin, invite).await?;
+    Ok(RawJson(Bytes::from(format!(r#"{{"event":{event}}}"#))))
+}
+
+async fn invite_v1(
+    State(handshakes): State<Arc<Handshakes>>,
+    Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
+    request: SignedRequest<Box<RawValue>>,
+) -> Result<RawJson, ApiError> {
+    let carrier: Result<Carrier, _> = serde_json::from_str(request.content.get());
+    let state = carrier.map(|carrier| carrier.unsigned.invite_room_state).unwrap_or_default();
+    let invite = InviteRequest {
+        room_id: &room_id,
+        event_id: &event_id,
+        room_version: None,
+        event: &request.content,
+        invite_room_state: &state,
+    };
+    let event = handshakes.take_invite(&request.origin, invite).await?;
+    Ok(RawJson(Bytes::from(format!(r#"[200,{{"event":{event}}}]"#))))
+}

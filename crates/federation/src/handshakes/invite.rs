@@ -1,0 +1,98 @@
+//! Inviting users of other servers (Server-Server API, "Inviting to a room").
+
+use myelin_dag::{
+    Pdu,
+    checks::{RawPdu, VerifiedPdu},
+};
+use myelin_rooms::{Invitation, MembershipChange, Sender};
+use myelin_view::RoomInfo;
+use ruma::{RoomId, RoomVersionId, ServerName, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{HandshakeError, Handshakes, join::send_uri, route::QUICK};
+use crate::RequestError;
+
+#[derive(Serialize)]
+struct Body<'a> {
+    room_version: &'a str,
+    event: &'a RawValue,
+    invite_room_state: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Signed {
+    event: Box<RawValue>,
+}
+
+impl Handshakes {
+    /// The invited user's server signs the invite before anybody hears of it. Who is invited already stays so.
+    pub async fn invite(
+        &self,
+        sender: &Sender,
+        room_id: &RoomId,
+        user_id: &UserId,
+        change: MembershipChange,
+    ) -> Result<(), HandshakeError> {
+        if self.view.is_local(user_id) {
+            return Ok(self.rooms.invite(sender, room_id, user_id, change).await.map(drop)?);
+        }
+        let server = user_id.server_name();
+        if !self.client.permits(server) {
+            return Err(HandshakeError::Forbidden(format!("This server does not talk with {server}.")));
+        }
+        let drafted = self.rooms.draft_invite(sender, room_id, user_id, &change).await?;
+        let Invitation::Drafted { info, event } = drafted else { return Ok(()) };
+        let signed = self.ask_to_sign(server, &info, &event).await?;
+        self.rooms.accept_member(room_id, &signed).await.map(drop)?;
+        Ok(())
+    }
+
+    pub(super) async fn ask_to_sign(
+        &self,
+        server: &ServerName,
+        info: &RoomInfo,
+        event: &Pdu,
+    ) -> Result<VerifiedPdu, HandshakeError> {
+        let failed = |reason: String| HandshakeError::failed(server, reason);
+        let raw = |text: String| RawValue::from_string(text).map_err(|error| failed(error.to_string()));
+        let state = raw(self.rooms.recognisable_state(&info.room_id, Some(&event.sender)).await?)?;
+        let own = raw(event.json.to_string())?;
+        let body = Body { room_version: info.version.as_str(), event: &own, invite_room_state: &state };
+        let uri = send_uri("v2/invite", &info.room_id, &event.event_id);
+        let signed = match self.client.put::<Signed>(server, &uri, &body, QUICK).await {
+            Err(RequestError::Status { status, .. }) if knows_only_v1(status, &info.version) => {
+                self.ask_to_sign_v1(server, info, event, &state).await
+            }
+            answered => answered,
+        };
+        let signed = signed.map_err(|error| HandshakeError::of_request(server, error))?;
+        let formed = RawPdu(&signed.event).check_format(&info.rules);
+        let formed = formed.map_err(|dropped| failed(dropped.to_string()))?;
+        if *formed.event_id() != event.event_id {
+            return Err(failed("it signed another event than it was asked to".to_owned()));
+        }
+        self.verify(formed, &info.rules).await.map_err(failed)
+    }
+
+    async fn ask_to_sign_v1(
+        &self,
+        server: &ServerName,
+        info: &RoomInfo,
+        event: &Pdu,
+        state: &RawValue,
+    ) -> Result<Signed, RequestError> {
+        let uri = send_uri("v1/invite", &info.room_id, &event.event_id);
+        let unreadable = |error: serde_json::Error| RequestError::Answer(error.to_string());
+        let mut body: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&event.json).map_err(unreadable)?;
+        let state: serde_json::Value = serde_json::from_str(state.get()).map_err(unreadable)?;
+        body.insert("unsigned".to_owned(), serde_json::json!({ "invite_room_state": state }));
+        let (_, signed) = self.client.put::<(u16, Signed)>(server, &uri, &body, QUICK).await?;
+        Ok(signed)
+    }
+}
+
+fn knows_only_v1(status: http::StatusCode, version: &RoomVersionId) -> bool {
+    matches!(status.as_u16(), 400 | 404) && matches!(version, RoomVersionId::V1 | RoomVersionId::V2)
+}

@@ -1,0 +1,215 @@
+//! Joining a room, here or through other servers (Server-Server API, "Joining Rooms").
+
+use myelin_dag::checks::{RawPdu, VerifiedPdu};
+use myelin_rooms::{Adoption, Error, Join, MembershipChange, Partial, ProtoEvent, Sender};
+use myelin_view::RoomInfo;
+use percent::encoded;
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, RoomVersionId, ServerName,
+    events::room::member::MembershipState,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{HandshakeError, Handshakes, percent, route::QUICK};
+use crate::Budget;
+
+/// What somebody wants to join.
+#[derive(Debug, Clone)]
+pub struct JoinRequest {
+    pub room_id: OwnedRoomId,
+    /// Servers that may be in the room.
+    pub via: Vec<OwnedServerName>,
+    pub change: MembershipChange,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Made {
+    pub room_version: Option<RoomVersionId>,
+    pub event: ProtoEvent,
+}
+
+#[derive(Deserialize)]
+struct Joined {
+    event: Option<Box<RawValue>>,
+    state: Vec<Box<RawValue>>,
+    auth_chain: Vec<Box<RawValue>>,
+    #[serde(default)]
+    members_omitted: bool,
+    #[serde(default)]
+    servers_in_room: Vec<OwnedServerName>,
+}
+
+/// How joining goes on.
+enum Way {
+    /// The room is here.
+    Done,
+    Elsewhere,
+}
+
+impl Handshakes {
+    /// Idempotent: who is joined stays joined.
+    pub async fn join(&self, sender: &Sender, request: &JoinRequest) -> Result<(), HandshakeError> {
+        if let Way::Done = self.join_here(sender, request).await? {
+            return Ok(());
+        }
+        let _turn = self.turn_at(&request.room_id).await;
+        if let Way::Done = self.join_here(sender, request).await? {
+            return Ok(());
+        }
+        if sender.guest {
+            return Err(Error::GuestAccess.into());
+        }
+        let room_id = &request.room_id;
+        let servers = self.servers_for(room_id, &request.via, &sender.user_id).await?;
+        self.ask_each(room_id, &servers, |server| self.join_through(server, sender, request)).await
+    }
+
+    async fn join_here(&self, sender: &Sender, request: &JoinRequest) -> Result<Way, HandshakeError> {
+        let room = self.view.room_by_id(&request.room_id).await.map_err(Error::from)?;
+        let Some(room) = room else { return Ok(Way::Elsewhere) };
+        // Nobody is left in it anywhere: then it is nobody else's.
+        let here = room.has_server(&self.view.server_name) || room.servers.is_empty();
+        if !here {
+            return Ok(Way::Elsewhere);
+        }
+        let join = Join { change: request.change.clone(), update: false };
+        match self.rooms.join(sender, &request.room_id, join).await {
+            Ok(_) => Ok(Way::Done),
+            // Members of other servers may be able to.
+            Err(Error::UnableToGrantJoin | Error::UnableToAuthoriseJoin) if room.servers.len() > 1 => {
+                Ok(Way::Elsewhere)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn join_through(
+        &self,
+        server: &ServerName,
+        sender: &Sender,
+        request: &JoinRequest,
+    ) -> Result<(), HandshakeError> {
+        let (info, made) = self.make(server, sender, &request.room_id, MembershipState::Join).await?;
+        let change = &request.change;
+        let join = MembershipState::Join;
+        let event = self.rooms.complete_template(sender, &info, made, &join, change).await?;
+        let raw = RawValue::from_string(event.json.to_string());
+        let raw = raw.map_err(|error| HandshakeError::failed(server, error.to_string()))?;
+        let uri = send_uri("v2/send_join", &info.room_id, &event.event_id);
+        let answer = self.client.put(server, &uri, &raw, Budget::LARGE).await;
+        let answer: Joined = answer.map_err(|error| HandshakeError::of_request(server, error))?;
+        let signed = self.signed_join(server, &info, &answer, &raw, &event.event_id).await?;
+        if self.rooms.is_resident(&info.room_id).await? {
+            return self.wait_for_join(sender, &info).await;
+        }
+        self.take_room(server, &info, answer, signed).await
+    }
+
+    /// The join as the resident server has it, perhaps with its signature.
+    async fn signed_join(
+        &self,
+        server: &ServerName,
+        info: &RoomInfo,
+        answer: &Joined,
+        own: &RawValue,
+        event_id: &OwnedEventId,
+    ) -> Result<VerifiedPdu, HandshakeError> {
+        let failed = |reason: String| HandshakeError::failed(server, reason);
+        let raw = answer.event.as_deref().unwrap_or(own);
+        let formed = RawPdu(raw).check_format(&info.rules).map_err(|dropped| failed(dropped.to_string()))?;
+        if formed.event_id() != event_id {
+            return Err(failed("the join that it answers is another one".to_owned()));
+        }
+        self.verify(formed, &info.rules).await.map_err(failed)
+    }
+
+    async fn take_room(
+        &self,
+        server: &ServerName,
+        info: &RoomInfo,
+        answer: Joined,
+        join: VerifiedPdu,
+    ) -> Result<(), HandshakeError> {
+        let failed = |reason: &str| HandshakeError::failed(server, reason);
+        let state = self.inbound.verified(&answer.state, &info.rules).await;
+        let own = |event: &VerifiedPdu| event.pdu().room_id == info.room_id && event.pdu().is_state();
+        let ids: Vec<_> =
+            state.iter().filter(|event| own(event)).map(|event| event.pdu().event_id.clone()).collect();
+        let mut events = state;
+        events.extend(self.inbound.verified(&answer.auth_chain, &info.rules).await);
+        let outliers = self.rooms.take_outliers(info, events).await?;
+        let held = |id: &OwnedEventId| !outliers.left_out.contains(id);
+        if !outliers.missing.is_empty() {
+            tracing::warn!(room_id = %info.room_id, %server, missing = outliers.missing.len(), "a state without all that authorises it");
+        }
+        let state = ids.into_iter().filter(held).collect();
+        let partial = answer
+            .members_omitted
+            .then(|| Partial { resident: server.to_owned(), servers: answer.servers_in_room.clone() });
+        let verdict = self.rooms.adopt(info, &Adoption { state, join, partial }).await;
+        match verdict.map_err(|error| match error {
+            Error::BadState(reason) => failed(&reason),
+            other => other.into(),
+        })? {
+            myelin_dag::Verdict::Accepted => Ok(()),
+            refused => {
+                Err(failed(&format!("the join is not allowed by the state that it gives: {refused:?}")))
+            }
+        }
+    }
+
+    /// A template for a membership of the user's own.
+    pub(super) async fn make(
+        &self,
+        server: &ServerName,
+        sender: &Sender,
+        room_id: &ruma::RoomId,
+        membership: MembershipState,
+    ) -> Result<(std::sync::Arc<RoomInfo>, ProtoEvent), HandshakeError> {
+        let versions = myelin_dag::room_version::SUPPORTED.iter();
+        let versions: Vec<_> = versions.map(|version| format!("ver={version}")).collect();
+        let query = if membership == MembershipState::Leave {
+            String::new()
+        } else {
+            format!("?{}", versions.join("&"))
+        };
+        let uri = format!(
+            "/_matrix/federation/v1/make_{membership}/{}/{}{query}",
+            encoded(room_id.as_str()),
+            encoded(sender.user_id.as_str()),
+        );
+        let made = self.client.get(server, &uri, QUICK).await;
+        let made: Made = made.map_err(|error| HandshakeError::of_request(server, error))?;
+        let version = made.room_version.unwrap_or(RoomVersionId::V1);
+        let info = self.rooms.know_room(room_id, &version).await;
+        let info = info.map_err(|error| match error {
+            Error::InvalidParam(reason) => HandshakeError::failed(server, reason),
+            other => other.into(),
+        })?;
+        Ok((info, made.event))
+    }
+
+    /// This server is in the room: the join comes as any other event does.
+    async fn wait_for_join(&self, sender: &Sender, info: &RoomInfo) -> Result<(), HandshakeError> {
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+        let arrived = async {
+            loop {
+                let seen = self.view.feed.caught_up().await;
+                let room = self.view.rooms.load(info.nid).await.map_err(Error::from)?;
+                if room.is_some_and(|room| room.is_joined(sender.user)) {
+                    return Ok(());
+                }
+                self.view.feed.moved_past(seen).await;
+            }
+        };
+        match self.view.env.timeout(PATIENCE, arrived).await {
+            Some(done) => done,
+            None => Err(HandshakeError::Nowhere(info.room_id.to_string())),
+        }
+    }
+}
+
+pub(super) fn send_uri(what: &str, room_id: &ruma::RoomId, event_id: &OwnedEventId) -> String {
+    format!("/_matrix/federation/{what}/{}/{}", encoded(room_id.as_str()), encoded(event_id.as_str()))
+}

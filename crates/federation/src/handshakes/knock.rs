@@ -1,0 +1,52 @@
+//! Knocking on a room, here or through other servers (Server-Server API, "Knocking upon a room").
+
+use myelin_rooms::{Error, MembershipChange, Sender};
+use ruma::{OwnedServerName, RoomId, ServerName, events::room::member::MembershipState};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{HandshakeError, Handshakes, join::send_uri, route::QUICK, stripped};
+
+#[derive(Deserialize)]
+struct Knocked {
+    #[serde(default)]
+    knock_room_state: Vec<Box<RawValue>>,
+}
+
+impl Handshakes {
+    pub async fn knock(
+        &self,
+        sender: &Sender,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        change: MembershipChange,
+    ) -> Result<(), HandshakeError> {
+        let room = self.view.room_by_id(room_id).await.map_err(Error::from)?;
+        if room.is_some_and(|room| room.has_server(&self.view.server_name) || room.servers.is_empty()) {
+            return Ok(self.rooms.knock(sender, room_id, change).await.map(drop)?);
+        }
+        let _turn = self.turn_at(room_id).await;
+        let servers = self.servers_for(room_id, via, &sender.user_id).await?;
+        let change = &change;
+        self.ask_each(room_id, &servers, |server| self.knock_through(server, sender, room_id, change)).await
+    }
+
+    async fn knock_through(
+        &self,
+        server: &ServerName,
+        sender: &Sender,
+        room_id: &RoomId,
+        change: &MembershipChange,
+    ) -> Result<(), HandshakeError> {
+        let knock = MembershipState::Knock;
+        let (info, made) = self.make(server, sender, room_id, knock.clone()).await?;
+        let event = self.rooms.complete_template(sender, &info, made, &knock, change).await?;
+        let raw = RawValue::from_string(event.json.to_string());
+        let raw = raw.map_err(|error| HandshakeError::failed(server, error.to_string()))?;
+        let uri = send_uri("v1/send_knock", room_id, &event.event_id);
+        let answer = self.client.put(server, &uri, &raw, QUICK).await;
+        let answer: Knocked = answer.map_err(|error| HandshakeError::of_request(server, error))?;
+        let record = stripped::record(&answer.knock_room_state, vec![server.to_owned()]);
+        Ok(self.rooms.put_outside(&info, event, Some(record)).await?)
+    }
+}

@@ -1,0 +1,108 @@
+//! Invites to users of other servers.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::{Net, VERSIONS, refused};
+
+#[test]
+fn an_invite_is_shown_with_what_helps_to_recognise_the_room_and_accepted() {
+    let net = Net::new(2);
+    let ann = net.user(0, "ann");
+    let mut bob = net.user(1, "bob");
+    for version in VERSIONS {
+        let room =
+            net.create(0, &ann, json!({ "preset": "private_chat", "room_version": version, "name": "Den" }));
+        net.act(0, &ann, &room, "invite", json!({ "user_id": bob.user_id, "reason": "come" })).ok();
+        net.sync(1, &mut bob);
+        let events = bob.invites[&room]["events"].as_array().unwrap().clone();
+        let of = |kind: &str| events.iter().filter(|event| event["type"] == kind).collect::<Vec<_>>();
+        assert_eq!(of("m.room.name")[0]["content"]["name"], "Den", "version {version}");
+        let own =
+            of("m.room.member").into_iter().find(|event| event["state_key"] == bob.user_id.as_str()).unwrap();
+        assert_eq!(own["content"]["membership"], "invite");
+        assert!(events.iter().all(|event| event.get("signatures").is_none()), "clients get stripped state");
+        net.act(1, &bob, &room, "join", json!({})).ok();
+        assert_eq!(net.state(0, &room), net.state(1, &room));
+        net.sync(1, &mut bob);
+        assert!(bob.rooms[&room].joined && !bob.invites.contains_key(&room));
+    }
+}
+
+#[test]
+fn an_invite_is_rejected_and_its_room_hears_of_it() {
+    let net = Net::new(2);
+    let ann = net.user(0, "ann");
+    let mut bob = net.user(1, "bob");
+    let room = net.create(0, &ann, json!({ "invite": [bob.user_id], "is_direct": true }));
+    net.sync(1, &mut bob);
+    assert!(bob.invites.contains_key(&room));
+    net.act(1, &bob, &room, "leave", json!({ "reason": "no" })).ok();
+    let answer = net.sync(1, &mut bob);
+    assert!(
+        answer["rooms"]["leave"][&room]["timeline"]["events"][0]["content"]["membership"] == "leave",
+        "{answer}"
+    );
+    let path = format!(
+        "/_matrix/client/v3/rooms/{}/state/m.room.member/{}",
+        myelin_testkit::client::percent(&room),
+        myelin_testkit::client::percent(&bob.user_id)
+    );
+    let member = net.run(ann.get(&net.servers[0], &path)).ok();
+    assert_eq!(member["membership"], "leave");
+    // Nothing is left to see, and it can be forgotten.
+    net.act(1, &bob, &room, "forget", json!({})).ok();
+    let again = net.run(bob.get(&net.servers[1], "/_matrix/client/v3/sync")).ok();
+    assert!(again["rooms"].get("invite").is_none());
+}
+
+#[test]
+fn an_invite_of_a_dead_server_is_rejected_all_the_same() {
+    let net = Net::new(2);
+    let ann = net.user(0, "ann");
+    let mut bob = net.user(1, "bob");
+    for version in ["1", "11", "12"] {
+        let room = net.create(0, &ann, json!({ "invite": [bob.user_id], "room_version": version }));
+        net.sync(1, &mut bob);
+        net.network.disconnect("a.test".try_into().unwrap());
+        net.act(1, &bob, &room, "leave", json!({})).ok();
+        let answer = net.sync(1, &mut bob);
+        assert!(answer["rooms"]["leave"].get(&room).is_some(), "{answer}");
+        assert!(net.sync(1, &mut bob)["rooms"].get("invite").is_none());
+        net.network.connect("a.test".try_into().unwrap(), net.servers[0].router());
+    }
+}
+
+#[test]
+fn who_is_in_no_room_of_the_other_server_may_still_be_refused() {
+    let net = Net::new(2);
+    let (ann, bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    let room = net.create(0, &ann, json!({}));
+    let nobody = net.act(0, &ann, &room, "invite", json!({ "user_id": "@nobody:b.test" }));
+    refused(&nobody, StatusCode::NOT_FOUND, "M_NOT_FOUND");
+    let path = format!(
+        "/_matrix/client/v3/user/{}/account_data/m.invite_permission_config",
+        myelin_testkit::client::percent(&bob.user_id)
+    );
+    net.run(bob.put(&net.servers[1], &path, &json!({ "default_action": "block" }))).ok();
+    let blocked = net.act(0, &ann, &room, "invite", json!({ "user_id": bob.user_id }));
+    refused(&blocked, StatusCode::FORBIDDEN, "M_INVITE_BLOCKED");
+    net.network.disconnect("b.test".try_into().unwrap());
+    let dead = net.act(0, &ann, &room, "invite", json!({ "user_id": "@x:b.test" }));
+    refused(&dead, StatusCode::BAD_GATEWAY, "M_UNKNOWN");
+    assert_eq!(net.members(0, &room).len(), 1);
+}
+
+#[test]
+fn an_invite_outlives_a_restart() {
+    let mut net = Net::new(2);
+    let ann = net.user(0, "ann");
+    let mut bob = net.user(1, "bob");
+    let room = net.create(0, &ann, json!({ "invite": [bob.user_id], "name": "Den" }));
+    let disk = net.servers.pop().unwrap().crash();
+    let name = "b.test".try_into().unwrap();
+    net.servers.push(myelin_testkit::server::Server::start_in(&net.network, name, &net.sim, disk));
+    net.sync(1, &mut bob);
+    assert!(bob.invites.contains_key(&room));
+    net.act(1, &bob, &room, "join", json!({})).ok();
+}

@@ -1,0 +1,244 @@
+//! What the resident side refuses, asked directly with signed requests.
+
+use http::{Method, Request, StatusCode};
+use myelin_dag::{NewEvent, Parents, SigningKey, build, rules};
+use myelin_federation::x_matrix::SignedParts;
+use ruma::{RoomVersionId, ServerName};
+use serde_json::{Value, json};
+
+use super::{Net, refused};
+use myelin_testkit::{client::percent, server::Answer};
+
+/// A request to `a.test` as `b.test` signs it.
+fn ask(net: &Net, method: Method, uri: &str, body: Option<&Value>) -> Answer {
+    let name = |name: &'static str| <&ServerName>::try_from(name).unwrap();
+    let content = body.map(ToString::to_string);
+    let key = net.servers[1].signing_key();
+    let parts = SignedParts {
+        method: method.as_str(),
+        uri,
+        origin: name("b.test"),
+        destination: name("a.test"),
+        content: content.as_deref(),
+    };
+    let header = parts.sign(&key).to_string();
+    let request = Request::builder().method(method).uri(uri).header("authorization", header);
+    net.run(net.servers[0].call(request.body(content.unwrap_or_default().into()).unwrap()))
+}
+
+struct Case {
+    net: Net,
+    room: String,
+    template: Value,
+    key: SigningKey,
+}
+
+fn case() -> Case {
+    let net = Net::new(2);
+    let ann = net.user(0, "ann");
+    net.user(1, "bob");
+    let room = net.public_room(0, &ann, "11");
+    let template = template(&net, &room);
+    let key = net.servers[1].signing_key();
+    Case { net, room, template, key }
+}
+
+fn template(net: &Net, room: &str) -> Value {
+    let uri = format!("/_matrix/federation/v1/make_join/{}/{}?ver=11", percent(room), percent("@bob:b.test"));
+    ask(net, Method::GET, &uri, None).ok()["event"].clone()
+}
+
+impl Case {
+    /// The event that the template asks for, with changes, in the name of its sender.
+    fn event(&self, sender: &str, state_key: &str, kind: &str, content: Value) -> (String, Value) {
+        self.event_in(&self.room, sender, state_key, kind, content)
+    }
+
+    fn event_in(
+        &self,
+        room: &str,
+        sender: &str,
+        state_key: &str,
+        kind: &str,
+        content: Value,
+    ) -> (String, Value) {
+        let ids = |field: &str| {
+            let ids = self.template[field].as_array().unwrap().iter();
+            ids.map(|id| id.as_str().unwrap().try_into().unwrap()).collect()
+        };
+        let event = NewEvent::state(sender.try_into().unwrap(), kind, state_key, &content).unwrap();
+        let parents = Parents {
+            room_id: Some(room.try_into().unwrap()),
+            prev_events: ids("prev_events"),
+            auth_events: ids("auth_events"),
+            depth: 8,
+            names: None,
+        };
+        let rules = rules(&RoomVersionId::V11).unwrap();
+        let pdu = build(&rules, event, parents, 1_000, &self.key).unwrap();
+        (pdu.event_id.to_string(), serde_json::from_str(&pdu.json).unwrap())
+    }
+
+    fn send(&self, what: &str, event_id: &str, event: &Value) -> Answer {
+        let uri = format!("/_matrix/federation/{what}/{}/{}", percent(&self.room), percent(event_id));
+        ask(&self.net, Method::PUT, &uri, Some(event))
+    }
+}
+
+#[test]
+fn a_template_is_for_users_of_who_asks_in_versions_that_they_know() {
+    let Case { net, room, .. } = case();
+    let uri = |what: &str, user: &str, query: &str| {
+        format!("/_matrix/federation/v1/{what}/{}/{}{query}", percent(&room), percent(user))
+    };
+    let get = |uri: &str| ask(&net, Method::GET, uri, None);
+    refused(&get(&uri("make_join", "@ann:a.test", "?ver=11")), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    let old = get(&uri("make_join", "@bob:b.test", "?ver=1&ver=2"));
+    refused(&old, StatusCode::BAD_REQUEST, "M_INCOMPATIBLE_ROOM_VERSION");
+    assert_eq!(old.json["room_version"], "11");
+    refused(
+        &get(&uri("make_join", "@bob:b.test", "")),
+        StatusCode::BAD_REQUEST,
+        "M_INCOMPATIBLE_ROOM_VERSION",
+    );
+    refused(&get(&uri("make_knock", "@bob:b.test", "?ver=11")), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    refused(&get(&uri("make_leave", "@bob:b.test", "")), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    let unknown = "/_matrix/federation/v1/make_join/%21none%3Aa.test/%40bob%3Ab.test?ver=11";
+    refused(&get(unknown), StatusCode::NOT_FOUND, "M_NOT_FOUND");
+}
+
+#[test]
+fn only_the_event_that_the_url_and_the_origin_say_is_taken() {
+    let case = case();
+    let join = || json!({ "membership": "join" });
+    let (id, good) = case.event("@bob:b.test", "@bob:b.test", "m.room.member", join());
+    let invalid = |answer: &Answer| refused(answer, StatusCode::BAD_REQUEST, "M_INVALID_PARAM");
+    invalid(&case.send("v2/send_join", "$wrong", &good));
+    invalid(&case.send("v2/send_leave", &id, &good));
+    invalid(&case.send("v1/send_knock", &id, &good));
+    let mut changed = good.clone();
+    changed["content"]["displayname"] = "changed".into();
+    invalid(&case.send("v2/send_join", &id, &changed));
+    let mut unsigned = good.clone();
+    unsigned["signatures"] = json!({});
+    invalid(&case.send("v2/send_join", &id, &unsigned));
+    invalid(&case.send("v2/send_join", &id, &json!({ "type": "m.room.member" })));
+    let others = [
+        case.event("@eve:c.test", "@eve:c.test", "m.room.member", join()),
+        case.event("@bob:b.test", "@ben:b.test", "m.room.member", join()),
+        case.event("@bob:b.test", "@bob:b.test", "m.room.name", join()),
+        case.event("@bob:b.test", "@bob:b.test", "m.room.member", json!({ "membership": "leave" })),
+        case.event_in("!other:a.test", "@bob:b.test", "@bob:b.test", "m.room.member", join()),
+    ];
+    for (id, event) in others {
+        invalid(&case.send("v2/send_join", &id, &event));
+    }
+    assert_eq!(case.net.members(0, &case.room).len(), 1);
+    let answer = case.send("v2/send_join", &id, &good).ok();
+    assert_eq!(answer["members_omitted"], false);
+    assert!(
+        answer["state"].as_array().unwrap().len() >= 6
+            && !answer["auth_chain"].as_array().unwrap().is_empty()
+    );
+    // The answer was lost: asked again, it is the same.
+    let again = case.send("v1/send_join", &id, &good).json;
+    assert_eq!((&again[0], &again[1]["state"]), (&json!(200), &answer["state"]));
+    assert_eq!(case.net.members(0, &case.room).len(), 2);
+}
+
+#[test]
+fn an_event_on_ancestors_that_nobody_here_knows_is_refused() {
+    let mut case = case();
+    case.template["prev_events"] = json!(["$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]);
+    let (id, event) =
+        case.event("@bob:b.test", "@bob:b.test", "m.room.member", json!({ "membership": "join" }));
+    refused(&case.send("v2/send_join", &id, &event), StatusCode::BAD_REQUEST, "M_INVALID_PARAM");
+}
+
+#[test]
+fn a_template_from_before_a_ban_is_worth_nothing_after_it() {
+    let net = Net::new(2);
+    let ann = net.user(0, "ann");
+    net.user(1, "bob");
+    let room = net.public_room(0, &ann, "11");
+    let template = template(&net, &room);
+    net.act(0, &ann, &room, "ban", json!({ "user_id": "@bob:b.test" })).ok();
+    let key = net.servers[1].signing_key();
+    let case = Case { net, room, template, key };
+    let (id, event) =
+        case.event("@bob:b.test", "@bob:b.test", "m.room.member", json!({ "membership": "join" }));
+    refused(&case.send("v2/send_join", &id, &event), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+}
+
+#[test]
+fn a_server_that_the_room_keeps_out_gets_no_template() {
+    let net = Net::new(2);
+    let (ann, bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    let room = net.public_room(0, &ann, "11");
+    net.set(0, &ann, &room, "m.room.server_acl", json!({ "allow": ["*"], "deny": ["B.*"] })).ok();
+    refused(&net.join(1, &bob, &room, "a.test"), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+}
+
+#[test]
+fn members_are_left_out_if_asked_for() {
+    let mut case = case();
+    for name in ["cat", "dan", "eve"] {
+        let user = case.net.user(0, name);
+        case.net.join(0, &user, &case.room, "a.test").ok();
+    }
+    case.template = template(&case.net, &case.room);
+    let (id, event) =
+        case.event("@bob:b.test", "@bob:b.test", "m.room.member", json!({ "membership": "join" }));
+    let ann = |event: &Value| event["type"] == "m.room.member";
+    let uri = format!(
+        "/_matrix/federation/v2/send_join/{}/{}?omit_members=true",
+        percent(&case.room),
+        percent(&id)
+    );
+    let answer = ask(&case.net, Method::PUT, &uri, Some(&event)).ok();
+    assert_eq!(
+        answer["members_omitted"], false,
+        "a room without a name is named after its members: {answer}"
+    );
+    assert_eq!(answer["state"].as_array().unwrap().iter().filter(|event| ann(event)).count(), 4);
+}
+
+#[test]
+fn an_invite_is_signed_only_if_it_is_one_for_a_local_user() {
+    let case = case();
+    let invite = |target: &str, content: Value| case.event("@bob:b.test", target, "m.room.member", content);
+    let send = |id: &str, event: &Value, version: &str| {
+        let uri = format!("/_matrix/federation/v2/invite/{}/{}", percent(&case.room), percent(id));
+        let body = json!({ "room_version": version, "event": event, "invite_room_state": [] });
+        ask(&case.net, Method::PUT, &uri, Some(&body))
+    };
+    let invalid = |answer: &Answer| refused(answer, StatusCode::BAD_REQUEST, "M_INVALID_PARAM");
+    let (id, good) = invite("@ann:a.test", json!({ "membership": "invite" }));
+    invalid(&send("$other", &good, "11"));
+    refused(&send(&id, &good, "org.example.x"), StatusCode::BAD_REQUEST, "M_INCOMPATIBLE_ROOM_VERSION");
+    let mut unsigned = good.clone();
+    unsigned["signatures"] = json!({});
+    invalid(&send(&id, &unsigned, "11"));
+    for (id, event) in [
+        invite("@ann:a.test", json!({ "membership": "join" })),
+        invite("@ann:c.test", json!({ "membership": "invite" })),
+        case.event("@eve:c.test", "@ann:a.test", "m.room.member", json!({ "membership": "invite" })),
+        case.event_in(
+            "!other:b.test",
+            "@bob:b.test",
+            "@ann:a.test",
+            "m.room.member",
+            json!({ "membership": "invite" }),
+        ),
+    ] {
+        invalid(&send(&id, &event, "11"));
+    }
+    let signed = send(&id, &good, "11").ok();
+    assert!(
+        signed["event"]["signatures"].get("a.test").is_some()
+            && signed["event"]["signatures"].get("b.test").is_some()
+    );
+    let uri = format!("/_matrix/federation/v1/invite/{}/{}", percent(&case.room), percent(&id));
+    let old = ask(&case.net, Method::PUT, &uri, Some(&good)).json;
+    assert_eq!((&old[0], &old[1]["event"]), (&json!(200), &signed["event"]));
+}
