@@ -3,6 +3,7 @@
 //! - [`transaction`]: `PUT /send`: limits, repeats, each PDU to its room, each EDU to [`Edus`].
 //! - [`verification`]: signatures, with the keys brought for many PDUs at once.
 //! - [`queue`]: PDUs that wait for their ancestors: durable, bounded, one queue per room.
+//! - [`policy`]: the signatures of policy servers.
 //! - [`history`]: older history, for those who read past what is held.
 //! - [`gap`] and [`state_at`]: how these are brought. [`fetch`]: what other servers are asked for.
 //!
@@ -14,6 +15,7 @@ pub mod fetch;
 mod gap;
 mod history;
 mod outside;
+mod policy;
 mod queue;
 mod state_at;
 pub mod transaction;

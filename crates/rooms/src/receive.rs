@@ -9,6 +9,7 @@ mod judge;
 mod place;
 mod redactions;
 mod take;
+mod watch;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use myelin_dag::{
     Pdu, Verdict,
     checks::{RawPdu, VerifiedPdu, missing_auth_events},
 };
-use myelin_store::tables::VerdictRecord;
+use myelin_store::tables::{PARTIAL_ROOMS, VerdictRecord};
 use myelin_view::{Event, RoomInfo};
 use ruma::{OwnedEventId, RoomId, events::TimelineEventType, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
@@ -118,19 +119,21 @@ impl Command for Receive<'_> {
     type Output = Vec<Received>;
 
     async fn act(&self, draft: &mut Draft<'_>) -> Result<Vec<Received>, Error> {
+        // Of the state of a partially joined room members lack; where they do, the auth events tell.
+        let partial = draft.rooms().view.store.get(&PARTIAL_ROOMS, &draft.room.nid()).await?.is_some();
         let mut answers = Vec::with_capacity(self.pdus.len());
         for incoming in self.pdus {
             if draft.redacts_pending(incoming.pdu.pdu()) {
                 break;
             }
-            answers.push(draft.receive(incoming).await?);
+            answers.push(draft.receive(incoming, partial).await?);
         }
         Ok(answers)
     }
 }
 
 impl Draft<'_> {
-    async fn receive(&mut self, incoming: &Incoming) -> Result<Received, Error> {
+    async fn receive(&mut self, incoming: &Incoming, partial: bool) -> Result<Received, Error> {
         let pdu = incoming.pdu.pdu();
         if let Some(held) = self.find(&pdu.event_id).await?.filter(|held| in_place(held)) {
             return Ok(Received::Known(verdict_of(&held)));
@@ -144,7 +147,7 @@ impl Draft<'_> {
             Err(missing) => return Ok(Received::Need(missing)),
         };
         let state_before = self.state_after_all(&prev).await?;
-        let (pdu, verdict) = self.judge(incoming, &auth, &state_before).await?;
+        let (pdu, verdict) = self.judge(incoming, &auth, &state_before, partial).await?;
         let auth: Vec<_> = auth.iter().map(|event| event.nid).collect();
         self.take(pdu, &verdict, state_before, &auth).await?;
         Ok(Received::Stored(verdict))

@@ -4,13 +4,19 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    SigningKeyAlgorithm,
+    ServerName, SigningKeyAlgorithm,
     events::room::policy::{POLICY_SERVER_ED25519_SIGNING_KEY_ID, RoomPolicyEventContent},
     room_version_rules::RoomVersionRules,
 };
 
-use super::signatures::verify_one;
-use crate::{Pdu, Rejection, canonical::Outline, redaction::signed_text};
+use serde_json::{Value, json};
+
+use super::signatures::{VerifiedPdu, verify_one};
+use crate::{
+    Pdu, Rejection,
+    canonical::{Outline, canonicalize_for},
+    redaction::signed_text,
+};
 
 /// What an `m.room.policy` event of the current state asks for; `None` if it is not valid. The room uses it only if
 /// the server `via` has a joined member.
@@ -35,4 +41,21 @@ pub fn check_policy_server(
     let verified = verify_one(&pdu.json, &signed, &policy.via, &keys);
     verified
         .map_err(|error| Rejection { reason: format!("no valid signature of the policy server: {error}") })
+}
+
+/// The event with one more signature, which is not checked here. `None` if it is none.
+pub fn with_signature(
+    event: VerifiedPdu,
+    server: &ServerName,
+    key_id: &str,
+    signature: &str,
+    rules: &RoomVersionRules,
+) -> Option<VerifiedPdu> {
+    let mut object: serde_json::Map<String, Value> = serde_json::from_str(&event.pdu.json).ok()?;
+    let of_server =
+        object.get_mut("signatures")?.as_object_mut()?.entry(server.as_str()).or_insert_with(|| json!({}));
+    of_server.as_object_mut()?.insert(key_id.to_owned(), signature.into());
+    let json = canonicalize_for(&rules.authorization, &serde_json::to_vec(&object).ok()?).ok()?;
+    let pdu = Pdu::parse(json.into(), event.pdu.event_id.clone(), rules).ok()?;
+    Some(VerifiedPdu { pdu, ..event })
 }

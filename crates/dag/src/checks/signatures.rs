@@ -32,7 +32,7 @@ const ED25519: &str = "ed25519:";
 #[derive(Debug, Clone)]
 pub struct VerifiedPdu {
     pub(super) pdu: Pdu,
-    redacted: bool,
+    pub(super) redacted: bool,
 }
 
 #[derive(Debug, thiserror::Error)]

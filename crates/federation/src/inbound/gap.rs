@@ -55,8 +55,9 @@ impl Inbound {
         pdu: VerifiedPdu,
         origin: &ServerName,
     ) -> Result<Filled, Error> {
-        let incoming = Incoming::from(pdu.clone());
-        let answer = self.receive_all(room.nid(), &[incoming]).await?.pop();
+        let mut incoming = [Incoming::from(pdu.clone())];
+        self.ask_policy_server(room, &mut incoming).await?;
+        let answer = self.receive_all(room.nid(), &incoming).await?.pop();
         if !matches!(answer, Some(Received::Need(_))) {
             return Ok(Filled::Received);
         }
@@ -172,7 +173,8 @@ impl<'a> Gap<'a> {
         let mut rest = self.in_order();
         let mut given_up: HashSet<OwnedEventId> = HashSet::new();
         while !rest.is_empty() {
-            let chunk: Vec<Incoming> = self.chunk(&rest);
+            let mut chunk: Vec<Incoming> = self.chunk(&rest);
+            self.inbound.ask_policy_server(self.room, &mut chunk).await?;
             let answers = self.inbound.receive_all(self.room.nid(), &chunk).await?;
             let stuck = answers.iter().position(|answer| matches!(answer, Received::Need(_)));
             let Some(index) = stuck else {

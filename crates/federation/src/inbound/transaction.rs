@@ -284,6 +284,7 @@ impl Inbound {
                 Err(error) => answers.push(Some(Received::Dropped(error.to_string()))),
             }
         }
+        self.ask_policy_server(room, &mut good).await.map_err(storage)?;
         let received = self.receive_all(room.nid(), &good).await.map_err(storage)?;
         let mut received = received.into_iter();
         let dropped = || Received::Dropped("It got no answer.".to_owned());

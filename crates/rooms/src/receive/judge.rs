@@ -6,18 +6,30 @@ use std::{collections::HashMap, sync::Arc};
 use myelin_dag::{Pdu, StateTree, Verdict, auth_types, state_tree::NodeHash};
 use myelin_store::tables::VerdictRecord;
 use myelin_view::Event;
+use ruma::events::StateEventType;
 
 use super::Incoming;
 use crate::{Error, writer::Draft};
+
+/// What an event is held against.
+#[derive(Clone, Copy)]
+pub(super) struct States<'s> {
+    before: &'s StateTree,
+    current: &'s StateTree,
+    /// Members may lack in them; where they do, the auth events tell.
+    partial: bool,
+}
 
 impl Draft<'_> {
     pub(super) async fn judge(
         &self,
         incoming: &Incoming,
         auth: &[Arc<Event>],
-        state_before: &StateTree,
+        before: &StateTree,
+        partial: bool,
     ) -> Result<(Pdu, Verdict), Error> {
-        let (pdu, verdict) = self.judge_by_rules(incoming, auth, state_before).await?;
+        let states = States { before, current: &self.room.current_state, partial };
+        let (pdu, verdict) = self.judge_by_rules(incoming, auth, states).await?;
         Ok(match &incoming.refusal {
             Some(reason) if verdict.is_accepted() => (pdu, Verdict::SoftFailed { reason: reason.clone() }),
             _ => (pdu, verdict),
@@ -29,26 +41,17 @@ impl Draft<'_> {
         &self,
         incoming: &Incoming,
         auth: &[Arc<Event>],
-        state_before: &StateTree,
+        before: &StateTree,
     ) -> Result<(Pdu, Verdict), Error> {
-        self.judge_by_states(incoming, auth, state_before, state_before).await
+        let states = States { before, current: before, partial: false };
+        self.judge_by_rules(incoming, auth, states).await
     }
 
     async fn judge_by_rules(
         &self,
         incoming: &Incoming,
         auth: &[Arc<Event>],
-        state_before: &StateTree,
-    ) -> Result<(Pdu, Verdict), Error> {
-        self.judge_by_states(incoming, auth, state_before, &self.room.current_state).await
-    }
-
-    async fn judge_by_states(
-        &self,
-        incoming: &Incoming,
-        auth: &[Arc<Event>],
-        state_before: &StateTree,
-        current_state: &StateTree,
+        states: States<'_>,
     ) -> Result<(Pdu, Verdict), Error> {
         let rules = &self.room.info.rules;
         let by_id: HashMap<_, _> = auth.iter().map(|event| (&*event.pdu.event_id, &event.pdu)).collect();
@@ -64,16 +67,20 @@ impl Draft<'_> {
         let (kind, key) = (&pdu.event_type, pdu.state_key.as_deref());
         // What has passed so far is well-formed, and so has types.
         let types = auth_types(rules, kind, &pdu.sender, key, &pdu.content).unwrap_or_default();
-        let before = self.auth_set(types.clone(), state_before).await?;
-        if state_before.root() == current_state.root() {
-            return Ok(authorized.judge_at_head(rules, |event_type, key| before.state(event_type, key)));
+        let before = self.auth_set(types.clone(), states.before).await?;
+        let before = |event_type: &StateEventType, key: &str| {
+            before.state(event_type, key).or_else(|| states.partial.then(|| member(auth, event_type, key))?)
+        };
+        if states.before.root() == states.current.root() {
+            return Ok(authorized.judge_at_head(rules, before));
         }
-        let current = self.auth_set(types, current_state).await?;
-        Ok(authorized.judge(
-            rules,
-            |event_type, key| before.state(event_type, key),
-            |event_type, key| current.state(event_type, key),
-        ))
+        let current = self.auth_set(types, states.current).await?;
+        let current = |event_type: &StateEventType, key: &str| {
+            current
+                .state(event_type, key)
+                .or_else(|| states.partial.then(|| member(auth, event_type, key))?)
+        };
+        Ok(authorized.judge(rules, before, current))
     }
 
     /// The state before an event whose prev events are held.
@@ -112,4 +119,10 @@ impl Draft<'_> {
         }
         Ok(self.rooms().view.states.load(root).await?)
     }
+}
+
+fn member<'a>(auth: &'a [Arc<Event>], event_type: &StateEventType, key: &str) -> Option<&'a Pdu> {
+    let of_member = *event_type == StateEventType::RoomMember;
+    let mut auth = auth.iter().map(|event| &*event.pdu).filter(|_| of_member);
+    auth.find(|pdu| pdu.is_state_of("m.room.member", key))
 }

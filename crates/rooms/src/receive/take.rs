@@ -86,6 +86,7 @@ impl Draft<'_> {
             return Ok(());
         }
         self.set_state(after);
+        self.watch_resets(event, &before).await?;
         let from = (event.room, TimelineOrder::from(position));
         let root = self.room.current_state.root().0;
         self.batch.put(&CURRENT_STATES, &from, &CurrentStateRecord { root });

@@ -35,6 +35,8 @@ pub struct StateResetRecord {
     pub by: EventNid,
     pub event_type: String,
     pub state_key: String,
+    /// `dropped`, `reverted` or `overturned`.
+    pub kind: String,
     pub before: Option<EventNid>,
     pub after: Option<EventNid>,
     /// Roots of the current state before and after.
