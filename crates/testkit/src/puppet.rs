@@ -92,6 +92,10 @@ impl Puppet {
         &self.0.name
     }
 
+    pub fn network(&self) -> &Network {
+        &self.0.network
+    }
+
     pub fn key(&self) -> &SigningKey {
         &self.0.key
     }

@@ -36,8 +36,9 @@ async fn state_resets(
     Query(params): Query<Params>,
 ) -> Result<Json<Value>, ApiError> {
     let limit = params.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);
+    let from = (0_u64, String::new());
     let until = (params.before.unwrap_or(u64::MAX), String::new());
-    let rows = view.store.range(&STATE_RESETS, &(0_u64, String::new()), &until, Direction::Reverse, limit);
+    let rows = view.store.range(&STATE_RESETS, &from, &until, Direction::Reverse, limit);
     let mut resets = Vec::new();
     for ((at_ms, _), record) in rows.await.map_err(ApiError::internal)? {
         resets.push(show(&view, at_ms, &record).await.map_err(ApiError::internal)?);

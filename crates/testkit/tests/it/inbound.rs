@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use myelin_dag::{NewEvent, Pdu};
-use myelin_store::tables::VerdictRecord;
+use myelin_dag::{NewEvent, Pdu, SigningKey};
+use myelin_store::tables::{INBOUND_PDUS, STATE_RESETS, VerdictRecord};
 use myelin_testkit::{
     client::Client,
     env::Sim,
@@ -12,7 +12,10 @@ use myelin_testkit::{
     puppet::{Place, Puppet, Reply, end_of, json_of, state_of},
     server::Server,
 };
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
+use ruma::{
+    CanonicalJsonObject, OwnedEventId, OwnedRoomId, OwnedServerName, ServerName,
+    signatures::hash_and_sign_event,
+};
 use serde_json::{Value, json, value::to_raw_value};
 
 /// Home of Alice, with a puppet that has Bob, who is in Alice's room.
@@ -349,4 +352,83 @@ fn only_the_origin_of_a_request_may_send_a_transaction() {
     let request = stage.home.request(Method::PUT, uri, None, Some(&body));
     assert_eq!(stage.run(request).status, StatusCode::UNAUTHORIZED, "{other}");
     assert!(!stage.shows(&message));
+}
+
+/// The signature of a policy server with this key.
+fn policy_signature(key: &SigningKey, pdu: &Pdu) -> Value {
+    let rules = myelin_dag::rules(&ruma::RoomVersionId::V11).unwrap();
+    let mut object: CanonicalJsonObject = serde_json::from_str(&pdu.json).unwrap();
+    hash_and_sign_event("remote.test", key.pair(), &mut object, &rules.redaction).unwrap();
+    let object = serde_json::to_value(object).unwrap();
+    json!({ "remote.test": { "ed25519:policy_server": object["signatures"]["remote.test"]["ed25519:policy_server"] } })
+}
+
+#[test]
+fn the_policy_server_of_the_room_is_asked() {
+    let stage = Stage::new();
+    let key = SigningKey::from_seed("policy_server", [5; 32]).unwrap();
+    let policy = json!({ "via": "remote.test", "public_keys": { "ed25519": key.public_key_base64() } });
+    stage.sets("m.room.policy", "", &policy);
+    let [good, unsigned] = stage.line(2).try_into().unwrap();
+    let sign = "/_matrix/policy/v1/sign";
+    stage.puppet.says(sign, StatusCode::OK, policy_signature(&key, &good));
+    assert_eq!(stage.sends(&[&good]), accepted(&[&good]));
+    assert_eq!(stage.verdict(&good.event_id), Some(VerdictRecord::Accepted));
+    let held = stage.run(stage.home.view.events.load_by_id(&good.event_id)).unwrap().unwrap();
+    assert!(held.pdu.json.contains("ed25519:policy_server"), "kept for those who get it from here");
+    assert_eq!(stage.sends(&[&unsigned]), accepted(&[&unsigned]));
+    let verdict = stage.verdict(&unsigned.event_id);
+    let Some(VerdictRecord::SoftFailed { reason }) = verdict else { panic!("{verdict:?}") };
+    assert!(reason.contains("policy server"), "{reason}");
+    assert_eq!(stage.puppet.asked().iter().filter(|asked| asked.contains(sign)).count(), 2);
+}
+
+#[test]
+fn operators_see_state_resets() {
+    let stage = Stage::new();
+    stage.joins("carol");
+    stage.joins("dave");
+    let levels = |carol: i64| {
+        let users = json!({ stage.alice.user_id.as_str(): 100, "@bob:remote.test": 100, "@carol:remote.test": carol });
+        json!({ "users": users })
+    };
+    stage.sets("m.room.power_levels", "", &levels(50));
+    let place = stage.end();
+    let make = |sender: &str, kind: &str, key: &str, content: &Value| {
+        let event = event(sender, kind, Some(key), content);
+        stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, event, place.clone()))
+    };
+    let ban =
+        make("@carol:remote.test", "m.room.member", "@dave:remote.test", &json!({ "membership": "ban" }));
+    let demotion = make("@bob:remote.test", "m.room.power_levels", "", &levels(0));
+    stage.sends(&[&ban]);
+    stage.sends(&[&demotion]);
+    let rows = stage.run(stage.home.view.store.read().all(&STATE_RESETS, 10)).unwrap();
+    let rows: Vec<_> = rows.into_iter().map(|(_, record)| record).collect();
+    let [reset] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!((&*reset.state_key, &*reset.kind), ("@dave:remote.test", "reverted"));
+    let path = "/_myelin/admin/v1/state_resets";
+    let refused = stage.run(stage.alice.get(&stage.home, path));
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_restart() {
+    let stage = Stage::new();
+    let line = stage.line(2);
+    stage.puppet.says("/_matrix/federation/v1/get_missing", StatusCode::BAD_GATEWAY, json!({}));
+    stage.puppet.says("/_matrix/federation/v1/state", StatusCode::BAD_GATEWAY, json!({}));
+    assert_eq!(stage.sends(&[&line[1]]), accepted(&[&line[1]]));
+    let rows = stage.run(stage.home.view.store.read().all(&INBOUND_PDUS, 10)).unwrap();
+    assert_eq!(rows.len(), 1, "durable");
+    let Stage { home, name, room, puppet, .. } = stage;
+    let sim = home.sim.rebooted();
+    let network = puppet.network().clone();
+    let home = Server::start_in(&network, &name, &sim, home.crash());
+    sim.block_on(puppet.sends(&name, &[&line[0]]));
+    sim.block_on(sim.env().clock.sleep(Duration::from_secs(120)));
+    let timeline = sim.block_on(home.truth(room.as_str()));
+    assert!(timeline.contains(&line[1].event_id.to_string()));
+    let rows = sim.block_on(home.view.store.read().all(&INBOUND_PDUS, 10)).unwrap();
+    assert!(rows.is_empty(), "and taken off the queue");
 }

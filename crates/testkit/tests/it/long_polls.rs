@@ -54,7 +54,11 @@ impl Scene {
         let (answer, waited) = self.wait(act);
         assert_eq!(waited, TIMEOUT_MS);
         let keys: Vec<_> = answer.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["device_one_time_keys_count", "device_unused_fallback_key_types", "next_batch"], "{answer}");
+        assert_eq!(
+            keys,
+            ["device_one_time_keys_count", "device_unused_fallback_key_types", "next_batch"],
+            "{answer}"
+        );
     }
 }
 

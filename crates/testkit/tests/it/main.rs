@@ -6,6 +6,7 @@ mod cost;
 mod forks;
 mod handshakes;
 mod histories;
+mod history;
 mod inbound;
 mod long_polls;
 mod outside;
