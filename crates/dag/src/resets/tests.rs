@@ -31,7 +31,8 @@ fn a_reset_is_what_no_accepted_event_asked_for() {
     let one = |before: Option<u64>, after: Option<u64>, kind| {
         vec![Reset { key: MEMBER, before: before.map(EventNid), after: after.map(EventNid), kind }]
     };
-    let table: [(&[(StateKeyNid, u64)], &[(StateKeyNid, u64)], Vec<Reset>, &str); 10] = [
+    type Entries = &'static [(StateKeyNid, u64)];
+    let table: [(Entries, Entries, Vec<Reset>, &str); 10] = [
         (&[(MEMBER, 11)], &[(MEMBER, 11)], none.clone(), "nothing changed"),
         (&[(MEMBER, 11)], &[(MEMBER, 30)], none.clone(), "the accepted event itself"),
         (&[(MEMBER, 11), (LEVELS, 5)], &[(MEMBER, 31), (LEVELS, 30)], none.clone(), "two accepted events"),
