@@ -93,8 +93,8 @@ impl Federation {
         let inbound = Arc::new(inbound);
         let handshakes = Handshakes::new(view.clone(), rooms.clone(), client.clone(), inbound.clone());
         let sender = Arc::new(Sender::new(view.clone(), client.clone(), peers.clone()));
-        let serve = Arc::new(Serve::new(view, rooms));
-        let remote = Arc::new(Remote::new(client.clone()));
+        let serve = Arc::new(Serve::new(view.clone(), rooms));
+        let remote = Arc::new(Remote::new(view, client.clone(), serve.clone()));
         Self {
             peers,
             client,

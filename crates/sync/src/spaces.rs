@@ -1,16 +1,25 @@
-//! Looking at rooms from outside: `/room_summary` and `/hierarchy` (Client-Server API, "Room summary", "Spaces").
+//! Looking at rooms from outside: `/room_summary` and `/hierarchy` (Client-Server API, "Room summary", "Spaces"; Server-
+//! Server API, "Spaces").
+//!
+//! - [`access`]: who may know of a room without being in it. [`summary`]: what is said of it.
+//! - [`child`]: the children of a space. [`walk`]: the tree. [`foreign`]: rooms that other servers describe.
 
-use std::{collections::BTreeSet, sync::Arc};
+mod access;
+mod child;
+pub mod foreign;
+mod summary;
+mod walk;
 
-use myelin_core::{RoomNid, UserNid};
-use myelin_dag::client_form::stripped_state;
+use std::sync::Arc;
+
 use myelin_store::tables::{ALIASES, Membership};
-use myelin_view::{Event, RoomSnapshot};
-use ruma::{OwnedRoomId, RoomId, RoomOrAliasId};
-use serde::Deserialize;
+use myelin_view::RoomSnapshot;
+use ruma::{OwnedServerName, RoomId, RoomOrAliasId, ServerName};
 use serde_json::{Value, json};
 
-use crate::{Error, Requester, Sync, client_event::membership_name, room_state::load_events};
+use self::access::Outsider;
+pub use self::foreign::{Alone, Elsewhere, ForeignRoom, ForeignSpace};
+use crate::{Error, Requester, Sync, client_event::membership_name};
 
 const NO_ROOM: &str = "There is no such room, or it is not open to you.";
 const DEPTH_MAX: u64 = 50;
@@ -18,8 +27,8 @@ const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 200;
 /// Rooms of one tree walked for one answer.
 const ROOMS_MAX: usize = 5_000;
-/// `order` of a space child: printable ASCII, at most so long.
-const ORDER_SIZE_MAX: usize = 50;
+/// Children of a space that another server is told of.
+const CHILDREN_TOLD_MAX: usize = 100;
 
 #[derive(Clone, Debug, Default)]
 pub struct HierarchyRequest {
@@ -29,33 +38,46 @@ pub struct HierarchyRequest {
     pub from: Option<String>,
 }
 
-/// `allow` of `m.room.join_rules`.
-#[derive(Deserialize)]
-struct AllowRule {
-    room_id: Option<OwnedRoomId>,
-}
-
-/// What the join rules say.
-struct JoinRules {
-    rule: String,
-    allowed_rooms: Vec<OwnedRoomId>,
-}
-
 impl Sync {
-    /// `GET /room_summary/{roomIdOrAlias}`; `requester` is `None` without a token.
+    /// `GET /room_summary/{roomIdOrAlias}`; `requester` is `None` without a token. A room that is not held here is asked for
+    /// elsewhere: at the servers of `via`.
     pub async fn room_summary(
         &self,
         requester: Option<&Requester>,
         room: &RoomOrAliasId,
+        via: &[OwnedServerName],
+        elsewhere: &dyn Elsewhere,
     ) -> Result<String, Error> {
-        let room = self.resolve(room).await?.ok_or(Error::NotFound(NO_ROOM))?;
+        let held = self.resolve(room).await?.filter(|room| !room.local_joined.is_empty() || via.is_empty());
+        let Some(held) = held else { return self.foreign_summary(requester, room, via, elsewhere).await };
         let user = requester.map(|requester| requester.user);
-        if !self.is_open_to(&room, user).await? {
+        if !self.is_open_to(&held, Outsider::User(user)).await? {
             return Err(Error::NotFound(NO_ROOM));
         }
-        let mut summary = self.summary_of(&room).await?;
+        let mut summary = self.summary_of(&held).await?;
         if let Some(user) = user {
-            let membership = room.membership(user).unwrap_or(Membership::Leave);
+            let membership = held.membership(user).unwrap_or(Membership::Leave);
+            summary["membership"] = membership_name(membership).into();
+        }
+        Ok(summary.to_string())
+    }
+
+    async fn foreign_summary(
+        &self,
+        requester: Option<&Requester>,
+        room: &RoomOrAliasId,
+        via: &[OwnedServerName],
+        elsewhere: &dyn Elsewhere,
+    ) -> Result<String, Error> {
+        let room_id = <&RoomId>::try_from(room).map_err(|_| Error::NotFound(NO_ROOM))?;
+        let space = elsewhere.space(room_id, via, false).await.ok_or(Error::NotFound(NO_ROOM))?;
+        let user = requester.map(|requester| requester.user);
+        if !self.is_foreign_open_to(&space.room, user).await? {
+            return Err(Error::NotFound(NO_ROOM));
+        }
+        let mut summary = space.room.summary();
+        if let Some(user) = user {
+            let membership = self.membership_outside(user, room_id).await?.unwrap_or(Membership::Leave);
             summary["membership"] = membership_name(membership).into();
         }
         Ok(summary.to_string())
@@ -71,85 +93,6 @@ impl Sync {
         }
     }
 
-    /// Who may know of a room without being in it: the list in the specification of `/hierarchy`.
-    async fn is_open_to(&self, room: &RoomSnapshot, user: Option<UserNid>) -> Result<bool, Error> {
-        let membership = user.and_then(|user| room.membership(user));
-        if matches!(membership, Some(Membership::Join | Membership::Invite | Membership::Knock)) {
-            return Ok(true);
-        }
-        if self.is_world_readable(room).await? {
-            return Ok(true);
-        }
-        let rules = self.join_rules(room).await?;
-        match (rules.rule.as_str(), user) {
-            ("public" | "knock" | "knock_restricted", _) => Ok(membership != Some(Membership::Ban)),
-            ("restricted", Some(user)) => self.is_in_any(user, &rules.allowed_rooms).await,
-            _ => Ok(false),
-        }
-    }
-
-    async fn is_in_any(&self, user: UserNid, rooms: &[OwnedRoomId]) -> Result<bool, Error> {
-        for room_id in rooms {
-            let room = self.view.room_by_id(room_id).await?;
-            if room.is_some_and(|room| room.is_joined(user)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    async fn join_rules(&self, room: &RoomSnapshot) -> Result<JoinRules, Error> {
-        let event = self.view.current_state_event(room, "m.room.join_rules", "").await?;
-        let rule = event.as_ref().and_then(|e| e.pdu.content_field::<String>("join_rule"));
-        let allow = event.and_then(|e| e.pdu.content_field::<Vec<AllowRule>>("allow")).unwrap_or_default();
-        Ok(JoinRules {
-            rule: rule.unwrap_or_else(|| "invite".to_owned()),
-            allowed_rooms: allow.into_iter().filter_map(|allow| allow.room_id).collect(),
-        })
-    }
-
-    /// The fields of `definitions/room_summary.yaml`.
-    async fn summary_of(&self, room: &RoomSnapshot) -> Result<Value, Error> {
-        let rules = self.join_rules(room).await?;
-        let guests = self.content_text(room, "m.room.guest_access", "guest_access").await?;
-        let mut summary = json!({
-            "room_id": room.info.room_id,
-            "num_joined_members": room.joined_count,
-            "join_rule": rules.rule,
-            "guest_can_join": guests.as_deref() == Some("can_join"),
-            "world_readable": self.is_world_readable(room).await?,
-            "room_version": room.info.version,
-        });
-        for (field, event_type, key) in [
-            ("name", "m.room.name", "name"),
-            ("topic", "m.room.topic", "topic"),
-            ("avatar_url", "m.room.avatar", "url"),
-            ("canonical_alias", "m.room.canonical_alias", "alias"),
-            ("encryption", "m.room.encryption", "algorithm"),
-        ] {
-            if let Some(value) = self.content_text(room, event_type, key).await? {
-                summary[field] = value.into();
-            }
-        }
-        if let Some(room_type) = &room.info.room_type {
-            summary["room_type"] = room_type.as_str().into();
-        }
-        if !rules.allowed_rooms.is_empty() {
-            summary["allowed_room_ids"] = json!(rules.allowed_rooms);
-        }
-        Ok(summary)
-    }
-
-    async fn content_text(
-        &self,
-        room: &RoomSnapshot,
-        event_type: &str,
-        field: &str,
-    ) -> Result<Option<String>, Error> {
-        let event = self.view.current_state_event(room, event_type, "").await?;
-        Ok(event.and_then(|e| e.pdu.content_field::<String>(field)).filter(|text| !text.is_empty()))
-    }
-
     /// `GET /rooms/{roomId}/hierarchy`: the tree in depth-first order. The token says how many rooms came before and what
     /// the first request asked for.
     pub async fn hierarchy(
@@ -157,9 +100,10 @@ impl Sync {
         requester: &Requester,
         room_id: &RoomId,
         request: &HierarchyRequest,
+        elsewhere: &dyn Elsewhere,
     ) -> Result<String, Error> {
         let root = self.view.room_by_id(room_id).await?.ok_or(Error::Forbidden(NO_ROOM))?;
-        if !self.is_open_to(&root, Some(requester.user)).await? {
+        if !self.is_open_to(&root, Outsider::User(Some(requester.user))).await? {
             return Err(Error::Forbidden(NO_ROOM));
         }
         let depth = request.max_depth.unwrap_or(DEPTH_MAX).min(DEPTH_MAX);
@@ -172,13 +116,16 @@ impl Sync {
         })?;
         let limit = request.limit.map_or(LIMIT_DEFAULT, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let limit = limit.clamp(1, LIMIT_MAX);
-        let tree =
-            self.walk_tree(requester.user, root, request.suggested_only, depth, skip + limit + 1).await?;
+        let wanted = walk::Wanted {
+            user: requester.user,
+            suggested_only: request.suggested_only,
+            depth_max: depth,
+            count: skip + limit + 1,
+        };
+        let tree = self.walk_tree(root, &wanted, elsewhere).await?;
         let mut rooms = Vec::new();
-        for (room, children) in tree.iter().skip(skip).take(limit) {
-            let mut summary = self.summary_of(room).await?;
-            summary["children_state"] = children.iter().map(|child| child_state(child)).collect();
-            rooms.push(summary);
+        for node in tree.iter().skip(skip).take(limit) {
+            rooms.push(self.node(node).await?);
         }
         let mut body = json!({ "rooms": rooms });
         if tree.len() > skip + limit {
@@ -187,72 +134,42 @@ impl Sync {
         Ok(body.to_string())
     }
 
-    /// Rooms open to the user with their children, at most `count`.
-    async fn walk_tree(
+    async fn node(&self, node: &walk::Node) -> Result<Value, Error> {
+        let mut summary = match &node.room {
+            walk::Room::Here(room) => self.summary_of(room).await?,
+            walk::Room::Elsewhere(room) => room.summary(),
+        };
+        summary["children_state"] = node.children.iter().map(|child| child.state.clone()).collect();
+        Ok(summary)
+    }
+
+    /// `GET /_matrix/federation/v1/hierarchy/{roomId}`: the room and its children, as far as the asking server could peek into
+    /// or join them.
+    pub async fn space_for_server(
         &self,
-        user: UserNid,
-        root: Arc<RoomSnapshot>,
+        server: &ServerName,
+        room_id: &RoomId,
         suggested_only: bool,
-        max_depth: u64,
-        count: usize,
-    ) -> Result<Vec<(Arc<RoomSnapshot>, Vec<Arc<Event>>)>, Error> {
-        let mut stack = vec![(root.info.room_id.clone(), 0)];
-        let mut visited: BTreeSet<RoomNid> = BTreeSet::new();
-        let mut tree = Vec::new();
-        let mut walked = 0;
-        while let Some((room_id, depth)) = stack.pop() {
-            walked += 1;
-            if tree.len() >= count || walked > ROOMS_MAX {
-                break;
-            }
-            let Some(room) = self.view.room_by_id(&room_id).await? else { continue };
-            if !visited.insert(room.nid()) || !self.is_open_to(&room, Some(user)).await? {
-                continue;
-            }
-            let children = self.children_of(&room, suggested_only).await?;
-            if depth < max_depth {
-                let ids = children.iter().rev().filter_map(|child| child.pdu.state_key.as_deref());
-                stack.extend(ids.filter_map(|id| Some((OwnedRoomId::try_from(id).ok()?, depth + 1))));
-            }
-            tree.push((room, children));
+    ) -> Result<String, Error> {
+        let asker = Outsider::Server(server);
+        let room = self.view.room_by_id(room_id).await?.ok_or(Error::NotFound(NO_ROOM))?;
+        if room.local_joined.is_empty() || !self.is_open_to(&room, asker).await? {
+            return Err(Error::NotFound(NO_ROOM));
         }
-        Ok(tree)
-    }
-
-    /// Valid `m.space.child` events in the order of the specification ("Ordering of children within a space").
-    async fn children_of(&self, room: &RoomSnapshot, suggested_only: bool) -> Result<Vec<Arc<Event>>, Error> {
-        if room.info.room_type.as_deref() != Some("m.space") {
-            return Ok(Vec::new());
+        let children = self.children_of(&room, suggested_only).await?;
+        let (mut open, mut closed) = (Vec::new(), Vec::new());
+        for child in children.iter().take(CHILDREN_TOLD_MAX) {
+            let child = self.view.room_by_id(&child.room_id).await?;
+            let Some(child) = child.filter(|child| !child.local_joined.is_empty()) else { continue };
+            match self.is_open_to(&child, asker).await? {
+                true => open.push(self.summary_of(&child).await?),
+                false => closed.push(child.info.room_id.clone()),
+            }
         }
-        let (keys, nids): (Vec<_>, Vec<_>) = room.current_state.iter().unzip();
-        let names = self.view.interner.state_key_names(&keys).await?;
-        let is_child = names.iter().map(|name| name.event_type == "m.space.child");
-        let nids: Vec<_> = nids.into_iter().zip(is_child).filter_map(|(n, is)| is.then_some(n)).collect();
-        let mut children = load_events(&self.view, &nids).await?;
-        children.retain(|event| {
-            let via = event.pdu.content_field::<Vec<String>>("via");
-            let suggested = event.pdu.content_field::<bool>("suggested") == Some(true);
-            via.is_some_and(|via| !via.is_empty()) && (suggested || !suggested_only)
-        });
-        children.sort_by_cached_key(|event| child_order(event));
-        Ok(children)
+        let mut summary = self.summary_of(&room).await?;
+        summary["children_state"] = children.into_iter().map(|child| child.state).collect();
+        Ok(json!({ "room": summary, "children": open, "inaccessible_children": closed }).to_string())
     }
-}
-
-/// Those with a valid `order` first, then by timestamp, then by room id.
-fn child_order(child: &Event) -> (bool, String, u64, String) {
-    let order = child.pdu.content_field::<String>("order");
-    let valid =
-        |text: &String| text.len() <= ORDER_SIZE_MAX && text.bytes().all(|b| (0x20..=0x7e).contains(&b));
-    let order = order.filter(valid);
-    let ts = u64::from(child.pdu.origin_server_ts.get());
-    (order.is_none(), order.unwrap_or_default(), ts, child.pdu.state_key.clone().unwrap_or_default())
-}
-
-fn child_state(child: &Event) -> Value {
-    let mut state: Value = serde_json::from_str(stripped_state(&child.pdu).get()).unwrap_or_default();
-    state["origin_server_ts"] = u64::from(child.pdu.origin_server_ts.get()).into();
-    state
 }
 
 fn token_of(skip: usize, suggested_only: bool, max_depth: u64) -> String {

@@ -7,13 +7,13 @@ use axum::{
     extract::State,
     routing::{get, put},
 };
+use myelin_federation::{Remote, remote::Error};
 use myelin_rooms::Rooms;
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedServerName};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ApiError, AppState,
-    config::ServerConfig,
     extract::{Auth, JsonBody, NotSuspended, Path},
     rate_limit::{Class, Limits},
     respond::{Empty, Json},
@@ -53,14 +53,15 @@ struct Resolved {
 
 async fn resolve_alias(
     limits: Limits,
-    State(rooms): State<Arc<Rooms>>,
-    State(config): State<Arc<ServerConfig>>,
+    State(remote): State<Arc<Remote>>,
     Path(alias): Path<OwnedRoomAliasId>,
 ) -> Result<Json<Resolved>, ApiError> {
     limits.check_address(Class::Read)?;
-    let room_id = rooms.resolve_alias(&alias).await?;
-    let room_id = room_id.ok_or_else(|| ApiError::not_found(format!("Room alias {alias} not found.")))?;
-    Ok(Json(Resolved { room_id, servers: vec![config.server_name.clone()] }))
+    let (room_id, servers) = remote.alias(&alias).await.map_err(|error| match error {
+        Error::NotFound(_) => ApiError::not_found(format!("Room alias {alias} not found.")),
+        error => error.into(),
+    })?;
+    Ok(Json(Resolved { room_id, servers }))
 }
 
 async fn delete_alias(

@@ -4,9 +4,12 @@
 use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::get};
+use myelin_federation::Remote;
+use myelin_store::Direction;
 use myelin_sync::Sync;
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::message_pagination::{direction, token};
 use crate::{
@@ -51,11 +54,20 @@ struct TimestampParams {
 async fn timestamp_to_event(
     auth: Auth,
     State(sync): State<Arc<Sync>>,
+    State(remote): State<Arc<Remote>>,
     Path(room_id): Path<OwnedRoomId>,
     Query(params): Query<TimestampParams>,
 ) -> Result<RawJson, ApiError> {
     let direction = direction(params.dir.as_deref().unwrap_or("f"))?;
-    Ok(RawJson(sync.event_at(&auth.requester(), &room_id, params.ts, direction).await?.into()))
+    match sync.event_at(&auth.requester(), &room_id, params.ts, direction).await {
+        // Only who may read the room gets this far. Others may hold what came before this server joined.
+        Err(myelin_sync::Error::NotFound(nothing)) => {
+            let found = remote.event_at(&room_id, params.ts, direction == Direction::Forward).await;
+            let (event_id, ts) = found.ok_or_else(|| ApiError::not_found(nothing))?;
+            Ok(RawJson(json!({ "event_id": event_id, "origin_server_ts": ts }).to_string().into()))
+        }
+        found => Ok(RawJson(found?.into())),
+    }
 }
 
 async fn initial_sync(

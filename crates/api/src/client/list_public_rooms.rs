@@ -2,15 +2,24 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State, routing::get};
-use myelin_rooms::{Page, PublicRoomsQuery, Rooms, Visibility};
+use axum::{
+    Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use myelin_federation::{
+    Remote,
+    remote::{PublicRoomsFilter, PublicRoomsRequest},
+};
+use myelin_rooms::{PublicRoomsQuery, Rooms, Visibility};
+use myelin_view::View;
 use ruma::{OwnedRoomId, OwnedServerName};
 use serde::{Deserialize, Serialize};
 
 use super::create_room::VisibilityName;
 use crate::{
     ApiError, AppState,
-    config::ServerConfig,
     extract::{Auth, JsonBody, NotSuspended, OptionalJsonBody, Path, Query, WithGuests},
     rate_limit::{Class, Limits},
     respond::{Empty, Json},
@@ -67,13 +76,13 @@ struct ListParams {
 async fn list(
     limits: Limits,
     State(rooms): State<Arc<Rooms>>,
-    State(config): State<Arc<ServerConfig>>,
+    State(remote): State<Arc<Remote>>,
+    State(view): State<View>,
     Query(params): Query<ListParams>,
-) -> Result<Json<Page>, ApiError> {
+) -> Result<Response, ApiError> {
     limits.check_address(Class::Search)?;
-    require_local(&config, params.server)?;
     let query = PublicRoomsQuery { limit: params.limit, since: params.since, ..Default::default() };
-    Ok(Json(rooms.public_rooms(&query).await?))
+    page(&rooms, &remote, &view, params.server, query).await
 }
 
 #[derive(Deserialize)]
@@ -98,12 +107,12 @@ async fn search(
     auth: Auth<WithGuests>,
     limits: Limits,
     State(rooms): State<Arc<Rooms>>,
-    State(config): State<Arc<ServerConfig>>,
+    State(remote): State<Arc<Remote>>,
+    State(view): State<View>,
     Query(params): Query<SearchParams>,
     OptionalJsonBody(body): OptionalJsonBody<Search>,
-) -> Result<Json<Page>, ApiError> {
+) -> Result<Response, ApiError> {
     limits.check(Class::Search, &auth)?;
-    require_local(&config, params.server)?;
     let filter = body.filter.unwrap_or_default();
     let query = PublicRoomsQuery {
         limit: body.limit,
@@ -111,14 +120,22 @@ async fn search(
         search_term: filter.generic_search_term,
         room_types: filter.room_types,
     };
-    Ok(Json(rooms.public_rooms(&query).await?))
+    page(&rooms, &remote, &view, params.server, query).await
 }
 
-fn require_local(config: &ServerConfig, server: Option<OwnedServerName>) -> Result<(), ApiError> {
-    match server {
-        Some(server) if server != config.server_name => {
-            Err(ApiError::not_found(format!("This server cannot reach {server}.")))
-        }
-        _ => Ok(()),
-    }
+/// A page of this server's directory, or of another's.
+async fn page(
+    rooms: &Rooms,
+    remote: &Remote,
+    view: &View,
+    server: Option<OwnedServerName>,
+    query: PublicRoomsQuery,
+) -> Result<Response, ApiError> {
+    let Some(server) = server.filter(|server| *server != view.server_name) else {
+        return Ok(Json(rooms.public_rooms(&query).await?).into_response());
+    };
+    let filter = PublicRoomsFilter { generic_search_term: query.search_term, room_types: query.room_types };
+    let limit = query.limit.and_then(|limit| u64::try_from(limit).ok());
+    let request = PublicRoomsRequest { limit, since: query.since, filter };
+    Ok(Json(remote.public_rooms(&server, &request).await?).into_response())
 }

@@ -39,6 +39,7 @@ mod create_room;
 mod cross_signing;
 mod device_management;
 mod directory;
+mod elsewhere;
 mod event_context;
 mod filter;
 mod inviting;

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::get};
+use myelin_federation::Remote;
 use myelin_users::{
     Users,
     profile::{DISPLAYNAME, ProfileError},
 };
+use myelin_view::View;
 use ruma::OwnedUserId;
 use serde_json::{Map, Value};
 
@@ -26,18 +28,33 @@ pub fn routes() -> Router<AppState> {
 }
 
 async fn profile(
+    limits: Limits,
     State(users): State<Arc<Users>>,
+    State(remote): State<Arc<Remote>>,
+    State(view): State<View>,
     Path(user_id): Path<OwnedUserId>,
 ) -> Result<Json<Map<String, Value>>, ApiError> {
+    if !view.is_local(&user_id) {
+        limits.check_address(Class::Read)?;
+        return Ok(Json(Map::clone(&*remote.profile(&user_id).await?)));
+    }
     let profile = users.profile(&user_id).await?;
     profile.map(Json).ok_or_else(|| ApiError::not_found("There is no such profile."))
 }
 
 async fn field(
+    limits: Limits,
     State(users): State<Arc<Users>>,
+    State(remote): State<Arc<Remote>>,
+    State(view): State<View>,
     Path((user_id, key_name)): Path<(OwnedUserId, String)>,
 ) -> Result<Json<Map<String, Value>>, ApiError> {
-    let value = users.profile_field(&user_id, &key_name).await?;
+    let value = if view.is_local(&user_id) {
+        users.profile_field(&user_id, &key_name).await?
+    } else {
+        limits.check_address(Class::Read)?;
+        remote.profile(&user_id).await?.get(&key_name).cloned()
+    };
     let value = value.ok_or_else(|| ApiError::not_found("There is no such field in this profile."))?;
     Ok(Json(Map::from_iter([(key_name, value)])))
 }

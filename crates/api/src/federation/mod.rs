@@ -12,9 +12,11 @@ mod keys_query;
 mod knocks;
 mod leaving;
 mod openid;
+mod public_rooms;
 mod query;
 mod serve_errors;
 mod server_keys;
+mod space_hierarchy;
 mod transactions;
 mod user_devices;
 mod user_keys;
@@ -35,8 +37,10 @@ pub fn routes() -> Router<AppState> {
         .merge(event_auth::routes())
         .merge(events::routes())
         .merge(keys_query::routes())
+        .merge(public_rooms::routes())
         .merge(query::routes())
         .merge(handshakes)
+        .merge(space_hierarchy::routes())
         .merge(openid::routes())
         .merge(server_keys::routes())
         .merge(transactions::routes())

@@ -1,7 +1,10 @@
 //! Rooms seen from outside: summaries and hierarchies.
 
 use myelin_rooms::{CreateRoom, Preset};
-use myelin_sync::{Error, spaces::HierarchyRequest};
+use myelin_sync::{
+    Error,
+    spaces::{Alone, HierarchyRequest},
+};
 use ruma::{OwnedRoomId, RoomOrAliasId};
 use serde_json::{Value, json};
 
@@ -43,7 +46,7 @@ fn summaries_are_for_those_whom_the_room_is_open_to() {
     let private = private_room(&world, &ann);
     let summary = |user: Option<&User>, room: &str| {
         let room = <&RoomOrAliasId>::try_from(room).unwrap();
-        world.run(world.sync.room_summary(user.map(|user| &user.requester), room))
+        world.run(world.sync.room_summary(user.map(|user| &user.requester), room, &[], &Alone))
     };
     for room in [public.as_str(), "#lobby:localhost"] {
         let answer = json_of(summary(None, room));
@@ -88,11 +91,11 @@ fn restricted_rooms_are_open_to_members_of_the_rooms_they_name() {
     world.set(&ann, &room, "m.room.join_rules", "", rules).unwrap();
     world.join(&bob, &club).unwrap();
     let id = <&RoomOrAliasId>::try_from(room.as_str()).unwrap();
-    let answer = json_of(world.run(world.sync.room_summary(Some(&bob.requester), id)));
+    let answer = json_of(world.run(world.sync.room_summary(Some(&bob.requester), id, &[], &Alone)));
     assert_eq!(answer["join_rule"], "restricted");
     assert_eq!(answer["allowed_room_ids"], json!([club]));
     for user in [None, Some(&eve.requester)] {
-        assert!(matches!(world.run(world.sync.room_summary(user, id)), Err(Error::NotFound(_))));
+        assert!(matches!(world.run(world.sync.room_summary(user, id, &[], &Alone)), Err(Error::NotFound(_))));
     }
 }
 
@@ -113,7 +116,7 @@ fn hierarchies_hold_what_the_user_may_know_in_order() {
     add(&world, &ann, &sub, &leaf, json!({ "via": via }));
     add(&world, &ann, &sub, &root, json!({ "via": via, "order": "z" }));
     let ask = |user: &User, request: HierarchyRequest| {
-        world.run(world.sync.hierarchy(&user.requester, &root, &request))
+        world.run(world.sync.hierarchy(&user.requester, &root, &request, &Alone))
     };
     let whole = json_of(ask(&ann, HierarchyRequest::default()));
     assert_eq!(rooms(&whole), [&*root, &*first, &*sub, &*leaf, &*secret].map(|room| room.as_str()));
@@ -144,6 +147,7 @@ fn hierarchies_hold_what_the_user_may_know_in_order() {
         assert!(matches!(ask(&ann, request), Err(Error::InvalidParam(_))), "{from}");
     }
     let hidden = space(&world, &ann, Preset::PrivateChat);
-    let refused = world.run(world.sync.hierarchy(&eve.requester, &hidden, &HierarchyRequest::default()));
+    let refused =
+        world.run(world.sync.hierarchy(&eve.requester, &hidden, &HierarchyRequest::default(), &Alone));
     assert!(matches!(refused, Err(Error::Forbidden(_))));
 }

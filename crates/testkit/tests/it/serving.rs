@@ -136,3 +136,87 @@ fn profiles_and_aliases_are_told_to_servers() {
         assert_eq!(alias, Ok(json!({ "room_id": room_id, "servers": ["here.test"] })));
     });
 }
+
+/// The access token of a new account.
+async fn account(server: &Server, name: &str) -> String {
+    let body = json!({ "username": name, "password": "secret", "auth": { "type": "m.login.dummy" } });
+    let account = server.request(Method::POST, "/_matrix/client/v3/register", None, Some(&body)).await.ok();
+    account["access_token"].as_str().expect("a token").to_owned()
+}
+
+async fn create(server: &Server, token: &str, body: Value) -> String {
+    let room =
+        server.request(Method::POST, "/_matrix/client/v3/createRoom", Some(token), Some(&body)).await.ok();
+    room["room_id"].as_str().expect("a room").to_owned()
+}
+
+async fn client_get(server: &Server, token: &str, path: &str) -> Result<Value, (u16, String)> {
+    let answer = server.request(Method::GET, &format!("/_matrix/client/{path}"), Some(token), None).await;
+    match answer.is_ok() {
+        true => Ok(answer.json),
+        false => {
+            Err((answer.status.as_u16(), answer.json["errcode"].as_str().unwrap_or_default().to_owned()))
+        }
+    }
+}
+
+#[test]
+fn clients_look_things_up_on_other_servers() {
+    let (sim, network) = (Sim::new(1), Network::default());
+    let here = Server::start_in(&network, here_name(), &sim, Default::default());
+    let there = Server::start_in(&network, server_name!("there.test"), &sim, Default::default());
+    sim.block_on(async {
+        let (alice, bob) = (account(&here, "alice").await, account(&there, "bob").await);
+        let hall = json!({ "room_alias_name": "hall", "visibility": "public", "preset": "public_chat", "name": "Hall" });
+        let hall = create(&here, &alice, hall).await;
+        let found = client_get(&there, &bob, "v3/directory/room/%23hall:here.test").await;
+        assert_eq!(found, Ok(json!({ "room_id": hall, "servers": ["here.test"] })));
+        let unknown = client_get(&there, &bob, "v3/directory/room/%23none:here.test").await;
+        assert_eq!(unknown, Err((404, "M_NOT_FOUND".to_owned())));
+        let rooms = client_get(&there, &bob, "v3/publicRooms?server=here.test").await.expect("rooms");
+        assert_eq!(rooms["chunk"][0]["name"], "Hall");
+        let profile = client_get(&there, &bob, "v3/profile/@alice:here.test/displayname").await;
+        assert_eq!(profile, Ok(json!({ "displayname": "alice" })));
+        let summary = client_get(&there, &bob, "v1/room_summary/%23hall:here.test").await.expect("a summary");
+        assert_eq!((&summary["room_id"], &summary["membership"]), (&json!(hall), &json!("leave")));
+        for path in ["v3/profile/@x:nobody.test", "v3/directory/room/%23x:nobody.test", "v3/publicRooms?server=nobody.test"] {
+            assert_eq!(client_get(&there, &bob, path).await, Err((502, "M_UNKNOWN".to_owned())), "{path}");
+        }
+    });
+}
+
+#[test]
+fn spaces_reach_over_servers_as_far_as_they_are_open() {
+    let (sim, network) = (Sim::new(1), Network::default());
+    let here = Server::start_in(&network, here_name(), &sim, Default::default());
+    let there = Server::start_in(&network, server_name!("there.test"), &sim, Default::default());
+    sim.block_on(async {
+        let (alice, bob) = (account(&here, "alice").await, account(&there, "bob").await);
+        let space = |preset: &str| json!({ "preset": preset, "creation_content": { "type": "m.space" } });
+        let remote_space = create(&here, &alice, space("public_chat")).await;
+        let open = create(&here, &alice, json!({ "preset": "public_chat", "name": "open" })).await;
+        let closed = create(&here, &alice, json!({ "preset": "private_chat" })).await;
+        let root = create(&there, &bob, space("private_chat")).await;
+        let via = json!({ "via": ["here.test"] });
+        for (server, token, parent, child) in [
+            (&here, &alice, &remote_space, &open),
+            (&here, &alice, &remote_space, &closed),
+            (&there, &bob, &root, &remote_space),
+        ] {
+            let path = format!("/_matrix/client/v3/rooms/{parent}/state/m.space.child/{child}");
+            server.request(Method::PUT, &path, Some(token), Some(&via)).await.ok();
+        }
+        let tree = client_get(&there, &bob, &format!("v1/rooms/{root}/hierarchy")).await.expect("a tree");
+        let rooms: Vec<_> =
+            tree["rooms"].as_array().expect("rooms").iter().map(|room| &room["room_id"]).collect();
+        assert_eq!(rooms, [&json!(root), &json!(remote_space), &json!(open)]);
+        assert_eq!(tree["rooms"][1]["children_state"].as_array().map(Vec::len), Some(2));
+        let asker = Asker::new(&network, server_name!("b.test"), &sim);
+        let told =
+            asker.get(&format!("/_matrix/federation/v1/hierarchy/{remote_space}")).await.expect("a space");
+        assert_eq!(told["inaccessible_children"], json!([closed]));
+        assert_eq!(told["children"][0]["room_id"], json!(open));
+        let hidden = asker.get(&format!("/_matrix/federation/v1/hierarchy/{closed}")).await;
+        assert_eq!(hidden, Err((404, "M_NOT_FOUND".to_owned())));
+    });
+}
