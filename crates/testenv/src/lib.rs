@@ -24,28 +24,46 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 pub use self::clock::SimClock;
-use self::tasks::SimTasks;
+use self::tasks::{Machines, SimTasks};
 
-/// One simulated world. Cheap to clone; clones share time, chance and tasks.
+/// One machine in a simulated world. Cheap to clone; clones are the same machine. All machines of a world share time
+/// and chance, and run whenever one of them waits in [`Sim::block_on`].
 #[derive(Clone)]
 pub struct Sim {
     clock: Arc<SimClock>,
     rng: Arc<SimRng>,
+    machines: Arc<Machines>,
     tasks: Arc<SimTasks>,
 }
 
 impl Sim {
     pub fn new(seed: u64) -> Self {
-        Self {
-            clock: Arc::new(SimClock::default()),
-            rng: Arc::new(SimRng(Mutex::new(ChaCha20Rng::seed_from_u64(seed)))),
-            tasks: Arc::new(SimTasks::default()),
-        }
+        let rng = Arc::new(SimRng(Mutex::new(ChaCha20Rng::seed_from_u64(seed))));
+        Self::alone(Arc::default(), rng)
     }
 
-    /// The same world after its machine was switched off and on: time and chance go on, tasks are gone.
+    /// The same world after its only machine was switched off and on: time and chance go on, tasks are gone.
     pub fn rebooted(&self) -> Self {
-        Self { clock: self.clock.clone(), rng: self.rng.clone(), tasks: Arc::default() }
+        Self::alone(self.clock.clone(), self.rng.clone())
+    }
+
+    /// Another machine in this world, with tasks of its own.
+    pub fn machine(&self) -> Self {
+        Self { tasks: self.machines.switch_on(), ..self.clone() }
+    }
+
+    /// Drops all tasks of this machine where they stand; it runs no others. The rest of the world goes on.
+    pub fn switch_off(&self) {
+        self.machines.switch_off(&self.tasks);
+    }
+
+    pub fn is_off(&self) -> bool {
+        self.tasks.is_off()
+    }
+
+    fn alone(clock: Arc<SimClock>, rng: Arc<SimRng>) -> Self {
+        let machines = Arc::new(Machines::default());
+        Self { clock, rng, tasks: machines.switch_on(), machines }
     }
 
     pub fn env(&self) -> Env {
@@ -56,7 +74,7 @@ impl Sim {
         &self.clock
     }
 
-    /// Runs `future` to its end together with every spawned task. When nobody can go on, time jumps to the next
+    /// Runs `future` to its end together with every task of every machine. When nobody can go on, time jumps to the next
     /// timer.
     ///
     /// # Panics
@@ -64,7 +82,7 @@ impl Sim {
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         futures::pin_mut!(future);
         loop {
-            if let Some(output) = self.tasks.run_until_stalled(future.as_mut()) {
+            if let Some(output) = self.machines.run_until_stalled(future.as_mut()) {
                 return output;
             }
             assert!(self.clock.jump_to_next_timer(), "deadlock: everybody waits and no timer is set");
@@ -73,7 +91,7 @@ impl Sim {
 
     /// Runs spawned tasks until none can go on; time stands still.
     pub fn settle(&self) {
-        self.tasks.run_until_stalled(Pin::new(&mut std::future::pending::<()>()));
+        self.machines.run_until_stalled(Pin::new(&mut std::future::pending::<()>()));
     }
 }
 
@@ -130,6 +148,32 @@ mod tests {
     fn blocking_work_runs_in_place() {
         let sim = Sim::new(1);
         assert_eq!(sim.block_on(sim.env().blocking(|| 7)), Some(7));
+    }
+
+    #[test]
+    fn a_machine_that_is_switched_off_stops_and_the_others_go_on() {
+        let sim = Sim::new(1);
+        let ticks = Arc::new(Mutex::new([0; 2]));
+        let machines = [sim.machine(), sim.machine()];
+        for (number, machine) in machines.iter().enumerate() {
+            let (ticks, clock) = (ticks.clone(), machine.env().clock);
+            let tick = async move {
+                loop {
+                    clock.sleep(Duration::from_secs(1)).await;
+                    ticks.lock()[number] += 1;
+                }
+            };
+            machine.env().spawner.spawn("tick", Box::pin(tick));
+        }
+        let wait = || sim.block_on(sim.env().clock.sleep(Duration::from_millis(2_300)));
+        wait();
+        assert_eq!(*ticks.lock(), [2, 2]);
+        machines[0].switch_off();
+        assert!(machines[0].is_off() && !machines[1].is_off());
+        machines[0].env().spawner.spawn("late", Box::pin(async { panic!("nothing runs on it any more") }));
+        wait();
+        assert_eq!(*ticks.lock(), [2, 4]);
+        assert_eq!(Arc::strong_count(&ticks), 2, "the tasks of the first are dropped");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A client that keeps what it was shown, as a real one does, and complains when that does not fit together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -10,13 +10,16 @@ use crate::server::{Answer, Server};
 /// Pages read to fill one gap.
 const GAP_PAGES_MAX: usize = 500;
 
-#[derive(Clone)]
+/// State is put together from `state` and the timeline, unless `state_after` says so.
+#[derive(Default, Clone)]
 pub struct Client {
     pub user_id: String,
     pub token: String,
     pub since: Option<String>,
     pub rooms: BTreeMap<String, RoomView>,
     pub invites: BTreeMap<String, Value>,
+    /// Asks for `state_after` and takes state from nowhere else.
+    pub state_after: bool,
 }
 
 /// A room as one client knows it.
@@ -26,6 +29,11 @@ pub struct RoomView {
     pub timeline: Vec<String>,
     /// (type, state key) -> event id.
     pub state: BTreeMap<(String, String), String>,
+    /// The events of timeline and state as they were shown.
+    pub events: BTreeMap<String, Value>,
+    pub typing: BTreeSet<String>,
+    /// User -> the event that the newest public receipt names.
+    pub read: BTreeMap<String, String>,
     pub joined: bool,
 }
 
@@ -38,13 +46,7 @@ impl Client {
         let body = json!({ "username": name, "password": "secret of the simulation", "auth": { "type": "m.login.dummy" } });
         let answer =
             server.request(Method::POST, "/_matrix/client/v3/register", None, Some(&body)).await.ok();
-        Self {
-            user_id: text(&answer["user_id"]),
-            token: text(&answer["access_token"]),
-            since: None,
-            rooms: BTreeMap::new(),
-            invites: BTreeMap::new(),
-        }
+        Self { user_id: text(&answer["user_id"]), token: text(&answer["access_token"]), ..Self::default() }
     }
 
     pub async fn get(&self, server: &Server, path: &str) -> Answer {
@@ -62,30 +64,64 @@ impl Client {
     /// One sync: asks, takes in, fills gaps. `limit` is that of the timeline.
     ///
     /// # Panics
-    /// If what comes contradicts what the client knows.
+    /// If what comes contradicts what the client knows, or the server goes down.
     pub async fn sync(&mut self, server: &Server, limit: usize, timeout_ms: u64) -> Value {
+        let answer = self.try_sync(server, limit, timeout_ms).await;
+        answer.expect("the server goes on until it has answered")
+    }
+
+    /// `None`: the server went down meanwhile; the client knows what it knew before.
+    ///
+    /// # Panics
+    /// If what comes contradicts what the client knows.
+    pub async fn try_sync(&mut self, server: &Server, limit: usize, timeout_ms: u64) -> Option<Value> {
         let filter = format!(r#"{{"room":{{"timeline":{{"limit":{limit}}}}}}}"#);
         let filter = percent(&filter);
         let mut path =
             format!("/_matrix/client/v3/sync?filter={filter}&timeout={timeout_ms}&set_presence=offline");
+        if self.state_after {
+            path.push_str("&use_state_after=true");
+        }
         if let Some(since) = &self.since {
             path = format!("{path}&since={since}");
         }
-        let answer = self.get(server, &path).await.ok();
-        self.take_in(server, &answer, limit).await;
+        let answer = self.try_get(server, &path).await?.ok();
+        let gaps = self.fill_gaps(server, &answer).await?;
+        self.take_in(&answer, gaps, limit);
         self.since = Some(text(&answer["next_batch"]));
-        answer
+        Some(answer)
     }
 
-    async fn take_in(&mut self, server: &Server, answer: &Value, limit: usize) {
+    async fn try_get(&self, server: &Server, path: &str) -> Option<Answer> {
+        server.try_request(Method::GET, path, Some(&self.token), None).await
+    }
+
+    async fn fill_gaps(&self, server: &Server, answer: &Value) -> Option<BTreeMap<String, Vec<Value>>> {
+        let mut gaps = BTreeMap::new();
+        let nothing = RoomView::default();
+        for section in ["join", "leave"] {
+            for (room_id, room) in entries(&answer["rooms"][section]) {
+                let known = self.rooms.get(room_id).filter(|view| view.joined);
+                let wanted = section == "join" || known.is_some();
+                if wanted && room["timeline"]["limited"] == true {
+                    let from = text(&room["timeline"]["prev_batch"]);
+                    let gap = self.fill_gap(server, room_id, from, known.unwrap_or(&nothing)).await?;
+                    gaps.insert(room_id.clone(), gap);
+                }
+            }
+        }
+        Some(gaps)
+    }
+
+    fn take_in(&mut self, answer: &Value, mut gaps: BTreeMap<String, Vec<Value>>, limit: usize) {
         for (room_id, room) in entries(&answer["rooms"]["join"]) {
             self.invites.remove(room_id);
-            self.take_in_joined(server, room_id, room, limit).await;
+            self.take_in_joined(room_id, room, gaps.remove(room_id).unwrap_or_default(), limit);
         }
         for (room_id, room) in entries(&answer["rooms"]["leave"]) {
             self.invites.remove(room_id);
             if self.rooms.get(room_id).is_some_and(|view| view.joined) {
-                self.take_in_joined(server, room_id, room, limit).await;
+                self.take_in_joined(room_id, room, gaps.remove(room_id).unwrap_or_default(), limit);
             }
             self.rooms.entry(room_id.clone()).or_default().joined = false;
         }
@@ -96,7 +132,7 @@ impl Client {
         }
     }
 
-    async fn take_in_joined(&mut self, server: &Server, room_id: &str, room: &Value, limit: usize) {
+    fn take_in_joined(&mut self, room_id: &str, room: &Value, gap: Vec<Value>, limit: usize) {
         let mut view = self.rooms.remove(room_id).unwrap_or_default();
         if !view.joined {
             // Newly joined: start anew.
@@ -104,49 +140,56 @@ impl Client {
         }
         let events = room["timeline"]["events"].as_array().cloned().unwrap_or_default();
         assert!(events.len() <= limit, "{} events in a timeline of at most {limit}", events.len());
-        if room["timeline"]["limited"] == true {
-            let gap = self.fill_gap(server, room_id, &room["timeline"]["prev_batch"], &view).await;
-            view.timeline.extend(gap);
+        for event in gap {
+            view.append(event);
         }
         for event in room["state"]["events"].as_array().into_iter().flatten() {
             view.set_state(event);
         }
-        for event in &events {
+        for event in events {
             let id = text(&event["event_id"]);
             assert!(!view.timeline.contains(&id), "{} saw {id} twice in {room_id}", self.user_id);
-            view.timeline.push(id);
+            if !self.state_after {
+                view.set_state(&event);
+            }
+            view.append(event);
+        }
+        for event in room["state_after"]["events"].as_array().into_iter().flatten() {
             view.set_state(event);
+        }
+        for event in room["ephemeral"]["events"].as_array().into_iter().flatten() {
+            view.take_in_ephemeral(event);
         }
         self.rooms.insert(room_id.to_owned(), view);
     }
 
-    /// Pages back from `prev_batch` to what the client has, or to the beginning. Oldest first.
+    /// Pages back from `from` to what the client has, or to the beginning. Oldest first.
     async fn fill_gap(
         &self,
         server: &Server,
         room_id: &str,
-        prev_batch: &Value,
+        from: String,
         view: &RoomView,
-    ) -> Vec<String> {
+    ) -> Option<Vec<Value>> {
         let mut found = Vec::new();
-        let mut from = Some(text(prev_batch));
+        let mut from = Some(from);
         for _ in 0..GAP_PAGES_MAX {
             let Some(token) = from else { break };
             let path =
                 format!("/_matrix/client/v3/rooms/{}/messages?dir=b&limit=7&from={token}", percent(room_id));
-            let page = self.get(server, &path).await.ok();
+            let page = self.try_get(server, &path).await?.ok();
             for event in page["chunk"].as_array().into_iter().flatten() {
                 let id = text(&event["event_id"]);
                 if view.timeline.last() == Some(&id) {
                     found.reverse();
-                    return found;
+                    return Some(found);
                 }
                 assert!(
                     !view.timeline.contains(&id),
                     "the gap in {room_id} runs past what {} has",
                     self.user_id
                 );
-                found.push(id);
+                found.push(event.clone());
             }
             from = page["end"].as_str().map(str::to_owned);
         }
@@ -156,14 +199,44 @@ impl Client {
             self.user_id
         );
         found.reverse();
-        found
+        Some(found)
     }
 }
 
 impl RoomView {
+    /// The event of the state, if the client has seen it.
+    pub fn state_event(&self, event_type: &str, state_key: &str) -> Option<&Value> {
+        self.events.get(self.state.get(&(event_type.to_owned(), state_key.to_owned()))?)
+    }
+
+    fn append(&mut self, event: Value) {
+        let id = text(&event["event_id"]);
+        self.timeline.push(id.clone());
+        self.events.insert(id, event);
+    }
+
     fn set_state(&mut self, event: &Value) {
         if let Some(state_key) = event["state_key"].as_str() {
-            self.state.insert((text(&event["type"]), state_key.to_owned()), text(&event["event_id"]));
+            let id = text(&event["event_id"]);
+            self.state.insert((text(&event["type"]), state_key.to_owned()), id.clone());
+            self.events.insert(id, event.clone());
+        }
+    }
+
+    fn take_in_ephemeral(&mut self, event: &Value) {
+        let content = &event["content"];
+        match event["type"].as_str() {
+            Some("m.typing") => {
+                self.typing = content["user_ids"].as_array().into_iter().flatten().map(text).collect();
+            }
+            Some("m.receipt") => {
+                for (event_id, receipts) in entries(content) {
+                    for (user, _) in entries(&receipts["m.read"]) {
+                        self.read.insert(user.clone(), event_id.clone());
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -23,7 +23,7 @@ use ruma::{RoomId, ServerName, server_name};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::{disk::SimDisk, network::Network};
+use crate::{disk::SimDisk, machine, network::Network};
 
 const TIMELINE_MAX: usize = 1_000_000;
 
@@ -66,11 +66,12 @@ impl Server {
         Self::start_in(&Network::default(), server_name!("sim.test"), &sim.rebooted(), platters)
     }
 
-    /// A server in a network; its tasks are those of `sim`, and end with it.
+    /// A server in a network, on a machine of its own that has just been switched on. `sim` is any machine of the world.
     ///
     /// # Panics
     /// If the parts do not fit together: a test cannot go on.
     pub fn start_in(network: &Network, name: &ServerName, sim: &Sim, platters: MemoryDisk) -> Self {
+        let sim = sim.machine();
         let env = sim.env();
         let disk = SimDisk::open(platters, env.clone());
         let mut config = ServerConfig::new(name);
@@ -100,15 +101,21 @@ impl Server {
         let shutdown = Shutdown::never();
         let parts = Parts { view: view.clone(), users, rooms, sync, federation, config, shutdown };
         let router = router(AppState::new(parts), Serves::ALL);
-        network.connect(name, router.clone());
-        Self { router, sim: sim.clone(), view, disk }
+        network.connect_machine(name, router.clone(), sim.clone());
+        Self { router, sim, view, disk }
     }
 
-    /// Everything in memory is gone; what the disk kept is handed on.
-    pub fn crash(self) -> MemoryDisk {
-        self.disk.crash()
+    /// Everything in memory is gone, every task ends where it stands; what the disk kept is handed on.
+    pub fn crash(&self) -> MemoryDisk {
+        let platters = self.disk.crash();
+        self.sim.switch_off();
+        platters
     }
 
+    /// Asks and waits for the answer.
+    ///
+    /// # Panics
+    /// If the server goes down before it answers.
     pub async fn request(
         &self,
         method: Method,
@@ -116,12 +123,24 @@ impl Server {
         token: Option<&str>,
         body: Option<&Value>,
     ) -> Answer {
+        let answer = self.try_request(method, path, token, body).await;
+        answer.expect("the server goes on until it has answered")
+    }
+
+    /// `None`: the server went down before it answered.
+    pub async fn try_request(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Option<Answer> {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let body = body.map_or_else(Body::empty, |json| Body::from(json.to_string()));
-        self.call(request.body(body).expect("a request")).await
+        self.try_call(request.body(body).expect("a request")).await
     }
 
     /// What a network needs to reach it again.
@@ -135,11 +154,22 @@ impl Server {
     }
 
     /// A request as it is.
+    ///
+    /// # Panics
+    /// If the server goes down before it answers.
     pub async fn call(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.expect("the router cannot fail");
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.expect("bodies are in memory").to_bytes();
-        Answer { status: parts.status, json: serde_json::from_slice(&bytes).unwrap_or_default() }
+        self.try_call(request).await.expect("the server goes on until it has answered")
+    }
+
+    async fn try_call(&self, request: Request<Body>) -> Option<Answer> {
+        let router = self.router.clone();
+        let answer = async move {
+            let response = router.oneshot(request).await.expect("the router cannot fail");
+            let (parts, body) = response.into_parts();
+            let bytes = body.collect().await.expect("bodies are in memory").to_bytes();
+            Answer { status: parts.status, json: serde_json::from_slice(&bytes).unwrap_or_default() }
+        };
+        machine::run_while_asked(&self.sim.env(), answer).await
     }
 
     /// The event ids of a room in timeline order, from the tables: what really happened.

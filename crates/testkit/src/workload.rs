@@ -155,7 +155,7 @@ impl Workload {
     }
 
     fn restart(&mut self) {
-        let platters = self.server.take().map(Server::crash).unwrap_or_default();
+        let platters = self.server.take().map(|server| server.crash()).unwrap_or_default();
         self.server = Some(Server::start(&self.sim, platters));
     }
 

@@ -19,6 +19,8 @@ use crate::Feed;
 const NUMBERS_PER_MS: u64 = 1_000;
 
 pub struct Ephemeral {
+    /// Greater than every number given out before this process started.
+    first: u64,
     state: Mutex<State>,
     feed: Arc<Feed>,
     /// The number of the last change, for those who wait for the next.
@@ -62,7 +64,7 @@ impl Ephemeral {
             presence_changes: BTreeMap::new(),
         };
         let changes = watch::Sender::new(state.sequence);
-        Self { state: Mutex::new(state), feed, changes }
+        Self { first: state.sequence, state: Mutex::new(state), feed, changes }
     }
 
     /// The number of the last change.
@@ -79,11 +81,18 @@ impl Ephemeral {
         }
     }
 
+    /// Whether who typed at `since` is no longer known: the process started later. Nobody who typed then does now,
+    /// unless they said so again.
+    pub fn has_forgotten(&self, since: u64) -> bool {
+        (1..self.first).contains(&since)
+    }
+
     /// Who types in the room, if that changed after `since`.
     pub fn typing_since(&self, room: RoomNid, since: u64) -> Option<Vec<UserNid>> {
         let state = self.state.lock();
-        let typing = state.typing.get(&room)?;
-        (typing.changed > since).then(|| typing.users.keys().copied().collect())
+        let typing = state.typing.get(&room).filter(|typing| typing.changed > since);
+        let users = typing.map(|typing| typing.users.keys().copied().collect());
+        users.or_else(|| self.has_forgotten(since).then(Vec::new))
     }
 
     /// The rooms whose typing users changed after `since`.

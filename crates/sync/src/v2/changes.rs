@@ -102,6 +102,9 @@ impl Changes {
         }
         let typing = sync.view.ephemeral.typing_rooms_since(context.since_ephemeral);
         self.changed.extend(typing);
+        if sync.view.ephemeral.has_forgotten(context.since_ephemeral) {
+            self.add_all_joined();
+        }
         let rooms = self.rooms.clone();
         self.changed.retain(|nid| rooms.get(nid).is_some_and(|room| room.membership == Membership::Join));
         Ok(())

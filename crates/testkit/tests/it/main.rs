@@ -15,5 +15,7 @@ mod receipts;
 mod rooms_read;
 mod serving;
 mod simulation;
+mod stories;
+mod storms;
 mod syncs;
 mod world;

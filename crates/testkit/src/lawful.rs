@@ -1,0 +1,212 @@
+//! An independent look at what a server holds of a room: every event that it did not reject is signed, and authorised by
+//! its auth events and by the state before it; and that state is what the specification says it is, computed here over
+//! whole maps and walked chains.
+//!
+//! Knows the rules from ruma, the tables from `myelin-store`, and nothing of how `myelin-rooms` goes about it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use myelin_core::EventNid;
+use myelin_dag::{Pdu, StateTree, checks::RawPdu, state_tree::NodeHash};
+use myelin_store::tables::{EVENTS, VerdictRecord};
+use myelin_view::{Event, RoomInfo};
+use ruma::{
+    EventId, OwnedEventId, RoomId,
+    events::StateEventType,
+    room_version_rules::RoomVersionRules,
+    signatures::PublicKeyMap,
+    state_res::{
+        self, Event as _, StateMap, check_state_dependent_auth_rules, check_state_independent_auth_rules,
+    },
+};
+use serde_json::value::RawValue;
+
+use crate::server::Server;
+
+const EVENTS_MAX: usize = 1_000_000;
+
+type Map = StateMap<OwnedEventId>;
+
+/// What one server holds of one room.
+pub(crate) struct Holding {
+    info: Arc<RoomInfo>,
+    events: HashMap<OwnedEventId, Arc<Event>>,
+    by_nid: HashMap<EventNid, OwnedEventId>,
+    /// By the root of the tree.
+    states: HashMap<NodeHash, Arc<Map>>,
+}
+
+impl Holding {
+    /// `None` if the server does not know the room.
+    pub(crate) async fn of(server: &Server, room_id: &str) -> Option<Self> {
+        let room_id = <&RoomId>::try_from(room_id).expect("a room id");
+        let view = &server.view;
+        let room = view.room_by_id(room_id).await.expect("readable")?;
+        let rows = view.store.read().all(&EVENTS, EVENTS_MAX).await.expect("readable");
+        let mut holding = Self {
+            info: room.info.clone(),
+            events: HashMap::new(),
+            by_nid: HashMap::new(),
+            states: HashMap::new(),
+        };
+        for (nid, row) in rows.into_iter().filter(|(_, row)| row.value.room == room.nid()) {
+            let event = Event::from_row(nid, row, &room.info).expect("rows are events");
+            let id = event.pdu.event_id.clone();
+            holding.by_nid.insert(nid, id.clone());
+            holding.events.insert(id, Arc::new(event));
+        }
+        let roots: HashSet<_> = holding.events.values().filter_map(|event| event.state_before).collect();
+        for root in roots {
+            let tree = view.states.load(root).await.expect("states that are referred to are there");
+            let map = holding.map_of(server, &tree).await;
+            holding.states.insert(root, Arc::new(map));
+        }
+        Some(holding)
+    }
+
+    async fn map_of(&self, server: &Server, tree: &StateTree) -> Map {
+        let (keys, nids): (Vec<_>, Vec<_>) = tree.iter().unzip();
+        let names = server.view.interner.state_key_names(&keys).await.expect("state keys have names");
+        let pairs = names.iter().zip(nids).map(|(name, nid)| {
+            let key = (StateEventType::from(name.event_type.as_str()), name.state_key.clone());
+            (key, self.by_nid.get(&nid).expect("events of a state are held").clone())
+        });
+        pairs.collect()
+    }
+
+    /// The state before each event that has one.
+    pub(crate) fn states_before(&self) -> BTreeMap<OwnedEventId, Arc<Map>> {
+        let with_state = self.events.values().filter_map(|event| {
+            Some((event.pdu.event_id.clone(), self.states.get(&event.state_before?)?.clone()))
+        });
+        with_state.collect()
+    }
+
+    pub(crate) fn accepted(&self, event_id: &str) -> bool {
+        let id = <&EventId>::try_from(event_id).expect("an event id");
+        self.events.get(id).is_some_and(|event| event.accepted())
+    }
+
+    /// Everything that is not lawful, to be read by people.
+    pub(crate) fn breaches(&self, keys: &PublicKeyMap) -> Vec<String> {
+        let mut breaches = Vec::new();
+        for event in self.events.values() {
+            if matches!(event.verdict, VerdictRecord::Rejected { .. }) {
+                continue;
+            }
+            let id = &event.pdu.event_id;
+            let checks =
+                [self.check_signatures(event, keys), self.check_auth(event), self.check_state(event)];
+            breaches.extend(checks.into_iter().filter_map(Result::err).map(|what| format!("{id}: {what}")));
+        }
+        breaches.sort();
+        breaches
+    }
+
+    fn rules(&self) -> &RoomVersionRules {
+        &self.info.rules
+    }
+
+    /// Events of servers whose keys are not known go unchecked.
+    fn check_signatures(&self, event: &Event, keys: &PublicKeyMap) -> Result<(), String> {
+        let raw = RawValue::from_string(event.pdu.json.to_string()).expect("JSON");
+        let formed = RawPdu(&raw).check_format(self.rules()).map_err(|dropped| dropped.to_string())?;
+        let signing = formed.signing_servers(self.rules()).map_err(|dropped| dropped.to_string())?;
+        if signing.iter().any(|server| !keys.contains_key(server.as_str())) {
+            return Ok(());
+        }
+        formed.verify(keys, self.rules()).map(drop).map_err(|dropped| dropped.to_string())
+    }
+
+    fn check_auth(&self, event: &Event) -> Result<(), String> {
+        let rules = &self.rules().authorization;
+        let pdu = &*event.pdu;
+        check_state_independent_auth_rules(rules, pdu, |id| self.pdu(id))?;
+        // An event of another server may have come with no more than its auth events.
+        let Some(state) = event.state_before.and_then(|root| self.states.get(&root)) else { return Ok(()) };
+        check_state_dependent_auth_rules(rules, pdu, |event_type, key| {
+            self.pdu(state.get(&(event_type.clone(), key.to_owned()))?)
+        })
+    }
+
+    /// The state before an event is the resolution of the states after its prev events, where all of those are held.
+    fn check_state(&self, event: &Event) -> Result<(), String> {
+        let Some(held) = event.state_before.and_then(|root| self.states.get(&root)) else { return Ok(()) };
+        let prevs: Option<Vec<Map>> = event.pdu.prev_events.iter().map(|id| self.state_after(id)).collect();
+        let Some(expected) = prevs.and_then(|states| self.resolve(states)) else { return Ok(()) };
+        let differing = expected.iter().filter(|(key, id)| held.get(*key) != Some(*id));
+        let more = held.iter().filter(|(key, _)| !expected.contains_key(*key));
+        match differing.chain(more).next() {
+            None => Ok(()),
+            Some((key, id)) => {
+                let found = held.get(key).map_or("nothing", |id| id.as_str());
+                Err(format!("the state before it has {found} as {key:?}, not {id}"))
+            }
+        }
+    }
+
+    fn state_after(&self, id: &EventId) -> Option<Map> {
+        let event = self.events.get(id)?;
+        let mut state = (**self.states.get(&event.state_before?)?).clone();
+        if let (Some(key), false) = (&event.pdu.state_key, event.pdu.rejected()) {
+            let event_type = StateEventType::from(event.pdu.event_type.to_string());
+            state.insert((event_type, key.clone()), event.pdu.event_id.clone());
+        }
+        Some(state)
+    }
+
+    /// `None` where it cannot be computed here: room version 1, or a chain that is not held.
+    fn resolve(&self, mut states: Vec<Map>) -> Option<Map> {
+        states.dedup();
+        if states.len() == 1 {
+            return states.pop();
+        }
+        if states.is_empty() {
+            return Some(Map::new());
+        }
+        let rules = self.rules().state_res.v2_rules()?;
+        let chains = states
+            .iter()
+            .map(|state| self.chain(state.values().cloned().collect()).into_iter().collect())
+            .collect();
+        let subgraph = |conflicted: &StateMap<Vec<OwnedEventId>>| {
+            let conflicted: HashSet<_> = conflicted.values().flatten().cloned().collect();
+            let below = self.chain(conflicted.iter().cloned().collect());
+            let reaches =
+                |id: &OwnedEventId| self.chain(vec![id.clone()]).iter().any(|id| conflicted.contains(id));
+            Some(below.into_iter().filter(reaches).chain(conflicted.iter().cloned()).collect())
+        };
+        let authorization = &self.rules().authorization;
+        state_res::resolve(authorization, rules, &states, chains, |id| self.pdu(id), subgraph).ok()
+    }
+
+    fn chain(&self, mut pending: Vec<OwnedEventId>) -> HashSet<OwnedEventId> {
+        let mut seen = HashSet::new();
+        while let Some(event) = pending.pop().and_then(|id| self.events.get(&id)) {
+            pending.extend(event.pdu.auth_events.iter().filter(|id| seen.insert((*id).clone())).cloned());
+        }
+        seen
+    }
+
+    fn pdu(&self, id: &EventId) -> Option<Arc<Pdu>> {
+        Some(self.events.get(id)?.pdu.clone())
+    }
+}
+
+/// Events before which two servers hold different states.
+pub(crate) fn contradictions(holdings: &[Holding]) -> Vec<String> {
+    let mut first: BTreeMap<OwnedEventId, Arc<Map>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (id, state) in holdings.iter().flat_map(Holding::states_before) {
+        let known = first.entry(id.clone()).or_insert_with(|| state.clone());
+        if *known != state {
+            let keys: HashSet<_> = known.keys().chain(state.keys()).collect();
+            let key = keys.into_iter().find(|key| known.get(*key) != state.get(*key));
+            found.push(format!("two states before {id}: they differ in {key:?}"));
+        }
+    }
+    found
+}

@@ -1,0 +1,173 @@
+//! After the storm: the network heals, everybody gets their say once more, and then everything has to fit together.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use myelin_store::maintenance::{NoKnowledge, verify};
+use serde_json::Value;
+
+use super::Storm;
+use crate::{
+    agreement,
+    client::{percent, text},
+    lawful::Holding,
+    user::{Room, User},
+};
+
+/// How long the servers get to come to rest after each round of words; the last is longer than any back-off.
+const ROUNDS: [Duration; 4] = [
+    Duration::from_secs(120),
+    Duration::from_secs(900),
+    Duration::from_secs(2 * 3_600),
+    Duration::from_secs(24 * 3_600),
+];
+/// Time goes on in steps of this between two looks.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Syncs after which a client that is still shown new things is shown them for ever.
+const SYNCS_MAX: usize = 50;
+
+impl Storm {
+    pub(super) fn rest(&mut self) {
+        self.world.heal();
+        self.switch_on_all();
+        self.ask_again();
+        self.agree();
+        self.check_always();
+        self.check_spoken();
+        self.check_clients();
+        self.check_stores();
+    }
+
+    /// Messages without an answer, under the same transaction id.
+    fn ask_again(&mut self) {
+        for action in std::mem::take(&mut self.unanswered) {
+            let answer = self.world.run(self.perform(&action));
+            assert!(answer.is_some(), "seed {}: no answer in clear weather", self.world.seed());
+            self.note(action, answer);
+        }
+    }
+
+    /// A word of a member of each server in each room, until all agree.
+    fn agree(&mut self) {
+        let started_ms = self.world.env().now_ms();
+        for round in 0..ROUNDS.len() {
+            self.everybody_speaks(round);
+            let until_ms = self.world.env().now_ms() + u64::try_from(ROUNDS[round].as_millis()).unwrap_or(0);
+            while self.world.env().now_ms() < until_ms {
+                self.world.pass(LOOK_AGAIN);
+                if self.differences().is_empty() {
+                    self.outcome.agreed_after_ms = self.world.env().now_ms() - started_ms;
+                    return;
+                }
+            }
+        }
+        panic!("seed {}: no agreement:\n{}", self.world.seed(), self.differences().join("\n"));
+    }
+
+    fn differences(&self) -> Vec<String> {
+        let servers = self.world.running();
+        let mut differences = Vec::new();
+        for room in &self.rooms {
+            let found = self.world.run(agreement::differences(&servers, &room.id));
+            differences.extend(found.into_iter().map(|difference| format!("{}: {difference}", room.id)));
+        }
+        differences
+    }
+
+    fn everybody_speaks(&mut self, round: usize) {
+        for room in 0..self.rooms.len() {
+            for name in self.world.names() {
+                let members = self.world.run(self.members_at(name.as_str(), &self.rooms[room]));
+                let Some(user) = members.first() else { continue };
+                self.done += 1;
+                let mut action = self.message(*user, room);
+                action.path = format!("{}-{round}", action.path);
+                let answer = self.world.run(self.perform(&action));
+                self.note(action, answer);
+            }
+        }
+    }
+
+    /// The users of a server that it holds to be joined.
+    async fn members_at(&self, name: &str, room: &Room) -> Vec<usize> {
+        let mut members = Vec::new();
+        for (number, user) in self.users.iter().enumerate().filter(|(_, user)| user.server == name) {
+            if joined_rooms(user).await.contains(&room.id) {
+                members.push(number);
+            }
+        }
+        members
+    }
+
+    /// What was acknowledged is there, once.
+    fn check_spoken(&self) {
+        let seed = self.world.seed();
+        let mut holdings = BTreeMap::new();
+        for spoken in &self.spoken {
+            let holding = holdings.entry((spoken.room, spoken.server.clone())).or_insert_with(|| {
+                let server = self.world.server(&spoken.server).expect("all servers are on");
+                self.world.run(Holding::of(&server, &self.rooms[spoken.room].id))
+            });
+            let held = holding.as_ref().is_some_and(|holding| holding.accepted(&spoken.event_id));
+            assert!(held, "seed {seed}: '{}' was acknowledged by {} and is lost", spoken.body, spoken.server);
+        }
+        let mut bodies: Vec<_> = self.spoken.iter().map(|spoken| &spoken.body).collect();
+        bodies.sort();
+        let count = bodies.len();
+        bodies.dedup();
+        assert_eq!(bodies.len(), count, "seed {seed}: a message was acknowledged twice");
+    }
+
+    fn check_clients(&self) {
+        for user in &self.users {
+            self.world.run(sync_until_quiet(user));
+            self.world.run(self.check_client(user));
+        }
+    }
+
+    async fn check_client(&self, user: &User) {
+        let (seed, id) = (self.world.seed(), &user.id);
+        let joined = joined_rooms(user).await;
+        let server = self.world.server(&user.server).expect("all servers are on");
+        for room in &self.rooms {
+            let shown = user.shows(|client| client.rooms.get(&room.id).filter(|view| view.joined).cloned());
+            let is_joined = joined.contains(&room.id);
+            assert_eq!(shown.is_some(), is_joined, "seed {seed}: is {id} in {}?", room.id);
+            let Some(view) = shown else { continue };
+            let path = format!("rooms/{}/state", percent(&room.id));
+            let state = user.request(http::Method::GET, &path, None).await.expect("it is on").ok();
+            let key =
+                |event: &Value| ((text(&event["type"]), text(&event["state_key"])), text(&event["event_id"]));
+            let state: BTreeMap<_, _> = state.as_array().into_iter().flatten().map(key).collect();
+            assert_eq!(view.state, state, "seed {seed}: {id}'s state of {} is not the server's", room.id);
+            assert!(view.typing.is_empty(), "seed {seed}: {id} still sees {:?} typing", view.typing);
+            let truth = server.truth(&room.id).await;
+            let from = truth.iter().position(|event| view.timeline.first() == Some(event));
+            let from = from.unwrap_or_else(|| panic!("seed {seed}: {id} is shown nothing of {}", room.id));
+            assert_eq!(view.timeline, truth[from..], "seed {seed}: {id}'s timeline of {}", room.id);
+        }
+    }
+
+    fn check_stores(&self) {
+        for (name, server) in self.world.running() {
+            let report = self.world.run(verify(&server.view.store, &NoKnowledge, &mut |_| {}));
+            let report = report.expect("readable");
+            let findings: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
+            assert!(findings.is_empty(), "seed {}: {name}:\n{}", self.world.seed(), findings.join("\n"));
+        }
+    }
+}
+
+async fn joined_rooms(user: &User) -> Vec<String> {
+    let answer = user.request(http::Method::GET, "joined_rooms", None).await.expect("the server is on").ok();
+    answer["joined_rooms"].as_array().into_iter().flatten().map(text).collect()
+}
+
+async fn sync_until_quiet(user: &User) {
+    for _ in 0..SYNCS_MAX {
+        let before = user.shows(|client| client.since.clone());
+        user.syncs().await;
+        if user.shows(|client| client.since.clone()) == before {
+            return;
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Storms: several servers, random users, a bad network, crashes; and then agreement.
+//!
+//! `cargo xtask sim` runs many, by [`storms_on_request`] and the environment variables that it reads.
+
+use std::panic::catch_unwind;
+
+use myelin_testkit::storm::{Options, Outcome, Storm};
+
+const EVERY_VERSION: &[&str] = &["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"];
+
+const OPTIONS: Options = Options {
+    servers: 3,
+    users_per_server: 2,
+    steps: 60,
+    steps_per_crash: 12,
+    steps_per_change_of_weather: 8,
+    versions: &["12", "12", "11", "10", "9", "8", "6"],
+};
+
+/// Seeds that once failed stay here.
+#[test]
+fn fixed_seeds() {
+    for seed in 0..4 {
+        Storm::run(seed, OPTIONS);
+    }
+}
+
+/// A failure prints its seed: add it above.
+#[test]
+fn fresh_seeds() {
+    let base = u64::from(std::process::id()) << 16;
+    for seed in base..base + 2 {
+        Storm::run(seed, OPTIONS);
+    }
+}
+
+#[test]
+fn old_room_versions() {
+    Storm::run(7, Options { steps: 40, versions: EVERY_VERSION, ..OPTIONS });
+}
+
+#[test]
+fn calm_weather() {
+    let options = Options { steps_per_crash: usize::MAX, steps_per_change_of_weather: usize::MAX, ..OPTIONS };
+    Storm::run(5, Options { servers: 4, ..options });
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    let options = Options { steps: 25, ..OPTIONS };
+    assert_eq!(Storm::run(11, options), Storm::run(11, options));
+}
+
+/// Does nothing unless it is told how many.
+#[test]
+fn storms_on_request() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let Some(count) = number("MYELIN_SIM_SEEDS") else { return };
+    let first = number("MYELIN_SIM_SEED").unwrap_or(1_000);
+    let steps = number("MYELIN_SIM_STEPS").and_then(|steps| usize::try_from(steps).ok());
+    let options = Options { steps: steps.unwrap_or(OPTIONS.steps), versions: EVERY_VERSION, ..OPTIONS };
+    let mut failed = Vec::new();
+    for seed in first..first + count {
+        match catch_unwind(|| Storm::run(seed, options)) {
+            Ok(outcome) => report(seed, &outcome),
+            Err(_) => failed.push(seed),
+        }
+    }
+    assert!(failed.is_empty(), "{} of {count} seeds failed: {failed:?}", failed.len());
+    println!("{count} seeds passed, {first} to {}", first + count - 1);
+}
+
+fn report(seed: u64, outcome: &Outcome) {
+    let Outcome { actions, succeeded, crashes, agreed_after_ms, .. } = outcome;
+    println!(
+        "seed {seed}: {succeeded} of {actions} actions, {crashes} crashes, agreement after {} s",
+        agreed_after_ms / 1_000
+    );
+}
