@@ -37,7 +37,8 @@ mod tests {
         put(&mut batch, "c.test", "m.direct_to_device", r#"{"n":2}"#.to_owned());
         put(&mut batch, "b.test", "m.device_list_update", r#"{"n":3}"#.to_owned());
         block_on(store.commit(batch)).expect("committed");
-        let rows = store.scan(&OUTBOX, &"b.test".to_owned(), Direction::Forward, 10);
+        let server = "b.test".to_owned();
+        let rows = store.scan(&OUTBOX, &server, Direction::Forward, 10);
         let rows = block_on(rows).expect("readable");
         let contents: Vec<_> = rows.iter().map(|(_, record)| record.json.as_str()).collect();
         assert_eq!(contents, [r#"{"n":1}"#, r#"{"n":3}"#]);

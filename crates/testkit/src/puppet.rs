@@ -116,9 +116,11 @@ impl Puppet {
         self.0.knowledge.lock().states.insert(before.event_id.clone(), state);
     }
 
-    /// Answers requests whose path and query begin like this with that.
+    /// Answers requests whose path and query begin like this with that, from now on.
     pub fn says(&self, path: &str, status: StatusCode, answer: Value) {
-        self.0.knowledge.lock().said.push((path.to_owned(), status, answer));
+        let mut knowledge = self.0.knowledge.lock();
+        knowledge.said.retain(|(known, ..)| known != path);
+        knowledge.said.push((path.to_owned(), status, answer));
     }
 
     /// Method, path and query of everything that it was asked.

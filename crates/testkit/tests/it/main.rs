@@ -3,6 +3,7 @@
 
 mod client;
 mod cost;
+mod devices;
 mod forks;
 mod handshakes;
 mod histories;

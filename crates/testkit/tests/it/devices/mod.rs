@@ -1,0 +1,7 @@
+//! Devices, their keys and the messages between them, as clients and other servers see them.
+
+mod federated;
+mod inboxes;
+mod lists;
+mod phone;
+mod stock;
