@@ -1,4 +1,4 @@
-//! Long work on a whole store: verify, backup, compact. The same task runs in the server, asked through the control
+//! Long work on a whole store: verify, backup, compact, drop one-time keys. The same task runs in the server, asked through the control
 //! socket, or in the command itself when no server runs.
 
 mod room_rules;
@@ -14,6 +14,7 @@ use myelin_store::{
     maintenance::{OnProgress, copy, verify},
 };
 use myelin_store_postgres::Postgres;
+use myelin_users::keys::invalidate::{Followed, drop_one_time_keys};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -34,6 +35,8 @@ pub enum Task {
         target: Target,
     },
     Compact,
+    /// After the store was set back by other means than a backup of Myelin.
+    DropOneTimeKeys,
 }
 
 /// Where a backup goes; must be empty.
@@ -67,6 +70,10 @@ pub async fn run(
             store.backend().compact().await?;
             Ok(Outcome { good: true, text: "the store is compact".to_owned() })
         }
+        Task::DropOneTimeKeys => {
+            let dropped = drop_one_time_keys(store, Followed::Yes).await?;
+            Ok(Outcome { good: true, text: format!("{dropped} one-time keys are gone; clients make new ones") })
+        }
     }
 }
 
@@ -98,6 +105,8 @@ async fn backup(
     let key = key.context("this store has no signing key yet: there is nothing to back up")?;
     let (copy_of, uri) = (open_target(target, directory).await?, target.uri());
     let copied = copy(store, &copy_of, on_progress).await?;
+    // Whoever goes on with the copy must not give out what the original has given out since.
+    drop_one_time_keys(&copy_of, Followed::No).await?;
     identity::keep_key(&copy_of, &KeyPlace::of(storage::directory(&uri)), &key).await?;
     copy_of.close().await?;
     let mib = copied.bytes as f64 / f64::from(1 << 20);
@@ -135,11 +144,11 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
-    use myelin_core::{EventNid, RoomNid, TimelineOrder};
+    use myelin_core::{EventNid, Position, RoomNid, TimelineOrder, UserNid};
     use myelin_store::{
         Batch,
         memory::{Memory, MemoryDisk},
-        tables::TIMELINE,
+        tables::{KEY_STOCKS, KeyStockRecord, ONE_TIME_KEYS, OneTimeKeyRecord, TIMELINE},
     };
     use ruma::server_name;
 
@@ -173,6 +182,30 @@ mod tests {
             "{}",
             damaged.text
         );
+    }
+
+    #[tokio::test]
+    async fn one_time_keys_are_not_in_a_backup() {
+        let (store, directory) = (store().await, tempfile::tempdir().expect("a directory"));
+        let (key, device) = (OneTimeKeyRecord { json: "{}".to_owned() }, (UserNid(1), "D".to_owned()));
+        let row = (device.0, device.1.clone(), "a".to_owned(), Position(1), "a:1".to_owned());
+        let stock = KeyStockRecord { one_time_keys: vec![("a".to_owned(), 1)], ..KeyStockRecord::default() };
+        let mut batch = Batch::new();
+        batch.put(&ONE_TIME_KEYS, &row, &key);
+        batch.put(&KEY_STOCKS, &device, &stock);
+        store.commit(batch).await.expect("committed");
+        let target = directory.path().join("backup");
+        let backup = Task::Backup { target: Target::Directory(target.clone()) };
+        done(backup, &store, None).await.expect("a backup");
+        let copy = Store::new(storage::embedded(&target).expect("a store"));
+        assert_eq!(copy.read().all(&ONE_TIME_KEYS, 9).await.expect("readable"), []);
+        let left = copy.get(&KEY_STOCKS, &device).await.expect("readable").expect("a stock");
+        assert_eq!(left.one_time_keys, [("a".to_owned(), 0)]);
+        assert_eq!(copy.position(), store.position());
+        assert_eq!(store.read().all(&ONE_TIME_KEYS, 9).await.expect("readable").len(), 1);
+        let outcome = done(Task::DropOneTimeKeys, &store, None).await.expect("done");
+        assert_eq!(outcome.text, "1 one-time keys are gone; clients make new ones");
+        assert_eq!(store.read().all(&ONE_TIME_KEYS, 9).await.expect("readable"), []);
     }
 
     #[tokio::test]

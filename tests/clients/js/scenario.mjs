@@ -2,6 +2,7 @@
 // SIGKILL.
 
 import { Direction, EventType, MsgType, ReceiptType, RelationType } from "matrix-js-sdk";
+import { encryptedRoom } from "./encrypted.mjs";
 import { Person } from "./person.mjs";
 import { Server } from "./server.mjs";
 import { assert, assertSame, assertSameList, rejection, until } from "./wait.mjs";
@@ -239,6 +240,8 @@ async function scenario(server, signal) {
     step("carried on from a stored token");
     await allOfHistory(server, alice, room);
     step("all of history");
+    await encryptedRoom(server);
+    step("an encrypted room, cross-signed");
     await logout(server, alice);
     step("logged out");
     again.stop();

@@ -19,7 +19,7 @@ def ok(response, wanted):
 class Person:
     def __init__(self, url, name):
         self.name = name
-        self.client = AsyncClient(url, name, config=AsyncClientConfig(request_timeout=30))
+        self.client = AsyncClient(url, name, config=AsyncClientConfig(encryption_enabled=False, request_timeout=30))
         self.timelines = {}
         self.typing = {}
         self.receipts = {}

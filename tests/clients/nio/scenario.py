@@ -32,6 +32,7 @@ from nio import (
     WhoamiResponse,
 )
 from nio.responses import RegisterErrorResponse
+from encrypted import encrypted_room
 from person import TIMELINE_LIMIT, Person, ok
 from server import Server
 
@@ -266,6 +267,8 @@ async def scenario(how):
         step("carried on from a stored token")
         await all_of_history(server, alice, bob, room)
         step("all of history, backwards and forwards")
+        await encrypted_room(server)
+        step("an encrypted room")
         await logout(alice)
         step("logged out")
         for person in (alice, bob):

@@ -1,4 +1,4 @@
-//! `myelin store verify|backup|compact`
+//! `myelin store verify|backup|compact|drop-one-time-keys`
 
 use std::{
     path::{Path, PathBuf, absolute},
@@ -31,6 +31,9 @@ pub enum Command {
     },
     /// Rewrite the store without what was deleted, to save space
     Compact,
+    /// Make every device upload new one-time keys. For a store that was set back by other means than `store backup`, such
+    /// as a snapshot of the disk: keys that were given out since must not be given out again; works beside the server
+    DropOneTimeKeys,
 }
 
 impl Command {
@@ -47,6 +50,7 @@ impl Command {
         Ok(match self {
             Self::Verify => Task::Verify,
             Self::Compact => Task::Compact,
+            Self::DropOneTimeKeys => Task::DropOneTimeKeys,
             Self::Backup { target } if target.starts_with("postgres") && target.contains("://") => {
                 Task::Backup { target: Target::Postgres(target) }
             }

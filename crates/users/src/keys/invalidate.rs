@@ -10,9 +10,17 @@ use myelin_store::{
 
 const PAGE: usize = 1_000;
 
+/// Whether somebody follows the log of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Followed {
+    Yes,
+    /// A copy that nobody has opened: its log stays as it is.
+    No,
+}
+
 /// Drops every one-time key of every device. Fallback keys stay: they are meant to be used more than once, and count as
 /// used now. Answers how many keys there were.
-pub async fn drop_one_time_keys(store: &Store) -> Result<u64, Error> {
+pub async fn drop_one_time_keys(store: &Store, followed: Followed) -> Result<u64, Error> {
     let mut dropped = 0;
     loop {
         let rows = store.read().all(&ONE_TIME_KEYS, PAGE).await?;
@@ -31,7 +39,9 @@ pub async fn drop_one_time_keys(store: &Store) -> Result<u64, Error> {
         let mut batch = Batch::new();
         for (device, stock) in &rows {
             batch.put(&KEY_STOCKS, device, &emptied(stock));
-            batch.log(&LogEntry::KeyStock { user: device.0 });
+            if followed == Followed::Yes {
+                batch.log(&LogEntry::KeyStock { user: device.0 });
+            }
         }
         let Some(((user, device_id), _)) = rows.last() else { return Ok(dropped) };
         after = (*user, format!("{device_id}\u{0}"));

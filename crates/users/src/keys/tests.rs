@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     claim::KeyClaim,
-    invalidate::drop_one_time_keys,
+    invalidate::{Followed, drop_one_time_keys},
     query::Asker,
     signed::tests::Key,
     upload::{KeyUpload, KeyUploadError},
@@ -238,8 +238,8 @@ fn a_store_that_was_set_back_gives_out_no_one_time_key() {
         let (one_time_keys, fallback_keys) = (one_time(0..7), fallback("F"));
         let upload = KeyUpload { device_keys: None, one_time_keys, fallback_keys };
         world.users.upload_keys(&session, &upload).await.unwrap();
-        assert_eq!(drop_one_time_keys(&world.view.store).await.unwrap(), 7);
-        assert_eq!(drop_one_time_keys(&world.view.store).await.unwrap(), 0);
+        assert_eq!(drop_one_time_keys(&world.view.store, Followed::Yes).await.unwrap(), 7);
+        assert_eq!(drop_one_time_keys(&world.view.store, Followed::Yes).await.unwrap(), 0);
         world.view.feed.caught_up().await;
         let stocks = world.view.key_stocks.load(session.user).await.unwrap();
         assert_eq!(stocks[&session.device_id].one_time_key_counts, r#"{"signed_curve25519":0}"#);
