@@ -70,7 +70,7 @@ pub fn subgraph(
     Ok(on_path.map(|(nid, _)| nid).chain(conflicted.iter().copied()).collect())
 }
 
-fn chains(
+pub fn chains(
     events: impl Iterator<Item = EventNid>,
     graph: &impl Graph,
 ) -> Result<Vec<Arc<AuthChain>>, ResolveError> {
@@ -88,6 +88,6 @@ fn need_chains(missing: Vec<EventNid>) -> ResolveError {
     ResolveError::Need(Need::AuthChains(missing))
 }
 
-fn union(chains: &[Arc<AuthChain>]) -> RoaringTreemap {
+pub fn union(chains: &[Arc<AuthChain>]) -> RoaringTreemap {
     chains.iter().map(|chain| chain.bitmap()).union()
 }

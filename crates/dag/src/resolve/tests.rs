@@ -312,7 +312,11 @@ impl<'w> Driver<'w> {
     }
 
     fn resolve(&self, states: &[StateTree]) -> StateTree {
-        for _ in 0..200 {
+        self.resolve_within(200, states)
+    }
+
+    fn resolve_within(&self, rounds: usize, states: &[StateTree]) -> StateTree {
+        for _ in 0..rounds {
             match resolve(&self.world.rules, states, self) {
                 Ok(state) => return state,
                 Err(ResolveError::Need(need)) => self.bring(need),
@@ -373,6 +377,23 @@ fn what_is_missing_is_asked_for_until_it_is_there() {
         let expected = resolve(&world.rules, &states, &world).unwrap();
         assert!(!states.contains(&expected), "both sides have a part in it");
         assert_eq!(Driver::new(&world, None).resolve(&states), expected);
+    }
+}
+
+/// A hundred power levels, one after the other, and a topic by each of two servers.
+#[test]
+fn a_long_history_of_power_levels_is_asked_for_at_once() {
+    for version in [RoomVersionId::V6, RoomVersionId::V11, RoomVersionId::V12] {
+        let step = |action, value, back| Step { actor: 0, action, value, parents: (back, back), tick: 1 };
+        let mut steps: Vec<Step> = (0..100).map(|n| step(3, (n % 9) * 3, 0)).collect();
+        steps.extend([step(0, 1, 0), step(0, 2, 1)]);
+        let world = grow(&version, &steps);
+        let last = world.events.len() - 1;
+        let states: Vec<_> =
+            [last, last - 1].map(|at| world.states_after[&world.events[at].event_id].clone()).to_vec();
+        assert_ne!(states[0], states[1]);
+        let expected = resolve(&world.rules, &states, &world).unwrap();
+        assert_eq!(Driver::new(&world, None).resolve_within(8, &states), expected, "{version}");
     }
 }
 

@@ -8,14 +8,14 @@ mod order;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use myelin_core::{EventNid, StateKeyNid};
 use ruma::{
     EventId, OwnedEventId,
-    events::StateEventType,
+    events::{StateEventType, TimelineEventType},
     room_version_rules::{RoomVersionRules, StateResolutionV2Rules},
 };
 
@@ -23,6 +23,7 @@ use self::order::Orders;
 use super::{
     Graph, Lookup, Need, ResolveError,
     conflict::{self, Conflict, Key},
+    difference::{chains, union},
 };
 use crate::{
     Pdu, StateTree,
@@ -43,12 +44,30 @@ pub fn resolve(
         false => conflict::known(rules, &agreed, &conflict.full, graph)?,
     };
     let at_hand = AtHand { graph, missing: RefCell::default() };
+    let listed = auth_events(&conflict, &at_hand);
+    at_hand.check()?;
+    let judging = conflict.full.iter().map(|(_, pdu)| pdu).chain(unconflicted.values()).chain(&listed);
+    mainlines(judging, graph)?;
     let resolved = run(rules, &conflict, unconflicted, &at_hand);
-    let missing = at_hand.missing.into_inner();
-    if !missing.is_empty() {
-        return Err(ResolveError::Need(Need::Events(missing.into_iter().collect())));
-    }
+    at_hand.check()?;
     merge(agreed, resolved, graph)
+}
+
+fn auth_events<G: Graph>(conflict: &Conflict, at_hand: &AtHand<'_, G>) -> Vec<Arc<Pdu>> {
+    let ids: HashSet<&OwnedEventId> = conflict.full.iter().flat_map(|(_, pdu)| &pdu.auth_events).collect();
+    ids.into_iter().filter_map(|id| at_hand.event(id)).collect()
+}
+
+/// Mainlines are walked from one power levels event to the one before it. So that not each step asks for the next, all
+/// that they can lead to is asked for at once.
+fn mainlines<'p>(
+    judging: impl Iterator<Item = &'p Arc<Pdu>>,
+    graph: &impl Graph,
+) -> Result<(), ResolveError> {
+    let levels = judging.filter(|pdu| pdu.event_type == TimelineEventType::RoomPowerLevels);
+    let levels: BTreeSet<EventNid> = levels.filter_map(|pdu| graph.event_nid(&pdu.event_id)).collect();
+    let ancestors = union(&chains(levels.into_iter(), graph)?);
+    conflict::events(&ancestors.into_iter().map(EventNid).collect(), graph).map(drop)
 }
 
 /// The events outside the conflict: those in the auth events of others.
@@ -58,6 +77,15 @@ pub struct AtHand<'a, G> {
 }
 
 impl<G: Graph> AtHand<'_, G> {
+    /// Whether nothing has been missing so far.
+    fn check(&self) -> Result<(), ResolveError> {
+        let missing = self.missing.take();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(ResolveError::Need(Need::Events(missing.into_iter().collect()))),
+        }
+    }
+
     /// What is missing is noted, and what cannot be had passed over.
     pub fn event(&self, id: &EventId) -> Option<Arc<Pdu>> {
         match self.graph.event(id) {
