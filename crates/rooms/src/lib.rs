@@ -33,6 +33,7 @@ use ruma::RoomId;
 
 use self::{
     auth_chains::AuthChains,
+    resolution::Resolutions,
     writer::{Transactions, Writers},
 };
 pub use self::{
@@ -61,13 +62,15 @@ pub struct Rooms {
     writers: Arc<Writers>,
     transactions: Transactions,
     chains: AuthChains,
+    resolutions: Resolutions,
 }
 
 impl Rooms {
     /// `key` signs every event made here.
     pub fn new(view: View, key: Arc<SigningKey>) -> Self {
         let chains = AuthChains::new(view.store.clone());
-        Self { view, key, writers: Arc::default(), transactions: Transactions::default(), chains }
+        let (writers, transactions, resolutions) = Default::default();
+        Self { view, key, writers, transactions, chains, resolutions }
     }
 
     pub fn view(&self) -> &View {

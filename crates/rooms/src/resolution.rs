@@ -10,7 +10,9 @@ use myelin_core::{EventNid, StateKeyNid};
 use myelin_dag::{
     AuthChain, Pdu, StateTree, resolve,
     resolve::{Graph, Lookup, Need, ResolveError},
+    state_tree::NodeHash,
 };
+use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedEventId, events::StateEventType};
 
 use crate::{Error, writer::Draft};
@@ -71,23 +73,67 @@ impl Graph for AtHand {
     }
 }
 
+/// Outcomes that are kept. In a room with a fork every message asks for the same one until somebody merges.
+const KEPT: usize = 128;
+
+/// Resolutions that have been made. The states determine the outcome, and they are known by their roots.
+pub struct Resolutions(Cache<Vec<NodeHash>, StateTree>);
+
+impl Default for Resolutions {
+    fn default() -> Self {
+        Self(Cache::new(KEPT))
+    }
+}
+
+impl Resolutions {
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl AtHand {
+    /// Whether nothing was passed over because it is not held: once it is, the outcome may be another.
+    fn is_whole(&self) -> bool {
+        self.nids.values().all(Option::is_some)
+    }
+}
+
 impl Draft<'_> {
     /// The state of the room from the states after several events.
     pub(crate) async fn resolve(&self, states: &[StateTree]) -> Result<StateTree, Error> {
+        let mut roots: Vec<NodeHash> = states.iter().map(StateTree::root).collect();
+        roots.sort_unstable();
+        roots.dedup();
+        if roots.len() < 2 {
+            return Ok(states.first().cloned().unwrap_or_default());
+        }
+        let kept = &self.rooms().resolutions.0;
+        if let Some(state) = kept.get(&roots) {
+            return Ok(state);
+        }
+        let (state, is_whole) = self.resolve_anew(states).await?;
+        if is_whole {
+            kept.insert(roots, state.clone());
+        }
+        Ok(state)
+    }
+
+    async fn resolve_anew(&self, states: &[StateTree]) -> Result<(StateTree, bool), Error> {
         let rules = self.room.info.rules.clone();
         let mut at_hand = AtHand::default();
         for _ in 0..ROUNDS_MAX {
             let outcome = resolve(&rules, states, &at_hand);
             let wanted = at_hand.wanted.take();
             match outcome {
-                Ok(state) if wanted.is_empty() => return Ok(state),
+                Ok(state) if wanted.is_empty() => return Ok((state, at_hand.is_whole())),
                 Err(ResolveError::Need(need)) => {
                     self.bring_keys(&mut at_hand, wanted).await?;
                     self.bring(&mut at_hand, need).await?;
                 }
                 // Some keys looked as if there were none of them.
                 _ if !wanted.is_empty() => self.bring_keys(&mut at_hand, wanted).await?,
-                Ok(state) => return Ok(state),
+                Ok(state) => return Ok((state, at_hand.is_whole())),
                 Err(error) => return Err(Error::damaged(format!("the state cannot be resolved: {error}"))),
             }
         }
@@ -108,8 +154,12 @@ impl Draft<'_> {
     }
 
     async fn bring_events(&self, at_hand: &mut AtHand, nids: &[EventNid]) -> Result<(), Error> {
-        for nid in nids {
-            let event = self.event(*nid).await?;
+        let durable = self.rooms().view.events.load_many(nids).await?;
+        for (nid, event) in nids.iter().zip(durable) {
+            let event = match event {
+                Some(event) => event,
+                None => self.event(*nid).await?,
+            };
             at_hand.nids.insert(event.pdu.event_id.clone(), Some(*nid));
             at_hand.by_nid.insert(*nid, event.pdu.clone());
         }

@@ -154,6 +154,25 @@ fn a_remote_user_joins_and_speaks() {
 }
 
 #[test]
+fn a_fork_is_resolved_once_however_much_is_said_in_it() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    let joined = fork.join("bob");
+    let prev = [joined.event_id];
+    let topic = fork.make("bob", "org.example.free", Some(""), json!({ "by": "bob" }), &prev);
+    fork.world.set(&fork.alice, &fork.room, "org.example.free", "", json!({ "by": "alice" })).unwrap();
+    let mut tip = topic.event_id.clone();
+    assert_eq!(fork.receive(&topic), Received::Stored(Verdict::Accepted));
+    let made = fork.world.rooms.resolutions.len();
+    assert!(made > 0);
+    for n in 0..3 {
+        let said = fork.make("bob", "m.room.message", None, json!({ "n": n }), &[tip]);
+        assert_eq!(fork.receive(&said), Received::Stored(Verdict::Accepted));
+        tip = said.event_id;
+    }
+    assert_eq!(fork.world.rooms.resolutions.len(), made);
+}
+
+#[test]
 fn what_lacks_is_named() {
     let mut fork = Fork::new(RoomVersionId::V11);
     let joined = fork.join("bob");
