@@ -6,6 +6,7 @@
 //!
 //! Must not know: the HTTP framework, or how rooms are stored.
 
+mod completing;
 mod error;
 mod invite;
 mod invited;
@@ -36,15 +37,14 @@ pub struct Handshakes {
     inbound: Arc<Inbound>,
     /// Rooms that are being joined: a second local user waits, and then finds the room here.
     joining: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
+    /// A room was joined partially.
+    partial: tokio::sync::Notify,
 }
 
 impl Handshakes {
     pub fn new(view: View, rooms: Arc<Rooms>, client: Arc<Client>, inbound: Arc<Inbound>) -> Self {
-        Self { view, rooms, client, inbound, joining: Mutex::default() }
+        Self { view, rooms, client, inbound, joining: Mutex::default(), partial: tokio::sync::Notify::new() }
     }
-
-    /// Completes partially joined rooms.
-    pub async fn run(self: Arc<Self>) {}
 
     async fn turn_at(&self, room_id: &RoomId) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {

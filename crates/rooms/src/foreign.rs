@@ -7,6 +7,7 @@ mod accept;
 mod adopt;
 mod answer;
 mod complete;
+mod completion;
 mod invitation;
 mod judge;
 mod known;

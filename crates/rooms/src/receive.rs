@@ -18,7 +18,7 @@ use myelin_dag::{
     Pdu, Verdict,
     checks::{RawPdu, VerifiedPdu, missing_auth_events},
 };
-use myelin_store::tables::{PARTIAL_ROOMS, VerdictRecord};
+use myelin_store::tables::VerdictRecord;
 use myelin_view::{Event, RoomInfo};
 use ruma::{OwnedEventId, RoomId, events::TimelineEventType, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
@@ -120,7 +120,7 @@ impl Command for Receive<'_> {
 
     async fn act(&self, draft: &mut Draft<'_>) -> Result<Vec<Received>, Error> {
         // Of the state of a partially joined room members lack; where they do, the auth events tell.
-        let partial = draft.rooms().view.store.get(&PARTIAL_ROOMS, &draft.room.nid()).await?.is_some();
+        let partial = draft.room.partial;
         let mut answers = Vec::with_capacity(self.pdus.len());
         for incoming in self.pdus {
             if draft.redacts_pending(incoming.pdu.pdu()) {

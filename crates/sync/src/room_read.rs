@@ -65,13 +65,19 @@ impl Sync {
 
     /// `GET /rooms/{roomId}/state`
     pub async fn state(&self, requester: &Requester, room_id: &RoomId) -> Result<String, Error> {
-        let readable = self.readable(requester, room_id).await?;
+        let readable = self.whole(self.readable(requester, room_id).await?).await?;
         let state = self.readable_state(&readable).await?;
         let nids: Vec<EventNid> = state.iter().map(|(_, event)| event).collect();
         let events = load_events(&self.view, &nids).await?;
         let mut json = String::with_capacity(events.len() * 512);
         push_array(&mut json, self.write_state_events(requester, &readable, &events).await?);
         Ok(json)
+    }
+
+    /// For answers that need all members.
+    async fn whole(&self, readable: Readable) -> Result<Readable, Error> {
+        let room = self.view.completed(readable.room.clone()).await?;
+        Ok(Readable { room, ..readable })
     }
 
     /// `GET /rooms/{roomId}/state/{eventType}/{stateKey}`: the content, or with `format=event` the event.
@@ -115,7 +121,7 @@ impl Sync {
         room_id: &RoomId,
         request: &MembersRequest,
     ) -> Result<String, Error> {
-        let readable = self.readable(requester, room_id).await?;
+        let readable = self.whole(self.readable(requester, room_id).await?).await?;
         let nids = match (request.at, readable.access) {
             (None, Access::Joined | Access::Peeking) => self.current_member_events(&readable, request),
             (at, _) => {
@@ -146,7 +152,7 @@ impl Sync {
 
     /// `GET /rooms/{roomId}/joined_members`
     pub async fn joined_members(&self, requester: &Requester, room_id: &RoomId) -> Result<String, Error> {
-        let room = self.joined_room_of(requester, room_id).await?;
+        let room = self.view.completed(self.joined_room_of(requester, room_id).await?).await?;
         let nids: Vec<_> = room.joined().map(|(_, event)| event).collect();
         let events = load_events(&self.view, &nids).await?;
         let mut json = String::with_capacity(64 + events.len() * 128);

@@ -150,6 +150,28 @@ impl View {
         }
     }
 
+    /// The same room once all its members are known. Gives up after a while, with what there is.
+    pub async fn completed(&self, room: Arc<RoomSnapshot>) -> Result<Arc<RoomSnapshot>, Error> {
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
+        if !room.partial {
+            return Ok(room);
+        }
+        let nid = room.nid();
+        let complete = async {
+            loop {
+                let seen = self.feed.caught_up().await;
+                match self.rooms.load(nid).await? {
+                    Some(room) if room.partial => self.feed.moved_past(seen).await,
+                    other => return Ok::<_, Error>(other),
+                }
+            }
+        };
+        match self.env.timeout(PATIENCE, complete).await {
+            Some(outcome) => Ok(outcome?.unwrap_or(room)),
+            None => Ok(room),
+        }
+    }
+
     pub fn is_local(&self, user: &ruma::UserId) -> bool {
         user.server_name() == self.server_name
     }

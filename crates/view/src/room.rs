@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use myelin_core::{EventNid, RoomNid, UserNid};
+use myelin_core::{EventNid, RoomNid, TimelineOrder, UserNid};
 use myelin_dag::{room_version, state_tree::StateTree};
 use myelin_store::tables::{Membership, RoomHead, RoomRecord};
 use ruma::{OwnedRoomId, OwnedServerName, RoomVersionId, ServerName, room_version_rules::RoomVersionRules};
@@ -61,6 +61,11 @@ pub struct RoomSnapshot {
     pub servers: OrdMap<OwnedServerName, u64>,
     pub joined_count: u64,
     pub invited_count: u64,
+    /// Most members are still to come: the room was joined just now (see `partial_rooms`). Then `servers` has those that
+    /// were named, each with one user too many.
+    pub partial: bool,
+    /// The newest place where the timeline does not join on.
+    pub gap: Option<TimelineOrder>,
 }
 
 impl RoomSnapshot {
@@ -77,6 +82,8 @@ impl RoomSnapshot {
             local_joined: OrdSet::new(),
             joined_count: 0,
             invited_count: 0,
+            partial: false,
+            gap: None,
         }
     }
 
@@ -112,6 +119,20 @@ impl RoomSnapshot {
             (true, Membership::Join) => drop(self.local_joined.insert(user)),
             _ => drop(self.local_joined.remove(&user)),
         }
+    }
+
+    /// Servers that are said to be in the room, before their users are known.
+    pub fn expect_servers<'a>(&mut self, servers: impl IntoIterator<Item = &'a ServerName>) {
+        self.partial = true;
+        for server in servers {
+            *self.servers.entry(server.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// The users are known now.
+    pub fn no_longer_expect<'a>(&mut self, servers: impl IntoIterator<Item = &'a ServerName>) {
+        self.partial = false;
+        servers.into_iter().for_each(|server| self.count_out(server));
     }
 
     /// The member event is gone from the current state (state resolution took it away).

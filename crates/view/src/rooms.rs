@@ -2,12 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use imbl::{OrdMap, OrdSet};
 use myelin_core::{RoomNid, UserNid};
 use myelin_dag::state_tree::NodeHash;
 use myelin_store::{
     Direction, Store,
-    tables::{MEMBERS, ROOM_HEADS, RoomHead},
+    tables::{GAPS, MEMBERS, PARTIAL_ROOMS, ROOM_HEADS, RoomHead},
 };
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
@@ -125,6 +124,11 @@ impl RoomViews {
             let local = user_id.server_name() == self.interner.server_name();
             room.set_member(user, user_id.server_name(), local, row.value.membership, row.value.event);
         }
+        if let Some(partial) = snapshot.read().get(&PARTIAL_ROOMS, &room.nid()).await? {
+            room.expect_servers(partial.servers());
+        }
+        let gaps = snapshot.read().scan(&GAPS, &room.nid(), Direction::Reverse, 1).await?;
+        room.gap = gaps.first().map(|((_, order), ())| *order);
         Ok(Some(Arc::new(room)))
     }
 }
@@ -168,16 +172,7 @@ fn empty(
     head: RoomHead,
     current_state: myelin_dag::state_tree::StateTree,
 ) -> RoomSnapshot {
-    RoomSnapshot {
-        info,
-        head,
-        current_state,
-        members: OrdMap::new(),
-        local_joined: OrdSet::new(),
-        servers: OrdMap::new(),
-        joined_count: 0,
-        invited_count: 0,
-    }
+    RoomSnapshot { head, current_state, ..RoomSnapshot::new(info) }
 }
 
 #[cfg(test)]

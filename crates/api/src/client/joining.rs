@@ -8,8 +8,8 @@ use axum::{
     extract::{FromRef, RawQuery, State},
     routing::post,
 };
-use myelin_federation::{Handshakes, JoinRequest};
-use myelin_rooms::{MembershipChange, Rooms};
+use myelin_federation::{Handshakes, JoinRequest, Remote, remote::Error};
+use myelin_rooms::MembershipChange;
 use ruma::{OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName, RoomAliasId, RoomOrAliasId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -83,8 +83,12 @@ pub(super) async fn resolve(
     }
     let unknown = || ApiError::not_found(format!("Room alias {room} not found."));
     let alias = <&RoomAliasId>::try_from(room.as_str()).map_err(|_| unknown())?;
-    let room_id = Arc::<Rooms>::from_ref(state).resolve_alias(alias).await?;
-    room_id.map(|room_id| (room_id, via)).ok_or_else(unknown)
+    let found = Arc::<Remote>::from_ref(state).alias(alias).await;
+    let (room_id, known) = found.map_err(|error| match error {
+        Error::NotFound(_) => unknown(),
+        error => error.into(),
+    })?;
+    Ok((room_id, via.into_iter().chain(known).collect()))
 }
 
 /// The `via` parameters, and `server_name` of earlier versions of the specification.

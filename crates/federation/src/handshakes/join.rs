@@ -96,7 +96,7 @@ impl Handshakes {
         let event = self.rooms.complete_template(sender, &info, made, &join, change).await?;
         let raw = RawValue::from_string(event.json.to_string());
         let raw = raw.map_err(|error| HandshakeError::failed(server, error.to_string()))?;
-        let uri = send_uri("v2/send_join", &info.room_id, &event.event_id);
+        let uri = send_uri("v2/send_join", &info.room_id, &event.event_id) + "?omit_members=true";
         let answer = self.client.put(server, &uri, &raw, Budget::LARGE).await;
         let answer: Joined = answer.map_err(|error| HandshakeError::of_request(server, error))?;
         let signed = self.signed_join(server, &info, &answer, &raw, &event.event_id).await?;
@@ -139,7 +139,8 @@ impl Handshakes {
         let mut events = state;
         events.extend(self.inbound.verified(&answer.auth_chain, &info.rules).await);
         let outliers = self.rooms.take_outliers(info, events).await?;
-        let held = |id: &OwnedEventId| !outliers.left_out.contains(id);
+        let left_out: std::collections::HashSet<_> = outliers.left_out.iter().collect();
+        let held = |id: &OwnedEventId| !left_out.contains(id);
         if !outliers.missing.is_empty() {
             tracing::warn!(room_id = %info.room_id, %server, missing = outliers.missing.len(), "a state without all that authorises it");
         }
@@ -152,7 +153,10 @@ impl Handshakes {
             Error::BadState(reason) => failed(&reason),
             other => other.into(),
         })? {
-            myelin_dag::Verdict::Accepted => Ok(()),
+            myelin_dag::Verdict::Accepted => {
+                self.partial.notify_one();
+                Ok(())
+            }
             refused => {
                 Err(failed(&format!("the join is not allowed by the state that it gives: {refused:?}")))
             }

@@ -82,9 +82,9 @@ impl Command for Accept<'_> {
         }
         self.require_ancestors(draft).await?;
         let state_before = draft.state_before(pdu).await?;
-        let Judged { pdu, verdict, auth } = draft.judge_after(self.event, &state_before, false).await?;
+        let Judged { pdu, verdict, auth } = draft.judge_after(self.event, &state_before).await?;
         let current = draft.room.current_state.clone();
-        let now = draft.judge_after(self.event, &current, false).await?.verdict;
+        let now = draft.judge_after(self.event, &current).await?.verdict;
         for verdict in [&verdict, &now] {
             if let Verdict::Rejected { reason } | Verdict::SoftFailed { reason } = verdict {
                 return Err(Error::Forbidden(format!("The room does not allow this: {reason}.")));

@@ -12,8 +12,8 @@ use myelin_store::{
     Direction, NidKind,
     log::LogEntry,
     tables::{
-        CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, Membership, PARTIAL_ROOMS, PartialRoomRecord, ROOMS,
-        STRIPPED_STATES, USER_ROOMS, VerdictRecord,
+        CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, GAPS, Membership, PARTIAL_ROOMS, PartialRoomRecord,
+        ROOMS, STRIPPED_STATES, USER_ROOMS, VerdictRecord,
     },
 };
 use myelin_view::{Event, RoomInfo, RoomSnapshot};
@@ -139,8 +139,8 @@ impl Command for Adopt<'_> {
             return Err(Error::BadState("This server is in the room already.".to_owned()));
         }
         draft.room.info = self.info.clone();
-        let partial = self.adoption.partial.is_some();
-        let judged = draft.judge_after(&self.adoption.join, &self.state.tree, partial).await?;
+        draft.room.partial = self.adoption.partial.is_some();
+        let judged = draft.judge_after(&self.adoption.join, &self.state.tree).await?;
         if !judged.verdict.is_accepted() {
             return Ok(judged.verdict);
         }
@@ -150,6 +150,8 @@ impl Command for Adopt<'_> {
         draft.replace_state(&self.state).await?;
         draft.drop_stripped_states().await?;
         let join = draft.enter_by(judged).await?;
+        // The last word is not that of the event: what was just written is read again.
+        let position = draft.batch.log(&LogEntry::Completed { room });
         if let Some(partial) = &self.adoption.partial {
             let record = PartialRoomRecord {
                 join,
@@ -158,6 +160,7 @@ impl Command for Adopt<'_> {
                 since_ms: draft.rooms().view().env.now_ms(),
             };
             draft.batch.put(&PARTIAL_ROOMS, &room, &record);
+            draft.expect_servers(&record, position);
         }
         Ok(Verdict::Accepted)
     }
@@ -169,6 +172,9 @@ impl Draft<'_> {
         let room = self.room.nid();
         // An entry of its own, so that there is a position which has this state before the join.
         let position = self.batch.log(&LogEntry::Completed { room });
+        if self.room.head.version > 0 {
+            self.batch.put(&GAPS, &(room, TimelineOrder::from(position)), &());
+        }
         self.set_state(state.tree.clone());
         let root = state.tree.root().0;
         self.batch.put(&CURRENT_STATES, &(room, TimelineOrder::from(position)), &CurrentStateRecord { root });
@@ -211,6 +217,16 @@ impl Draft<'_> {
             }
         }
         self.set_member(change, event, position).await
+    }
+
+    /// The servers that the resident server named hear what is said here before their users are known.
+    fn expect_servers(&mut self, record: &PartialRoomRecord, position: myelin_core::Position) {
+        for server in record.servers() {
+            if !self.room.has_server(server) {
+                self.note_joined(server, true, position);
+            }
+        }
+        self.room.expect_servers(record.servers());
     }
 
     /// Invites and knocks that were held from outside are part of the room now.

@@ -12,6 +12,8 @@ use crate::{Error, Rooms};
 
 /// Events read at a time.
 const PAGE: usize = 500;
+/// A state that is no larger is given whole: completing it later would cost more.
+const WHOLE_MAX: usize = 100;
 /// Members that name a room without a name (Client-Server API, "Calculating the display name for a room").
 const HEROES_MAX: usize = 5;
 
@@ -33,6 +35,7 @@ impl Rooms {
         omit_members: bool,
     ) -> Result<JoinAnswer, Error> {
         let all: Vec<EventNid> = state_before.iter().map(|(_, event)| event).collect();
+        let omit_members = omit_members && all.len() > WHOLE_MAX;
         let state =
             if omit_members { self.without_most_members(state_before, join).await? } else { all.clone() };
         let members_omitted = state.len() < all.len();

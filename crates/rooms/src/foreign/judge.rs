@@ -20,13 +20,7 @@ pub struct Judged {
 }
 
 impl Draft<'_> {
-    /// `partial`: the state lacks members, and where it does, the auth events tell.
-    pub(super) async fn judge_after(
-        &self,
-        event: &VerifiedPdu,
-        state: &StateTree,
-        partial: bool,
-    ) -> Result<Judged, Error> {
+    pub(super) async fn judge_after(&self, event: &VerifiedPdu, state: &StateTree) -> Result<Judged, Error> {
         let (info, pdu) = (&self.room.info, event.pdu());
         let auth = self.auth_events_of(pdu).await?;
         let nids = auth.iter().map(|event| event.nid).collect();
@@ -43,11 +37,7 @@ impl Draft<'_> {
         let types = auth_types(&info.rules, kind, &pdu.sender, key, &pdu.content).unwrap_or_default();
         let before = self.auth_set(types, state).await?;
         let fetch = |event_type: &StateEventType, key: &str| {
-            let held = before.state(event_type, key);
-            let absent = partial && held.is_none() && *event_type == StateEventType::RoomMember;
-            held.or_else(|| {
-                auth.iter().map(|event| &*event.pdu).find(|pdu| absent && is(pdu, event_type, key))
-            })
+            before.state(event_type, key).or_else(|| self.expected_member(&auth, event_type, key))
         };
         let (pdu, verdict) = authorized.judge(&info.rules, fetch, fetch);
         Ok(Judged { pdu, verdict, auth: nids })
@@ -65,8 +55,17 @@ impl Draft<'_> {
         }
         Ok(events)
     }
-}
 
-fn is(pdu: &Pdu, event_type: &StateEventType, key: &str) -> bool {
-    pdu.state_key.as_deref() == Some(key) && pdu.event_type.to_string() == event_type.to_string()
+    /// A member whom a partially joined room does not know yet is what the auth events say; that is looked at again when
+    /// the members have come.
+    fn expected_member<'a>(
+        &self,
+        auth: &'a [Arc<Event>],
+        event_type: &StateEventType,
+        user: &str,
+    ) -> Option<&'a Pdu> {
+        let absent = self.room.partial && *event_type == StateEventType::RoomMember;
+        let mut members = auth.iter().map(|event| &*event.pdu).filter(|_| absent);
+        members.find(|pdu| pdu.is_state_of("m.room.member", user))
+    }
 }

@@ -34,7 +34,11 @@ impl Rooms {
         room_id: &RoomId,
     ) -> Result<std::sync::Arc<myelin_view::RoomSnapshot>, Error> {
         let room = self.room(room_id).await?;
-        if room.has_server(&self.view.server_name) { Ok(room) } else { Err(Error::unknown_room(room_id)) }
+        if room.has_server(&self.view.server_name) && !room.partial {
+            Ok(room)
+        } else {
+            Err(Error::unknown_room(room_id))
+        }
     }
 
     /// What `user_id` would send to get that membership, if the room allows it now.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use myelin_core::{EventNid, UserNid, limits::PREV_EVENTS_MAX};
 use myelin_dag::{Names, NewEvent, Parents, Pdu, StateTree, auth_types, authorize, build, needs_names};
 use myelin_store::{
-    Batch, NidKind,
+    Batch, CommitError, NidKind,
     codec::AtPosition,
     tables::{EVENTS, EventRecord, Membership, ROOM_HEADS, RoomHead, SentBy},
 };
@@ -85,6 +85,20 @@ impl<'r> Draft<'r> {
         self.batch = sealed.batch;
         self.landings = sealed.landings;
         self.users = sealed.users;
+    }
+
+    /// Completes when all that the head was built on is durable; nobody else writes the room meanwhile.
+    pub(crate) async fn all_durable(&self) -> Result<(), Error> {
+        if !self.slot.as_ref().is_some_and(|slot| slot.is_in_flight()) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.require_unchanged(&ROOM_HEADS, &self.room.nid(), self.base_head());
+        match self.rooms.view.store.commit(batch).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict { .. }) => Err(Error::Busy),
+            Err(CommitError::Store(error)) => Err(error.into()),
+        }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -152,7 +152,13 @@ impl Draft<'_> {
     /// Keeps the table of rooms by server in step.
     fn note_server(&mut self, server: &ServerName, there_before: bool, position: Position) {
         let joined = self.room.has_server(server);
-        if joined != there_before && *server != *self.rooms.view.server_name {
+        if joined != there_before {
+            self.note_joined(server, joined, position);
+        }
+    }
+
+    pub(crate) fn note_joined(&mut self, server: &ServerName, joined: bool, position: Position) {
+        if *server != *self.rooms.view.server_name {
             let row = AtPosition { position, value: ServerRoomRecord { joined } };
             self.batch.put(&SERVER_ROOMS, &(server.to_string(), self.room.nid()), &row);
         }

@@ -1,7 +1,7 @@
 //! Records of rooms, events and memberships.
 
 use myelin_core::{EventNid, RoomNid, StateKeyNid, UserNid};
-use ruma::events::room::member::MembershipState;
+use ruma::{ServerName, events::room::member::MembershipState};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Record;
@@ -198,6 +198,12 @@ pub struct PartialRoomRecord {
     pub since_ms: u64,
 }
 impl Record for PartialRoomRecord {}
+
+impl PartialRoomRecord {
+    pub fn servers(&self) -> impl Iterator<Item = &ServerName> {
+        self.servers.iter().filter_map(|name| <&ServerName>::try_from(name.as_str()).ok())
+    }
+}
 
 /// A change that concerns one user only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -118,20 +118,17 @@ impl Sync {
         Ok(rows.into_iter().map(|(_, row)| row.user).collect())
     }
 
-    async fn movement(
-        &self,
-        changes: &Changes,
-        since: Position,
-        now: Position,
-    ) -> Result<Movement, Error> {
+    async fn movement(&self, changes: &Changes, since: Position, now: Position) -> Result<Movement, Error> {
         let mut movement = Movement::default();
         for room in changes.memberships.keys() {
             self.own_movement(changes, *room, since, &mut movement).await?;
         }
         let others = changes.changed.iter().filter(|room| !changes.memberships.contains_key(room));
         for room in others.filter(|room| changes.state_may_have_changed(**room)) {
-            let (before, after) =
-                (state_at(&self.view, *room, since.into()).await?, state_at(&self.view, *room, now.into()).await?);
+            let (before, after) = (
+                state_at(&self.view, *room, since.into()).await?,
+                state_at(&self.view, *room, now.into()).await?,
+            );
             self.compare_members(&before, &after, &mut movement).await?;
         }
         Ok(movement)
@@ -145,7 +142,9 @@ impl Sync {
         since: Position,
         movement: &mut Movement,
     ) -> Result<(), Error> {
-        let Some((_, first)) = changes.memberships.get(&room).and_then(|own| own.first()) else { return Ok(()) };
+        let Some((_, first)) = changes.memberships.get(&room).and_then(|own| own.first()) else {
+            return Ok(());
+        };
         let joined = changes.rooms.get(&room).is_some_and(|room| room.membership == Membership::Join);
         let was_joined = self.membership_before(*first).await? == Some(Membership::Join);
         if joined && let Some(snapshot) = self.view.rooms.load(room).await? {

@@ -52,6 +52,9 @@ impl Sync {
             if !context.request.filter.room.allows_room(&room.info.room_id) {
                 continue;
             }
+            // Clients that want all members wait for them.
+            let lazy = context.request.filter.room.state.lazy_load_members;
+            let room = if lazy { room } else { self.view.completed(room).await? };
             if let Some(json) = self.joined_room(context, changes, &room).await? {
                 join.raw(room.info.room_id.as_str(), &json);
             }
@@ -167,10 +170,15 @@ impl Sync {
         let ignored = self.view.ignored.load(context.request.requester.user).await?;
         let wanted = Wanted { filter, ignored: &ignored };
         let limit = filter.limit_or(TIMELINE_LIMIT_DEFAULT);
-        let stretch = Stretch { after: since.map_or(TimelineOrder::MIN, TimelineOrder::from), until };
+        let since = since.map(TimelineOrder::from);
+        // Where this server came back into the room, what it held from before does not join on.
+        let gap = room.gap.filter(|gap| *gap < until && since.is_none_or(|since| since < *gap));
+        let stretch = Stretch { after: gap.or(since).unwrap_or(TimelineOrder::MIN), until };
         let found = walk(&self.view, viewer, room.nid(), stretch, Direction::Reverse, limit, &wanted).await?;
         let cut = found.passed_over.hidden_state.filter(|_| !context.request.state_form.is_after());
-        Ok(Timeline::of(found, until, cut))
+        let mut timeline = Timeline::of(found, until, cut);
+        timeline.limited |= gap.is_some();
+        Ok(timeline)
     }
 
     pub(super) async fn push_timeline(

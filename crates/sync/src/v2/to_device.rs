@@ -38,7 +38,8 @@ impl Sync {
         let looked = self.view.inboxes.before_look();
         let acknowledged = self.delete_acknowledged(user, device_id, context.to_device_since).await?;
         let end = Position(u64::MAX);
-        let pending = self.waiting_messages(user, device_id, context.to_device_since, end, MESSAGES_MAX + 1).await?;
+        let pending =
+            self.waiting_messages(user, device_id, context.to_device_since, end, MESSAGES_MAX + 1).await?;
         if acknowledged == 0 && pending.is_empty() {
             self.view.inboxes.found_empty(user, device_id, looked);
         }

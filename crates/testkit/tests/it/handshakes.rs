@@ -4,6 +4,7 @@ mod invites;
 mod joins;
 mod knocks;
 mod leaves;
+mod partial;
 mod refusals;
 
 use std::collections::BTreeSet;
