@@ -17,6 +17,7 @@ mod percent;
 mod resident;
 mod route;
 mod stripped;
+mod third_party;
 mod verify;
 
 use std::{collections::HashMap, sync::Arc};
@@ -26,7 +27,13 @@ use myelin_view::View;
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, RoomId};
 
-pub use self::{error::HandshakeError, invited::InviteRequest, join::JoinRequest, resident::SendJoin};
+pub use self::{
+    error::HandshakeError,
+    invited::InviteRequest,
+    join::JoinRequest,
+    resident::SendJoin,
+    third_party::{BoundInvite, PartialInvite},
+};
 use crate::{Client, Inbound};
 
 /// Both sides of each handshake.

@@ -38,7 +38,9 @@ pub use self::{
     client::{Client, RequestError},
     devices::Devices,
     edus::{EduError, Edus, PresencePolicy},
-    handshakes::{HandshakeError, Handshakes, InviteRequest, JoinRequest, SendJoin},
+    handshakes::{
+        BoundInvite, HandshakeError, Handshakes, InviteRequest, JoinRequest, PartialInvite, SendJoin,
+    },
     inbound::Inbound,
     keys::{Keyring, Wanted},
     peers::Peers,

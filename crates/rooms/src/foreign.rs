@@ -14,6 +14,7 @@ mod known;
 mod outside;
 mod stripped;
 mod template;
+mod third_party;
 
 pub use self::{
     accept::Taken,
@@ -23,4 +24,5 @@ pub use self::{
     invitation::Invitation,
     outside::Outside,
     template::Template,
+    third_party::ThirdPartyInvite,
 };

@@ -48,7 +48,9 @@ pub use self::{
         listing::{Page, PublicRoom, PublicRoomsQuery},
     },
     error::Error,
-    foreign::{Adoption, Invitation, JoinAnswer, Outside, Partial, ProtoEvent, Taken, Template},
+    foreign::{
+        Adoption, Invitation, JoinAnswer, Outside, Partial, ProtoEvent, Taken, Template, ThirdPartyInvite,
+    },
     outliers::Outliers,
     receive::{EXTREMITIES_MAX, Incoming, Received},
     runs::run_profile_propagation,

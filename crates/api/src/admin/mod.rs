@@ -1,5 +1,6 @@
 //! What provisioning tools call (`/_synapse/admin`), as far as they call it on every homeserver.
 
+mod partial_rooms;
 mod register;
 mod state_resets;
 
@@ -8,5 +9,5 @@ use axum::Router;
 use crate::AppState;
 
 pub fn routes() -> Router<AppState> {
-    Router::new().merge(register::routes()).merge(state_resets::routes())
+    Router::new().merge(partial_rooms::routes()).merge(register::routes()).merge(state_resets::routes())
 }

@@ -17,6 +17,7 @@ mod query;
 mod serve_errors;
 mod server_keys;
 mod space_hierarchy;
+mod third_party_invite;
 mod transactions;
 mod user_devices;
 mod user_keys;
@@ -31,7 +32,8 @@ pub fn routes() -> Router<AppState> {
         .merge(invites::routes())
         .merge(joins::routes())
         .merge(knocks::routes())
-        .merge(leaving::routes());
+        .merge(leaving::routes())
+        .merge(third_party_invite::routes());
     Router::new()
         .merge(backfill::routes())
         .merge(event_auth::routes())

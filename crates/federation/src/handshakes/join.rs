@@ -62,6 +62,9 @@ impl Handshakes {
         }
         let room_id = &request.room_id;
         let servers = self.servers_for(room_id, &request.via, &sender.user_id).await?;
+        if servers.is_empty() && room_id.server_name() == Some(&*self.view.server_name) {
+            return Err(HandshakeError::NotFound(format!("This server does not know the room {room_id}.")));
+        }
         self.ask_each(room_id, &servers, |server| self.join_through(server, sender, request)).await
     }
 

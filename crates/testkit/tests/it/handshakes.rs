@@ -6,6 +6,7 @@ mod knocks;
 mod leaves;
 mod partial;
 mod refusals;
+mod third_party;
 
 use std::collections::BTreeSet;
 

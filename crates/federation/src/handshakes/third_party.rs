@@ -1,0 +1,100 @@
+//! Invites to e-mail addresses and phone numbers (Server-Server API, "Third-party invites").
+
+use myelin_rooms::ThirdPartyInvite;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{HandshakeError, Handshakes, percent::encoded, route::QUICK};
+
+/// Invites of one notification of an identity server.
+const INVITES_MAX: usize = 100;
+
+/// A member event as far as the invited user's server can make it.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct PartialInvite {
+    #[serde(rename = "type")]
+    pub event_type: String,
+    pub room_id: OwnedRoomId,
+    pub sender: OwnedUserId,
+    pub state_key: OwnedUserId,
+    pub content: Value,
+}
+
+/// One invite that an identity server kept for an address.
+#[derive(Debug, Deserialize)]
+pub struct BoundInvite {
+    pub mxid: OwnedUserId,
+    pub room_id: OwnedRoomId,
+    pub sender: OwnedUserId,
+    pub signed: Value,
+}
+
+impl Handshakes {
+    /// `exchange_third_party_invite`: a user of `origin` turns out to be whom a local user invited.
+    pub async fn exchange_third_party_invite(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        invite: PartialInvite,
+    ) -> Result<(), HandshakeError> {
+        self.check_acl(origin, room_id).await?;
+        let field = |name: &str| invite.content.get(name).cloned().unwrap_or_default();
+        let signed = field("third_party_invite").get("signed").cloned().unwrap_or_default();
+        let wrong = if invite.room_id != room_id {
+            "The event belongs to another room."
+        } else if invite.event_type != "m.room.member" || field("membership") != "invite" {
+            "The event is not an invite."
+        } else if !self.view.is_local(&invite.sender) {
+            "The sender is not a user of this server."
+        } else if invite.state_key.server_name() != origin {
+            "The invited user is not one of your server."
+        } else if signed.get("mxid").and_then(Value::as_str) != Some(invite.state_key.as_str()) {
+            "The identity was signed for another user."
+        } else {
+            let invite = ThirdPartyInvite { sender: invite.sender, target: invite.state_key, signed };
+            return self.issue(room_id, &invite).await;
+        };
+        Err(HandshakeError::Invalid(wrong.to_owned()))
+    }
+
+    /// `3pid/onbind`: an address of a local user was invited somewhere. What cannot be delivered now is left.
+    pub async fn bound(&self, mxid: &OwnedUserId, invites: Vec<BoundInvite>) -> Result<(), HandshakeError> {
+        if !self.view.is_local(mxid) {
+            return Err(HandshakeError::Invalid("The user is not one of this server.".to_owned()));
+        }
+        for invite in invites.into_iter().filter(|invite| invite.mxid == *mxid).take(INVITES_MAX) {
+            let room_id = invite.room_id.clone();
+            if let Err(error) = self.redeem(invite).await {
+                tracing::info!(%room_id, %mxid, %error, "a third-party invite could not be redeemed");
+            }
+        }
+        Ok(())
+    }
+
+    async fn redeem(&self, bound: BoundInvite) -> Result<(), HandshakeError> {
+        let BoundInvite { mxid, room_id, sender, signed } = bound;
+        if self.view.is_local(&sender) {
+            return self.issue(&room_id, &ThirdPartyInvite { sender, target: mxid, signed }).await;
+        }
+        let server = sender.server_name().to_owned();
+        let uri = format!("/_matrix/federation/v1/exchange_third_party_invite/{}", encoded(room_id.as_str()));
+        let content = json!({
+            "membership": "invite",
+            "third_party_invite": { "display_name": mxid.localpart(), "signed": signed },
+        });
+        let event_type = "m.room.member".to_owned();
+        let event = PartialInvite { event_type, room_id, sender, state_key: mxid, content };
+        let sent = self.client.put::<serde::de::IgnoredAny>(&server, &uri, &event, QUICK).await;
+        sent.map(drop).map_err(|error| HandshakeError::of_request(&server, error))
+    }
+
+    async fn issue(&self, room_id: &RoomId, invite: &ThirdPartyInvite) -> Result<(), HandshakeError> {
+        let (info, event) = self.rooms.exchange_third_party_invite(room_id, invite).await?;
+        if self.view.is_local(&invite.target) {
+            return Ok(());
+        }
+        let signed = self.ask_to_sign(invite.target.server_name(), &info, &event).await?;
+        Ok(self.rooms.accept_member(room_id, &signed).await.map(drop)?)
+    }
+}
