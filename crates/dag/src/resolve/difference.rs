@@ -10,8 +10,11 @@ use crate::{StateTree, auth_chain::AuthChain};
 
 /// The events that are in the full auth chain of some state but not of all.
 ///
-/// With U the union of the chains of unconflicted events and Di that of the conflicted events of state i, the full
-/// chain of state i is U ∪ Di, and so the difference is (∪Di − ∩Di) − U. U is only ever subtracted.
+/// The full auth chain of a state has the events of the state in it, although the specification's has not: Synapse does
+/// it so, and where an event of the state is in the auth chain of others the outcome would be another.
+///
+/// With U the unconflicted events and their chains, and Di the conflicted ones of state i and theirs, the full chain of
+/// state i is U ∪ Di, and so the difference is (∪Di − ∩Di) − U. U is only ever subtracted.
 pub fn auth_difference(
     states: &[&StateTree],
     conflicted: &BTreeSet<StateKeyNid>,
@@ -20,7 +23,8 @@ pub fn auth_difference(
     let mut all = RoaringTreemap::new();
     let mut common: Option<RoaringTreemap> = None;
     for state in states {
-        let chain = union(&chains(conflicted.iter().filter_map(|key| state.get(*key)), graph)?);
+        let own = || conflicted.iter().filter_map(|key| state.get(*key));
+        let chain = union(&chains(own(), graph)?) | own().map(|nid| nid.0).collect::<RoaringTreemap>();
         all |= &chain;
         common = Some(match common {
             Some(common) => common & &chain,
@@ -39,8 +43,10 @@ fn without_agreed(
     conflicted: &BTreeSet<StateKeyNid>,
     graph: &impl Graph,
 ) -> Result<RoaringTreemap, ResolveError> {
+    let agreed = || state.iter().filter(|(key, _)| !conflicted.contains(key)).map(|(_, event)| event);
+    difference -= agreed().map(|event| event.0).collect::<RoaringTreemap>();
     let mut missing = Vec::new();
-    for (_, event) in state.iter().filter(|(key, _)| !conflicted.contains(key)) {
+    for event in agreed() {
         if difference.is_empty() {
             return Ok(difference);
         }

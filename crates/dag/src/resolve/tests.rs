@@ -124,8 +124,12 @@ fn resolve_whole(world: &World, states: &[StateTree]) -> BTreeMap<(StateEventTyp
         }
         seen
     };
-    let chains =
-        maps.iter().map(|map| chain(map.values().cloned().collect()).into_iter().collect()).collect();
+    // With the events of the state themselves, as Synapse has it.
+    let full_chain = |map: &StateMap<OwnedEventId>| {
+        let own: Vec<_> = map.values().cloned().collect();
+        chain(own.clone()).into_iter().chain(own).collect()
+    };
+    let chains = maps.iter().map(full_chain).collect();
     let subgraph = |conflicted: &StateMap<Vec<OwnedEventId>>| {
         let conflicted: HashSet<_> = conflicted.values().flatten().cloned().collect();
         let below = chain(conflicted.iter().cloned().collect());
