@@ -8,7 +8,7 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response};
 use myelin_core::Env;
 use myelin_federation::{Budget, Transport, TransportError};
-use myelin_outbound::{AddressPolicy, Error, Fetcher, Network, Options, Outbound, ServerNames, Trust};
+use myelin_outbound::{AddressPolicy, Error, Fetcher, Network, Options, Outbound, ServerNames, Step, Trust};
 use ruma::ServerName;
 use rustix::process::{Resource, getrlimit};
 
@@ -37,7 +37,7 @@ pub fn outbound(config: &keys::Federation, addresses: AddressPolicy, env: &Env) 
         false => ServerNames::nobody(),
     };
     let options = Options { addresses, trust: trust(config)?, connections_max: connections_max() };
-    let fetcher = Fetcher::new(env.clone(), Network::system()?, options)?;
+    let fetcher = Fetcher::new(env.clone(), Network::system(), options)?;
     Ok(Outbound::new(env.clone(), names, Arc::new(fetcher)))
 }
 
@@ -72,7 +72,7 @@ impl Transport for ToServers {
 fn told(error: &Error) -> TransportError {
     match error {
         Error::Refused(refusal) => TransportError::Refused(refusal.to_string()),
-        Error::TimedOut { .. } => TransportError::Timeout,
+        Error::TimedOut { step: Step::Answer, .. } => TransportError::Timeout,
         Error::TooLarge(size) => TransportError::TooLarge(*size),
         error => TransportError::Unreachable(error.to_string()),
     }

@@ -21,13 +21,18 @@ const TTL_MAX: Duration = Duration::from_secs(60 * 60);
 const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(5 * 60);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub struct SystemResolver(TokioResolver);
+/// Without a configuration that can be read, every question is answered with why.
+pub struct SystemResolver(Result<TokioResolver, LookupError>);
 
 impl SystemResolver {
     /// Reads `/etc/resolv.conf` and `/etc/hosts`.
-    pub fn new() -> Result<Self, LookupError> {
-        let unreadable = |error: NetError| LookupError(format!("the system's DNS configuration: {error}"));
-        let mut builder = TokioResolver::builder_tokio().map_err(unreadable)?;
+    pub fn new() -> Self {
+        let resolver = Self::configured();
+        Self(resolver.map_err(|error| LookupError(format!("the system's DNS configuration: {error}"))))
+    }
+
+    fn configured() -> Result<TokioResolver, NetError> {
+        let mut builder = TokioResolver::builder_tokio()?;
         let options = builder.options_mut();
         options.cache_size = CACHE_SIZE;
         options.positive_min_ttl = Some(TTL_MIN);
@@ -37,14 +42,18 @@ impl SystemResolver {
         options.timeout = QUERY_TIMEOUT;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.use_hosts_file = ResolveHosts::Always;
-        builder.build().map(Self).map_err(unreadable)
+        builder.build()
+    }
+
+    fn resolver(&self) -> Result<&TokioResolver, LookupError> {
+        self.0.as_ref().map_err(Clone::clone)
     }
 }
 
 impl Resolver for SystemResolver {
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, LookupError>> {
         async move {
-            let found = self.0.lookup_ip(absolute(host)?).await;
+            let found = self.resolver()?.lookup_ip(absolute(host)?).await;
             found.map_or_else(none_if_absent, |found| Ok(found.iter().collect()))
         }
         .boxed()
@@ -52,7 +61,7 @@ impl Resolver for SystemResolver {
 
     fn services<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Service>, LookupError>> {
         async move {
-            let found = self.0.srv_lookup(absolute(name)?).await;
+            let found = self.resolver()?.srv_lookup(absolute(name)?).await;
             found.map_or_else(none_if_absent, |found| Ok(services(&found)))
         }
         .boxed()

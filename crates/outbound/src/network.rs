@@ -49,8 +49,8 @@ pub struct Network {
 
 impl Network {
     /// The network of this machine.
-    pub fn system() -> Result<Self, LookupError> {
-        Ok(Self { resolver: Arc::new(SystemResolver::new()?), sockets: Arc::new(SystemSockets) })
+    pub fn system() -> Self {
+        Self { resolver: Arc::new(SystemResolver::new()), sockets: Arc::new(SystemSockets) }
     }
 }
 

@@ -28,7 +28,8 @@ mod conversation;
 
 /// Requests at once to one peer; with HTTP/1.1 that many connections.
 const REQUESTS_PER_PEER_MAX: usize = 16;
-const IDLE_MS_MAX: u64 = 60_000;
+/// Less than what servers and proxies wait before they close, mostly a minute.
+const IDLE_MS_MAX: u64 = 45_000;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a request waits for a connection when all that may be open are in use.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
