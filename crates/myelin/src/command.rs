@@ -2,6 +2,7 @@
 
 mod config;
 mod doctor;
+mod key;
 mod password;
 mod registration_token;
 mod serve;
@@ -51,6 +52,9 @@ enum Command {
     /// Make and list tokens with which people can register
     #[command(subcommand)]
     RegistrationToken(registration_token::Command),
+    /// Show and replace the signing key of this server
+    #[command(subcommand)]
+    Key(key::Command),
     /// Verify, back up and compact the store
     #[command(subcommand)]
     Store(store::Command),
@@ -67,6 +71,7 @@ impl Cli {
             Command::Serve(command) => command.run(&self.settings),
             Command::User(command) => command.run(&self.settings),
             Command::RegistrationToken(command) => command.run(&self.settings),
+            Command::Key(command) => command.run(&self.settings),
             Command::Store(command) => command.run(&self.settings),
             Command::Doctor(command) => command.run(&self.settings),
             Command::Config(command) => command.run(&self.settings),

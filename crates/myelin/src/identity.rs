@@ -12,7 +12,7 @@ use myelin_core::Env;
 use myelin_dag::signing::SigningKey;
 use myelin_store::{
     Batch, CommitError, Store,
-    tables::{META, META_SERVER_NAME, META_SIGNING_KEY},
+    tables::{META, META_SERVER_NAME, META_SIGNING_KEY, OLD_SIGNING_KEYS, OldSigningKeyRecord},
 };
 use ruma::ServerName;
 
@@ -116,13 +116,46 @@ pub async fn load_key(store: &Store, place: &KeyPlace) -> anyhow::Result<Option<
     text.map(parse).transpose()
 }
 
-async fn make_key(store: &Store, place: &KeyPlace, env: &Env) -> anyhow::Result<SigningKey> {
+fn new_key(env: &Env) -> anyhow::Result<SigningKey> {
     let mut seed = [0; 32];
     env.rng.fill(&mut seed);
-    let key = SigningKey::from_seed(&format!("a_{}", env.random_string(4)), seed)?;
+    Ok(SigningKey::from_seed(&format!("a_{}", env.random_string(4)), seed)?)
+}
+
+async fn make_key(store: &Store, place: &KeyPlace, env: &Env) -> anyhow::Result<SigningKey> {
+    let key = new_key(env)?;
     keep_key(store, place, &key).await?;
     // Of several nodes one was first: its key is the server's.
     load_key(store, place).await?.context("the signing key vanished")
+}
+
+/// Key ids before and after.
+#[derive(Debug)]
+pub struct Rotated {
+    pub old: String,
+    pub new: String,
+}
+
+/// Replaces the signing key. The old one is remembered first: a crash in between leaves a key that is in use and also
+/// among the old ones, which does no harm, never one that nobody can verify.
+pub async fn rotate(store: &Store, place: &KeyPlace, env: &Env) -> anyhow::Result<Rotated> {
+    let old =
+        load_key(store, place).await?.context("the signing key is gone: there is nothing to replace")?;
+    let new = new_key(env)?;
+    let mut batch = Batch::new();
+    let record = OldSigningKeyRecord { public_key: old.public_key(), expired_ms: env.now_ms() };
+    batch.put(&OLD_SIGNING_KEYS, &old.key_id().to_owned(), &record);
+    if *place == KeyPlace::Store {
+        let name = META_SIGNING_KEY.to_owned();
+        batch.require_equal(&META, &name, &old.to_text().into_bytes());
+        batch.put(&META, &name, &new.to_text().into_bytes());
+    }
+    store.commit(batch).await.context("the old key could not be stored")?;
+    if let KeyPlace::File(path) = place {
+        write_key(path, &new.to_text())
+            .with_context(|| format!("cannot write the signing key {}", path.display()))?;
+    }
+    Ok(Rotated { old: old.key_id().to_owned(), new: new.key_id().to_owned() })
 }
 
 /// Puts a key where there is none; in the store, one that is there stays.
@@ -183,6 +216,22 @@ mod tests {
         assert!(fs::read_to_string(&file).expect("a key").starts_with("ed25519 a_"));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("changed");
         assert!(is_exposed(&file));
+    }
+
+    #[tokio::test]
+    async fn a_replaced_key_is_remembered_by_its_public_half() {
+        let (directory, env) = (tempfile::tempdir().expect("a directory"), crate::system::env());
+        for place in [KeyPlace::of(Some(directory.path())), KeyPlace::Store] {
+            let (store, name) = (fresh(), server_name!("example.org"));
+            let before = establish(&store, &place, name, &env).await.expect("a first start").signing_key;
+            let rotated = rotate(&store, &place, &env).await.expect("a new key");
+            let after = establish(&store, &place, name, &env).await.expect("a start").signing_key;
+            assert_eq!((&*rotated.old, &*rotated.new), (before.key_id(), after.key_id()));
+            assert_ne!(before.public_key(), after.public_key());
+            let old = myelin_federation::keys::own::old_keys(&store).await.expect("old keys");
+            assert_eq!(old.len(), 1);
+            assert_eq!((&*old[0].key_id, old[0].public_key), (before.key_id(), before.public_key()));
+        }
     }
 
     #[tokio::test]

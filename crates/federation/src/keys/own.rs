@@ -41,6 +41,12 @@ pub struct OldKey {
     pub expired_ms: u64,
 }
 
+impl OldKey {
+    pub fn public_key_base64(&self) -> String {
+        Base64::<Standard, _>::new(self.public_key).to_string()
+    }
+}
+
 /// The keys that the server of this store signed with before.
 pub async fn old_keys(store: &Store) -> Result<Vec<OldKey>, myelin_store::Error> {
     let rows = store.read().all(&OLD_SIGNING_KEYS, OLD_KEYS_MAX).await?;
@@ -61,8 +67,8 @@ impl OwnKeys {
     pub async fn signed(&self) -> Result<CanonicalJsonObject, OwnKeysError> {
         let old = old_keys(&self.view.store).await?;
         let old = old.into_iter().filter(|old| old.key_id != self.key.key_id()).map(|old| {
-            let key = Base64::<Standard, _>::new(old.public_key).to_string();
-            (old.key_id, json!({ "key": key, "expired_ts": old.expired_ms }))
+            let told = json!({ "key": old.public_key_base64(), "expired_ts": old.expired_ms });
+            (old.key_id, told)
         });
         let mut current = Map::new();
         current.insert(self.key.key_id().to_owned(), json!({ "key": self.key.public_key_base64() }));
