@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures::future::{BoxFuture, Shared};
 use myelin_store::{
     Batch,
+    backend::CommitFuture,
     tables::{KeyAnswerRecord, SERVER_KEYS, ServerKeysRecord},
 };
 use myelin_view::View;
@@ -33,7 +34,7 @@ pub(super) struct Others {
     pub(super) lanes: tokio::sync::Semaphore,
     known: Cache<OwnedServerName, Arc<Known>>,
     /// Held while an answer is laid beside those that are there.
-    keeping: futures::lock::Mutex<()>,
+    adding: Mutex<()>,
 }
 
 /// One server's answers, the one with the longest validity first.
@@ -47,8 +48,8 @@ impl Others {
         let lanes = tokio::sync::Semaphore::new(super::fetch::LANES);
         let (attempts, known) = (Cache::new(ATTEMPTS_MAX), Cache::new(SERVERS_MAX));
         let flights = Mutex::default();
-        let keeping = futures::lock::Mutex::new(());
-        Arc::new(Self { view, client, notaries, attempts, flights, lanes, known, keeping })
+        let adding = Mutex::new(());
+        Arc::new(Self { view, client, notaries, attempts, flights, lanes, known, adding })
     }
 
     /// What is known, without asking anybody.
@@ -74,20 +75,26 @@ impl Others {
         answer: KeyAnswer,
         from_notary: bool,
     ) -> Result<(), myelin_store::CommitError> {
-        let _keeping = self.keeping.lock().await;
+        let loaded = self.known(&answer.server).await;
+        let Some(commit) = self.add(answer, from_notary, loaded) else { return Ok(()) };
+        commit.await.map(drop)
+    }
+
+    fn add(&self, answer: KeyAnswer, from_notary: bool, loaded: Arc<Known>) -> Option<CommitFuture> {
+        let _adding = self.adding.lock();
         let server = answer.server.clone();
-        let known = self.known(&server).await;
+        let known = self.known.get(&server).unwrap_or(loaded);
         if from_notary && known.contradicts(&answer) {
             tracing::warn!(%server, "a notary says something else of a server's keys than the server itself");
-            return Ok(());
+            return None;
         }
         let mut known = Known::clone(&known);
         known.add(Arc::new(answer));
         let mut batch = Batch::new();
         batch.put(&SERVER_KEYS, &server.to_string(), &known.record());
-        self.view.store.commit(batch).await?;
         self.known.insert(server, Arc::new(known));
-        Ok(())
+        // Enqueued before the lock is released: the rows of one server are written in the order of its answers.
+        Some(self.view.store.commit(batch))
     }
 }
 

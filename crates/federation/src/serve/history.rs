@@ -119,12 +119,13 @@ impl Serve {
                 if !matches!(parent.verdict, VerdictRecord::Rejected { .. }) {
                     found.push(parent.clone());
                 }
-                if found.len() >= limit {
-                    return Ok(found);
-                }
                 queue.push_back(parent);
             }
+            if found.len() >= limit {
+                break;
+            }
         }
+        found.truncate(limit);
         Ok(found)
     }
 

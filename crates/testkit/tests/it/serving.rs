@@ -220,3 +220,145 @@ fn spaces_reach_over_servers_as_far_as_they_are_open() {
         assert_eq!(hidden, Err((404, "M_NOT_FOUND".to_owned())));
     });
 }
+
+/// Two servers in one room whose history is for members only: what was said before bob joined, and after.
+struct Shared {
+    here: Server,
+    _there: Server,
+    asker: Asker,
+    alice: String,
+    room_id: String,
+    before: String,
+    after: String,
+}
+
+async fn say(server: &Server, token: &str, room_id: &str, text: &str) -> String {
+    let path = format!("/_matrix/client/v3/rooms/{room_id}/send/m.room.message/{}", text.replace(' ', "-"));
+    let content = json!({ "msgtype": "m.text", "body": text });
+    let sent = server.request(Method::PUT, &path, Some(token), Some(&content)).await.ok();
+    sent["event_id"].as_str().expect("an event id").to_owned()
+}
+
+async fn set(server: &Server, token: &str, room_id: &str, kind: &str, content: Value) {
+    let path = format!("/_matrix/client/v3/rooms/{room_id}/state/{kind}/");
+    server.request(Method::PUT, &path, Some(token), Some(&content)).await.ok();
+}
+
+async fn shared(sim: &Sim, network: &Network) -> Shared {
+    let here = Server::start_in(network, here_name(), sim, Default::default());
+    let there = Server::start_in(network, server_name!("there.test"), sim, Default::default());
+    let asker = Asker::nobody(network, server_name!("there.test"), sim);
+    let (alice, bob) = (account(&here, "alice").await, account(&there, "bob").await);
+    let visibility = json!({
+        "type": "m.room.history_visibility", "state_key": "",
+        "content": { "history_visibility": "joined" },
+    });
+    let hall = json!({ "preset": "public_chat", "room_alias_name": "hall", "initial_state": [visibility] });
+    let room_id = create(&here, &alice, hall).await;
+    let before = say(&here, &alice, &room_id, "before bob").await;
+    let path = "/_matrix/client/v3/join/%23hall:here.test";
+    there.request(Method::POST, path, Some(&bob), Some(&json!({}))).await.ok();
+    let after = say(&here, &alice, &room_id, "after bob").await;
+    Shared { here, _there: there, asker, alice, room_id, before, after }
+}
+
+#[test]
+fn what_no_user_of_a_server_may_see_goes_out_redacted() {
+    let (sim, network) = (Sim::new(1), Network::default());
+    sim.block_on(async {
+        let shared = shared(&sim, &network).await;
+        let event = async |id: &str| {
+            let path = format!("/_matrix/federation/v1/event/{id}");
+            let answer = shared.asker.get(&path).await.expect("an event");
+            assert_eq!(answer["origin"], "here.test");
+            assert!(answer["origin_server_ts"].is_u64());
+            answer["pdus"][0]["content"].clone()
+        };
+        assert_eq!(event(&shared.before).await, json!({}));
+        assert_eq!(event(&shared.after).await["body"], "after bob");
+        let (room_id, after) = (&shared.room_id, &shared.after);
+        let path = format!("/_matrix/federation/v1/backfill/{room_id}?v={after}&limit=100");
+        let backfill = shared.asker.get(&path).await.expect("history");
+        let contents: Vec<_> =
+            backfill["pdus"].as_array().expect("pdus").iter().map(|pdu| &pdu["content"]).collect();
+        assert_eq!(contents.len(), shared.here.truth(room_id).await.len());
+        assert_eq!(contents[0]["body"], "after bob");
+        assert!(!backfill.to_string().contains("before bob"));
+        set(
+            &shared.here,
+            &shared.alice,
+            room_id,
+            "m.room.history_visibility",
+            json!({ "history_visibility": "shared" }),
+        )
+        .await;
+        assert_eq!(event(&shared.before).await, json!({}), "what counts is what was said at the time");
+    });
+}
+
+#[test]
+fn who_takes_part_reads_state_and_history() {
+    let (sim, network) = (Sim::new(1), Network::default());
+    sim.block_on(async {
+        let shared = shared(&sim, &network).await;
+        let (room_id, before, after) = (&shared.room_id, &shared.before, &shared.after);
+        let truth = shared.here.truth(room_id).await;
+        let path = |what: &str| format!("/_matrix/federation/v1/{what}/{room_id}?event_id={after}");
+        let ids = shared.asker.get(&path("state_ids")).await.expect("ids");
+        let state = shared.asker.get(&path("state")).await.expect("a state");
+        let count = |answer: &Value, field: &str| answer[field].as_array().map(Vec::len);
+        assert_eq!(count(&ids, "pdu_ids"), count(&state, "pdus"));
+        assert_eq!(count(&ids, "auth_chain_ids"), count(&state, "auth_chain"));
+        assert!(ids["pdu_ids"].as_array().expect("ids").contains(&json!(truth[0])), "the create event");
+        assert!(!ids["pdu_ids"].as_array().expect("ids").contains(&json!(after)));
+        let path = format!("/_matrix/federation/v1/event_auth/{room_id}/{after}");
+        let chain = shared.asker.get(&path).await.expect("a chain");
+        let kinds: Vec<_> =
+            chain["auth_chain"].as_array().expect("events").iter().map(|pdu| &pdu["type"]).collect();
+        for kind in ["m.room.create", "m.room.member", "m.room.power_levels"] {
+            assert!(kinds.contains(&&json!(kind)), "{kind}: {kinds:?}");
+        }
+        let path = format!("/_matrix/federation/v1/get_missing_events/{room_id}");
+        let asked = json!({ "earliest_events": [before], "latest_events": [after], "limit": 10 });
+        let missing = shared.asker.post(&path, &asked).await.expect("events");
+        let missing: Vec<_> =
+            missing["events"].as_array().expect("events").iter().map(|pdu| &pdu["type"]).collect();
+        assert_eq!(missing, [&json!("m.room.member")], "bob's join lies between");
+        let nothing =
+            json!({ "earliest_events": [], "latest_events": [after], "limit": 10, "min_depth": 1000 });
+        assert_eq!(shared.asker.post(&path, &nothing).await, Ok(json!({ "events": [] })));
+        let path = format!("/_matrix/federation/v1/timestamp_to_event/{room_id}?ts=99999999999999&dir=b");
+        assert_eq!(shared.asker.get(&path).await.expect("an event")["event_id"], json!(after));
+        let path = format!("/_matrix/federation/v1/timestamp_to_event/{room_id}?ts=99999999999999&dir=f");
+        assert_eq!(shared.asker.get(&path).await, Err((404, "M_NOT_FOUND".to_owned())));
+    });
+}
+
+#[test]
+fn an_event_belongs_to_its_room_and_bans_hold() {
+    let (sim, network) = (Sim::new(1), Network::default());
+    sim.block_on(async {
+        let shared = shared(&sim, &network).await;
+        let other = create(&shared.here, &shared.alice, json!({ "preset": "public_chat" })).await;
+        let secret = say(&shared.here, &shared.alice, &other, "secret").await;
+        let room_id = &shared.room_id;
+        for path in [
+            format!("state/{room_id}?event_id={secret}"),
+            format!("state_ids/{room_id}?event_id={secret}"),
+            format!("event_auth/{room_id}/{secret}"),
+        ] {
+            let answer = shared.asker.get(&format!("/_matrix/federation/v1/{path}")).await;
+            assert_eq!(answer, Err((404, "M_NOT_FOUND".to_owned())), "{path}");
+        }
+        let path = format!("/_matrix/federation/v1/backfill/{room_id}?v={secret}&limit=10");
+        assert_eq!(shared.asker.get(&path).await.expect("nothing")["pdus"], json!([]));
+        let path = format!("/_matrix/federation/v1/get_missing_events/{room_id}");
+        let asked = json!({ "earliest_events": [], "latest_events": [secret] });
+        assert_eq!(shared.asker.post(&path, &asked).await, Ok(json!({ "events": [] })));
+        let acl = json!({ "allow": ["*"], "deny": ["there.*"] });
+        set(&shared.here, &shared.alice, room_id, "m.room.server_acl", acl).await;
+        let path = format!("/_matrix/federation/v1/state_ids/{room_id}?event_id={}", shared.after);
+        let (status, errcode) = shared.asker.get(&path).await.expect_err("a refusal");
+        assert_eq!((status, errcode.as_str()), FORBIDDEN);
+    });
+}

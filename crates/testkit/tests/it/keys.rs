@@ -1,0 +1,299 @@
+//! The signing keys of other servers: fetched once, kept, refreshed, had from notaries, and never believed too long.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, routing::get};
+use http::StatusCode;
+use myelin_dag::SigningKey;
+use myelin_federation::{Budget, Client, Keyring, Peers, Wanted, keys::answer::KeyAnswer};
+use myelin_store::{
+    Batch,
+    memory::MemoryDisk,
+    tables::{OLD_SIGNING_KEYS, OldSigningKeyRecord},
+};
+use myelin_testenv::Sim;
+use myelin_testkit::{
+    network::Network,
+    server::{Server, signing_key},
+};
+use parking_lot::Mutex;
+use ruma::{CanonicalJsonObject, OwnedServerName, ServerName, server_name, signatures::sign_json};
+use serde_json::{Value, json};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn here() -> &'static ServerName {
+    server_name!("here.test")
+}
+
+fn there() -> &'static ServerName {
+    server_name!("there.test")
+}
+
+fn key(version: &str) -> SigningKey {
+    let seed = version.bytes().fold([9; 32], |mut seed, byte| {
+        seed[0] ^= byte;
+        seed
+    });
+    SigningKey::from_seed(version, seed).expect("a key")
+}
+
+/// A server of which only the key endpoint is there.
+#[derive(Clone, Default)]
+struct KeyServer {
+    answer: Arc<Mutex<Option<Value>>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl KeyServer {
+    fn start(network: &Network, name: &ServerName) -> Self {
+        let this = Self::default();
+        let served = this.clone();
+        let answer = move || {
+            served.asked.fetch_add(1, Ordering::SeqCst);
+            let answer = served.answer.lock().clone();
+            std::future::ready(answer.map(|json| json.to_string()).ok_or(StatusCode::SERVICE_UNAVAILABLE))
+        };
+        network.connect(name, Router::new().route("/_matrix/key/v2/server", get(answer)));
+        this
+    }
+
+    /// From now on it says that `current` is valid until then.
+    fn says(&self, name: &ServerName, current: &SigningKey, old: Value, valid_until_ms: u64) {
+        let body = json!({
+            "server_name": name,
+            "verify_keys": { current.key_id(): { "key": current.public_key_base64() } },
+            "old_verify_keys": old,
+            "valid_until_ts": valid_until_ms,
+        });
+        *self.answer.lock() = Some(signed(body, name, current));
+    }
+
+    fn is_silent(&self) {
+        *self.answer.lock() = None;
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+fn signed(body: Value, name: &ServerName, key: &SigningKey) -> Value {
+    let mut object: CanonicalJsonObject = serde_json::from_value(body).expect("an object");
+    sign_json(name.as_str(), key.pair(), &mut object).expect("signed");
+    serde_json::to_value(object).expect("JSON")
+}
+
+struct World {
+    sim: Sim,
+    network: Network,
+    server: Server,
+    keys: Keyring,
+}
+
+impl World {
+    fn new(notaries: &[&ServerName]) -> Self {
+        Self::on(MemoryDisk::default(), notaries)
+    }
+
+    fn on(disk: MemoryDisk, notaries: &[&ServerName]) -> Self {
+        let (sim, network) = (Sim::new(1), Network::default());
+        let server = Server::start_in(&network, here(), &sim, disk);
+        let keys = keyring(&server, &network, &sim, notaries);
+        Self { sim, network, server, keys }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.sim.env().now_ms()
+    }
+
+    /// The ids of the keys of a server that were valid then.
+    fn keys_at(&self, server: &ServerName, key_ids: &[&str], at_ms: u64) -> Vec<String> {
+        let key_ids = key_ids.iter().map(ToString::to_string).collect();
+        let wanted = Wanted { server: server.to_owned(), key_ids, at_ms };
+        let mut found = self.sim.block_on(self.keys.keys_for(&[wanted]));
+        found.remove(server.as_str()).unwrap_or_default().into_keys().collect()
+    }
+
+    fn pass(&self, time: Duration) {
+        self.sim.block_on(async { self.sim.env().clock.sleep(time).await });
+    }
+}
+
+fn keyring(server: &Server, network: &Network, sim: &Sim, notaries: &[&ServerName]) -> Keyring {
+    let (peers, own) = (Arc::new(Peers::new(sim.env())), Arc::new(signing_key(here())));
+    let client = Client::new(here().to_owned(), own.clone(), network.port_of(here()), peers.clone());
+    let notaries: Vec<OwnedServerName> = notaries.iter().map(|name| (*name).to_owned()).collect();
+    Keyring::new(server.view.clone(), Arc::new(client), &peers, own, notaries)
+}
+
+#[test]
+fn keys_are_fetched_once_and_outlive_a_restart_of_both_servers() {
+    let world = World::new(&[]);
+    let peer = KeyServer::start(&world.network, there());
+    let now = world.now_ms();
+    let old = json!({ "ed25519:old": { "key": key("old").public_key_base64(), "expired_ts": now - 1000 } });
+    peer.says(there(), &key("a"), old, now + 3 * DAY.as_millis() as u64);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], now), ["ed25519:a"]);
+    assert_eq!(world.keys_at(there(), &[], now - 1000), ["ed25519:a", "ed25519:old"]);
+    assert_eq!(world.keys_at(there(), &["ed25519:old"], now - 500), [""; 0], "it had expired by then");
+    assert_eq!(peer.asked(), 1);
+    peer.is_silent();
+    let afterwards = keyring(&world.server, &world.network, &world.sim, &[]);
+    let world = World { keys: afterwards, ..world };
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], now), ["ed25519:a"]);
+    assert_eq!(peer.asked(), 1);
+}
+
+#[test]
+fn a_key_is_believed_for_a_week_at_most() {
+    let world = World::new(&[]);
+    let peer = KeyServer::start(&world.network, there());
+    let start = world.now_ms();
+    peer.says(there(), &key("a"), json!({}), start + 1000 * DAY.as_millis() as u64);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], start), ["ed25519:a"]);
+    peer.is_silent();
+    world.pass(6 * DAY);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], world.now_ms()), ["ed25519:a"]);
+    world.pass(2 * DAY);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], world.now_ms()), [""; 0], "nobody vouches for it now");
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], start), ["ed25519:a"], "it was valid then");
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], 0), ["ed25519:a"], "old room versions do not ask when");
+}
+
+#[test]
+fn keys_are_renewed_before_they_expire() {
+    let world = World::new(&[]);
+    let peer = KeyServer::start(&world.network, there());
+    let day = DAY.as_millis() as u64;
+    peer.says(there(), &key("a"), json!({}), world.now_ms() + day);
+    world.keys_at(there(), &["ed25519:a"], world.now_ms());
+    world.pass(DAY * 3 / 4);
+    peer.says(there(), &key("a"), json!({}), world.now_ms() + day);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], world.now_ms()), ["ed25519:a"], "nobody waits for it");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(peer.asked(), 2);
+    peer.is_silent();
+    world.pass(DAY / 2);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], world.now_ms()), ["ed25519:a"]);
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_asked_once_and_then_less_and_less() {
+    let world = World::new(&[]);
+    let peer = KeyServer::start(&world.network, there());
+    let wanted = Wanted { server: there().to_owned(), key_ids: vec!["ed25519:a".to_owned()], at_ms: 0 };
+    let wanted = std::slice::from_ref(&wanted);
+    world.sim.block_on(async {
+        let all = (0..10).map(|_| world.keys.keys_for(wanted));
+        futures::future::join_all(all).await;
+    });
+    assert_eq!(peer.asked(), 1, "whoever waits for the same server waits for the same answer");
+    for (seconds, asked) in [(5, 1), (6, 2), (15, 2), (6, 3)] {
+        world.pass(Duration::from_secs(seconds));
+        world.sim.block_on(world.keys.keys_for(wanted));
+        assert_eq!(peer.asked(), asked, "after {seconds} s more");
+    }
+}
+
+#[test]
+fn a_key_that_a_server_does_not_have_does_not_make_it_be_asked_again_and_again() {
+    let world = World::new(&[]);
+    let peer = KeyServer::start(&world.network, there());
+    peer.says(there(), &key("a"), json!({}), world.now_ms() + DAY.as_millis() as u64);
+    for n in 0..20 {
+        assert_eq!(world.keys_at(there(), &[&format!("ed25519:x{n}")], world.now_ms()), [""; 0]);
+    }
+    assert_eq!(peer.asked(), 1);
+    // A new key is found, if not at once.
+    peer.says(there(), &key("b"), json!({}), world.now_ms() + DAY.as_millis() as u64);
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.keys_at(there(), &["ed25519:b"], world.now_ms()), ["ed25519:b"]);
+}
+
+#[test]
+fn notaries_speak_for_servers_that_are_gone() {
+    let notary = server_name!("notary.test");
+    let world = World::new(&[notary]);
+    let _notary = Server::start_in(&world.network, notary, &world.sim, MemoryDisk::default());
+    let peer = KeyServer::start(&world.network, there());
+    let now = world.now_ms();
+    peer.says(there(), &key("a"), json!({}), now + DAY.as_millis() as u64);
+    // The notary has heard of it once.
+    let client = Client::new(
+        here().to_owned(),
+        Arc::new(signing_key(here())),
+        world.network.port_of(here()),
+        Arc::new(Peers::new(world.sim.env())),
+    );
+    let asked = world.sim.block_on(client.get_unsigned::<Value>(
+        notary,
+        "/_matrix/key/v2/query/there.test",
+        Budget::ORDINARY,
+    ));
+    let told = asked.expect("an answer");
+    let told = told["server_keys"][0].to_string();
+    let answer = KeyAnswer::check(there(), &told, now).expect("signed by the server");
+    answer.check_signed_by(notary, &signing_key(notary).public_key_set()).expect("signed by the notary");
+    world.network.disconnect(there());
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], now), ["ed25519:a"]);
+}
+
+#[test]
+fn what_a_notary_has_not_signed_is_not_believed() {
+    let notary = server_name!("notary.test");
+    let world = World::new(&[notary]);
+    let liar = KeyServer::start(&world.network, notary);
+    let until = world.now_ms() + DAY.as_millis() as u64;
+    liar.says(notary, &key("n"), json!({}), until);
+    let forged = json!({
+        "server_name": there(),
+        "verify_keys": { "ed25519:a": { "key": key("a").public_key_base64() } },
+        "old_verify_keys": {},
+        "valid_until_ts": until,
+    });
+    let own = signed(forged, there(), &key("a"));
+    let keys = liar.answer.lock().clone().unwrap_or_default();
+    let serve = |answer: Value| {
+        let (keys, answer) = (keys.clone(), json!({ "server_keys": [answer] }));
+        let routes = Router::new()
+            .route("/_matrix/key/v2/server", get(move || std::future::ready(keys.to_string())))
+            .route(
+                "/_matrix/key/v2/query",
+                axum::routing::post(move || std::future::ready(answer.to_string())),
+            );
+        world.network.connect(notary, routes);
+    };
+    serve(own.clone());
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], 0), [""; 0]);
+    serve(signed(own.clone(), notary, &key("other")));
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], 0), [""; 0]);
+    serve(signed(own, notary, &key("n")));
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], 0), ["ed25519:a"], "it is the signature that counts");
+}
+
+#[test]
+fn this_server_tells_of_its_keys_old_ones_included() {
+    let world = World::new(&[]);
+    let (old, expired_ms) = (key("before"), world.now_ms() - 5);
+    let mut batch = Batch::new();
+    let record = OldSigningKeyRecord { public_key: old.public_key(), expired_ms };
+    batch.put(&OLD_SIGNING_KEYS, &old.key_id().to_owned(), &record);
+    world.sim.block_on(world.server.view.store.commit(batch)).expect("stored");
+    let answer = world
+        .sim
+        .block_on(world.server.request(http::Method::GET, "/_matrix/key/v2/server", None, None))
+        .ok();
+    let checked = KeyAnswer::check(here(), &answer.to_string(), world.now_ms()).expect("a good answer");
+    let told: Vec<_> = checked.keys().map(|(id, _, until)| (id.as_str(), until)).collect();
+    let day = DAY.as_millis() as u64;
+    assert_eq!(told, [("ed25519:before", expired_ms), ("ed25519:sim", world.now_ms() + day)]);
+    assert_eq!(world.keys_at(here(), &[], expired_ms), ["ed25519:before", "ed25519:sim"]);
+    assert_eq!(world.keys_at(here(), &[], world.now_ms()), ["ed25519:sim"]);
+}
