@@ -160,8 +160,9 @@ impl Serve {
     }
 
     async fn check_access(&self, origin: &ServerName, room: &RoomSnapshot) -> Result<(), Error> {
-        // A room that this server has left is not kept up to date: who takes part in it is not known here.
-        if room.local_joined.is_empty() || !room.has_server(origin) {
+        // Of a room that this server has left it holds what was before: those who were there then may still ask, and have to
+        // when its last events, the leaving among them, reach them with gaps.
+        if !room.has_server(origin) {
             return Err(Error::NotInRoom);
         }
         if !self.view.permits(room, origin).await? {

@@ -362,3 +362,41 @@ fn an_event_belongs_to_its_room_and_bans_hold() {
         assert_eq!((status, errcode.as_str()), FORBIDDEN);
     });
 }
+
+/// The `required` of the specification's schemas, for what is read.
+#[test]
+fn answers_have_what_the_specification_requires() {
+    let (sim, network) = (Sim::new(1), Network::default());
+    sim.block_on(async {
+        let shared = shared(&sim, &network).await;
+        let (room, event) = (&shared.room_id, &shared.after);
+        let transaction: &[&str] = &["origin", "origin_server_ts", "pdus"];
+        let reads: [(String, &[&str]); 13] = [
+            (format!("federation/v1/backfill/{room}?v={event}&limit=1"), transaction),
+            (format!("federation/v1/event/{event}"), transaction),
+            (format!("federation/v1/event_auth/{room}/{event}"), &["auth_chain"]),
+            (format!("federation/v1/state/{room}?event_id={event}"), &["auth_chain", "pdus"]),
+            (format!("federation/v1/state_ids/{room}?event_id={event}"), &["auth_chain_ids", "pdu_ids"]),
+            (
+                format!("federation/v1/timestamp_to_event/{room}?ts=0&dir=f"),
+                &["event_id", "origin_server_ts"],
+            ),
+            (format!("federation/v1/hierarchy/{room}"), &["room", "children", "inaccessible_children"]),
+            ("federation/v1/publicRooms".to_owned(), &["chunk"]),
+            (
+                "federation/v1/query/directory?room_alias=%23hall:here.test".to_owned(),
+                &["room_id", "servers"],
+            ),
+            ("federation/v1/user/devices/@alice:here.test".to_owned(), &["user_id", "stream_id", "devices"]),
+            ("federation/v1/version".to_owned(), &["server"]),
+            ("key/v2/server".to_owned(), &["server_name", "verify_keys", "signatures", "valid_until_ts"]),
+            ("key/v2/query/here.test".to_owned(), &["server_keys"]),
+        ];
+        for (path, required) in reads {
+            let answer = shared.asker.get(&format!("/_matrix/{path}")).await.expect("an answer");
+            for field in required {
+                assert!(!answer[*field].is_null(), "{path}: {field}");
+            }
+        }
+    });
+}
