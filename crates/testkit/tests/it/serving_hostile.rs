@@ -42,6 +42,7 @@ const SIGNED: &[(&str, &str)] = &[
     ("PUT", "/_matrix/federation/v2/send_leave/{room}/{event}"),
     ("PUT", "/_matrix/federation/v1/invite/{room}/{event}"),
     ("PUT", "/_matrix/federation/v2/invite/{room}/{event}"),
+    ("PUT", "/_matrix/federation/v1/exchange_third_party_invite/{room}"),
 ];
 
 const UNSIGNED: &[(&str, &str)] = &[
