@@ -6,8 +6,10 @@
 pub mod env;
 pub mod ids;
 pub mod limits;
+pub mod metrics;
 pub mod token;
 
 pub use env::{Clock, Env, Rng, Spawner};
 pub use ids::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder, UserNid};
+pub use metrics::Metrics;
 pub use token::{SyncToken, TimelineToken, TokenError};

@@ -114,15 +114,27 @@ impl Client {
         content: Option<String>,
         budget: Budget,
     ) -> Result<Bytes, RequestError> {
-        let parts = SignedParts {
-            method: method.as_str(),
-            uri,
-            origin: &self.server_name,
-            destination: server,
-            content: content.as_deref(),
-        };
-        let header = parts.sign(&self.key).to_string();
+        let header = self.sign(server, &method, uri, content.as_deref());
         self.send(server, method, uri, Some(header), content.unwrap_or_default().into(), budget).await
+    }
+
+    /// As [`Client::request`], with content that many servers get: the bytes are shared.
+    pub async fn request_shared(
+        &self,
+        server: &ServerName,
+        method: Method,
+        uri: &str,
+        content: Bytes,
+        budget: Budget,
+    ) -> Result<Bytes, RequestError> {
+        let text = std::str::from_utf8(&content).map_err(|_| RequestError::Content)?;
+        let header = self.sign(server, &method, uri, Some(text));
+        self.send(server, method, uri, Some(header), content, budget).await
+    }
+
+    fn sign(&self, server: &ServerName, method: &Method, uri: &str, content: Option<&str>) -> String {
+        let (method, origin) = (method.as_str(), &*self.server_name);
+        SignedParts { method, uri, origin, destination: server, content }.sign(&self.key).to_string()
     }
 
     /// A request that is not signed (keys).

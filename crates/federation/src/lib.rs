@@ -94,7 +94,7 @@ impl Federation {
             Inbound::new(view.clone(), rooms_in, client_in, keys.clone(), peers.clone(), edus.clone());
         let inbound = Arc::new(inbound);
         let handshakes = Handshakes::new(view.clone(), rooms.clone(), client.clone(), inbound.clone());
-        let sender = Arc::new(Sender::new(view.clone(), client.clone(), peers.clone()));
+        let sender = Sender::new(view.clone(), client.clone(), &peers, presence);
         let serve = Arc::new(Serve::new(view.clone(), rooms));
         let remote = Arc::new(Remote::new(view, client.clone(), serve.clone()));
         Self {

@@ -36,7 +36,7 @@ mod waiters;
 
 use std::sync::Arc;
 
-use myelin_core::{Env, RoomNid, UserNid};
+use myelin_core::{Env, Metrics, RoomNid, UserNid};
 use myelin_store::{
     Direction, NidAllocator, Store,
     tables::{MEMBERS, Membership, SERVER_ROOMS},
@@ -82,6 +82,7 @@ pub struct View {
     pub inboxes: Arc<Inboxes>,
     pub feed: Arc<Feed>,
     pub ephemeral: Arc<ephemeral::Ephemeral>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl View {
@@ -125,6 +126,7 @@ impl View {
             inboxes,
             feed,
             ephemeral,
+            metrics: Arc::default(),
         }
     }
 

@@ -1,0 +1,169 @@
+//! What is not in memory any more comes from the log, or, when a server was away for long, from its rooms: the newest
+//! events of each, from which it finds the rest by itself (backfill).
+
+use std::{collections::HashSet, sync::Arc};
+
+use myelin_core::{Position, RoomNid, TimelineOrder};
+use myelin_store::{
+    Direction,
+    log::LogEntry,
+    tables::{LOG, SERVER_ROOMS, TIMELINE},
+};
+use myelin_view::{Error, RoomSnapshot};
+use ruma::ServerName;
+
+use super::{
+    Sender,
+    queue::Destination,
+    receipts::Receipt,
+    transaction::{PDUS_MAX, PendingPdu},
+};
+
+/// Log entries that are gone through one by one for a server; beyond, it catches up.
+const REPLAYED_MAX: u64 = 5_000;
+/// A server that took nothing for so long catches up.
+const REPLAY_TIME_MS: u64 = 60 * 60 * 1000;
+const PAGE: usize = 512;
+const ROOMS_PAGE: usize = 1_000;
+/// Newest events of a room among which one made here is looked for.
+const LOOKED_AT_MAX: usize = 100;
+
+/// A stretch of the log that a server has not got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gap {
+    from: Position,
+    until: Position,
+    catch_up: bool,
+}
+
+#[derive(Default)]
+struct Found {
+    pdus: Vec<PendingPdu>,
+    receipts: Vec<Arc<Receipt>>,
+}
+
+impl Sender {
+    /// Fills the queue of a server from what is not in memory.
+    pub(super) async fn refill(&self, server: &ServerName) -> Result<(), Error> {
+        let Some(gap) = self.take_gap(server) else { return Ok(()) };
+        let found =
+            if gap.catch_up { self.newest(server, gap).await } else { self.replay(server, gap).await };
+        let state = &mut *self.state.lock();
+        let Some(queue) = state.destinations.get_mut(server) else { return Ok(()) };
+        queue.building_from = None;
+        match found {
+            Ok(found) => {
+                if gap.catch_up {
+                    self.counters.catch_ups.add(1);
+                    tracing::info!(%server, events = found.pdus.len(), "the server was away for long and catches up");
+                }
+                insert(queue, found);
+                Ok(())
+            }
+            Err(error) => {
+                queue.missed_from = Some(queue.missed_from.map_or(gap.from, |from| from.min(gap.from)));
+                Err(error)
+            }
+        }
+    }
+
+    fn take_gap(&self, server: &ServerName) -> Option<Gap> {
+        let now_ms = self.view.env.now_ms();
+        let state = &mut *self.state.lock();
+        let until = state.dispatched;
+        let queue = state.destinations.get_mut(server)?;
+        let health = &queue.health;
+        let long_away = health.failures > 0 && now_ms >= health.failing_since_ms + REPLAY_TIME_MS;
+        let from = match queue.missed_from.take() {
+            Some(from) => from,
+            None if long_away && queue.pdus.len() > PDUS_MAX => queue.pdus.front()?.position,
+            None => return None,
+        };
+        let catch_up = long_away || until.0.saturating_sub(from.0) > REPLAYED_MAX;
+        if catch_up {
+            queue.pdus.retain(|pdu| pdu.targeted);
+        }
+        queue.building_from = Some(from);
+        Some(Gap { from, until, catch_up })
+    }
+
+    async fn replay(&self, server: &ServerName, gap: Gap) -> Result<Found, Error> {
+        let mut found = Found::default();
+        let mut from = gap.from;
+        while from <= gap.until {
+            let end = gap.until.next();
+            let rows = self.view.store.range(&LOG, &from, &end, Direction::Forward, PAGE).await?;
+            let Some((last, _)) = rows.last() else { break };
+            from = last.next();
+            for (position, entry) in &rows {
+                if !matches!(entry, LogEntry::Event { relay: true, .. } | LogEntry::Receipt { .. }) {
+                    continue;
+                }
+                let Some(item) = self.item(*position, entry).await? else { continue };
+                found.pdus.extend(item.pdu_for(server));
+                found.receipts.extend(item.receipt_for(server).cloned());
+            }
+        }
+        Ok(found)
+    }
+
+    /// The newest events of each room in which something was made here that the server has not got.
+    async fn newest(&self, server: &ServerName, gap: Gap) -> Result<Found, Error> {
+        let mut found = Found::default();
+        let mut after = RoomNid(0);
+        loop {
+            let (first, end) =
+                ((server.to_string(), RoomNid(after.0 + 1)), (server.to_string(), RoomNid(u64::MAX)));
+            let rows =
+                self.view.store.range(&SERVER_ROOMS, &first, &end, Direction::Forward, ROOMS_PAGE).await?;
+            let Some(((_, last), _)) = rows.last() else { break };
+            after = *last;
+            for ((_, room), _) in rows.iter().filter(|(_, row)| row.value.joined) {
+                let room = self.view.rooms.load(*room).await?;
+                let room = room.filter(|room| room.has_server(server));
+                if let Some(room) = room
+                    && self.has_news(&room, gap.from).await?
+                {
+                    found.pdus.extend(self.extremities(&room, gap.from).await?);
+                }
+            }
+        }
+        found.pdus.sort_by_key(|pdu| pdu.position);
+        Ok(found)
+    }
+
+    /// Whether somebody here made an event in this room since `from`.
+    async fn has_news(&self, room: &RoomSnapshot, from: Position) -> Result<bool, Error> {
+        let (first, end) = ((room.nid(), TimelineOrder::from(from)), (room.nid(), TimelineOrder::MAX));
+        let store = &self.view.store;
+        let rows = store.range(&TIMELINE, &first, &end, Direction::Reverse, LOOKED_AT_MAX).await?;
+        let nids: Vec<_> = rows.iter().map(|(_, nid)| *nid).collect();
+        for event in self.view.events.load_many(&nids).await?.into_iter().flatten() {
+            if self.view.interner.is_local(event.sender).await? {
+                return Ok(true);
+            }
+        }
+        Ok(nids.len() == LOOKED_AT_MAX)
+    }
+
+    async fn extremities(&self, room: &RoomSnapshot, from: Position) -> Result<Vec<PendingPdu>, Error> {
+        let events = self.view.events.load_many(&room.head.extremities).await?;
+        let live = events.into_iter().flatten().filter(|event| event.accepted());
+        let placed = live.filter_map(|event| Some((event.order?.position()?, event.nid)));
+        let newer = placed.filter(|(position, _)| *position >= from);
+        Ok(newer.map(|(position, event)| PendingPdu { position, event, targeted: false }).collect())
+    }
+}
+
+/// Each event once, in the order of the log.
+fn insert(queue: &mut Destination, found: Found) {
+    let held: HashSet<_> = queue.pdus.iter().map(|pdu| pdu.event).collect();
+    queue.pdus.extend(found.pdus.into_iter().filter(|pdu| !held.contains(&pdu.event)));
+    queue.pdus.make_contiguous().sort_by_key(|pdu| pdu.position);
+    for receipt in found.receipts {
+        let newer = queue.receipts.get(&receipt.key()).is_none_or(|held| held.position < receipt.position);
+        if newer {
+            queue.push_receipt(receipt);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Putting a transaction together from what waits and from what holds now.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, atomic::Ordering},
+};
+
+use bytes::Bytes;
+use myelin_core::{EventNid, Position, RoomNid, UserNid};
+use myelin_store::{
+    Direction,
+    tables::{OUTBOX, OutboxRecord},
+};
+use myelin_view::{Error, Event};
+use ruma::ServerName;
+
+use super::{
+    Sender, SharedBody,
+    queue::Destination,
+    receipts::{self, Receipt},
+    transaction::{self, EDUS_MAX, PDUS_MAX, PendingPdu, SIZE_MAX, Told, Transaction},
+};
+
+/// EDUs from the outbox in one transaction; the others keep some room.
+const OUTBOX_MAX: usize = 80;
+/// Receipts and EDUs from the outbox together.
+const DURABLE_EDUS_MAX: usize = 90;
+/// A body is used for several servers for so long.
+const SHARED_BODY_TIME_MS: u64 = 5_000;
+const SHARED_BODIES_MAX: usize = 8;
+
+/// What was taken from the queue and is not in a transaction yet.
+#[derive(Default)]
+struct Load {
+    pdus: Vec<PendingPdu>,
+    receipts: Vec<Arc<Receipt>>,
+    typing_rooms: BTreeSet<RoomNid>,
+    presence: Vec<UserNid>,
+}
+
+/// The events of a load that fit into one transaction.
+#[derive(Default)]
+struct Fitting {
+    pdus: Vec<PendingPdu>,
+    events: Vec<Arc<Event>>,
+    /// From this one on the events of the load have to wait.
+    rest: usize,
+}
+
+/// The outbox as far as it goes along.
+#[derive(Default)]
+struct Outbox {
+    positions: Vec<Position>,
+    edus: Vec<String>,
+}
+
+impl Sender {
+    /// The transaction that is to depart next: the one that was not answered, or a new one; `None` if nothing waits.
+    pub(super) async fn prepare(&self, server: &ServerName) -> Result<Option<Arc<Transaction>>, Error> {
+        if let Some(unanswered) = self.unanswered(server) {
+            return Ok(Some(unanswered));
+        }
+        self.refill(server).await?;
+        let outbox = self.read_outbox(server).await?;
+        let Some(load) = self.take_load(server, outbox.edus.len()) else { return Ok(None) };
+        match self.assemble(server, &load, outbox).await {
+            Ok((transaction, rest)) => Ok(self.keep(server, transaction, &load.pdus[rest..])),
+            Err(error) => {
+                self.put_back(server, load);
+                Err(error)
+            }
+        }
+    }
+
+    fn unanswered(&self, server: &ServerName) -> Option<Arc<Transaction>> {
+        self.state.lock().destinations.get(server)?.transaction.clone()
+    }
+
+    /// To-device messages and device lists, in their order.
+    async fn read_outbox(&self, server: &ServerName) -> Result<Outbox, Error> {
+        let from = self.state.lock().destinations.get(server).and_then(|queue| queue.outbox_from);
+        let Some(from) = from else { return Ok(Outbox::default()) };
+        // What is written from here on is beyond.
+        let until = self.view.store.position();
+        let name = server.to_string();
+        let (first, end) = ((name.clone(), from), (name, Position(u64::MAX)));
+        let rows = self.view.store.range(&OUTBOX, &first, &end, Direction::Forward, OUTBOX_MAX).await?;
+        if rows.is_empty()
+            && let Some(queue) = self.state.lock().destinations.get_mut(server)
+        {
+            queue.outbox_is_empty(until);
+        }
+        let mut outbox = Outbox::default();
+        let mut size = 0;
+        for ((_, position), OutboxRecord { edu_type, json }) in rows {
+            size += json.len();
+            if size > SIZE_MAX && !outbox.positions.is_empty() {
+                break;
+            }
+            outbox.positions.push(position);
+            match transaction::edu(&edu_type, &json) {
+                Some(edu) => outbox.edus.push(edu),
+                None => tracing::error!(%server, edu_type, ?position, "an EDU is no JSON and is passed over"),
+            }
+        }
+        Ok(outbox)
+    }
+
+    fn take_load(&self, server: &ServerName, edus: usize) -> Option<Load> {
+        let state = &mut *self.state.lock();
+        let queue = state.destinations.get_mut(server)?;
+        let pdus: Vec<_> = queue.pdus.drain(..queue.pdus.len().min(PDUS_MAX)).collect();
+        let mut receipts = Vec::new();
+        while receipts.len() + edus < DURABLE_EDUS_MAX
+            && let Some((_, receipt)) = queue.receipts.pop_first()
+        {
+            receipts.push(receipt);
+        }
+        let typing_rooms = std::mem::take(&mut queue.typing_rooms);
+        let presence = std::mem::take(&mut queue.presence).into_iter().collect();
+        queue.building_from =
+            pdus.iter().map(|pdu| pdu.position).chain(receipts.iter().map(|receipt| receipt.position)).min();
+        Some(Load { pdus, receipts, typing_rooms, presence })
+    }
+
+    fn put_back(&self, server: &ServerName, load: Load) {
+        let state = &mut *self.state.lock();
+        let Some(queue) = state.destinations.get_mut(server) else { return };
+        prepend(queue, &load.pdus);
+        for receipt in load.receipts {
+            // A newer one has come meanwhile.
+            queue.receipts.entry(receipt.key()).or_insert(receipt);
+        }
+        queue.typing_rooms.extend(load.typing_rooms);
+        queue.presence.extend(load.presence);
+        queue.building_from = None;
+    }
+
+    /// The transaction, and how many events of the load are done with.
+    async fn assemble(
+        &self,
+        server: &ServerName,
+        load: &Load,
+        outbox: Outbox,
+    ) -> Result<(Transaction, usize), Error> {
+        let size = outbox.edus.iter().map(String::len).sum();
+        let Fitting { pdus, events, rest } = self.load_events(load, size).await?;
+        let mut edus = outbox.edus;
+        edus.extend(receipts::edus(&load.receipts));
+        let typing =
+            self.typing_edus(server, &load.typing_rooms, EDUS_MAX - 1 - edus.len(), &mut edus).await?;
+        let presence = self.presence_edu(&load.presence, &mut edus).await?;
+        let from = outbox.positions.first().copied();
+        let from = from.into_iter().chain(pdus.iter().map(|pdu| pdu.position));
+        let from = from.chain(load.receipts.iter().map(|receipt| receipt.position)).min();
+        let transaction = Transaction {
+            id: format!("{}{}", self.id_prefix, self.ids.fetch_add(1, Ordering::Relaxed)),
+            body: self.body(&pdus, &events, &edus),
+            from,
+            pdus,
+            outbox: outbox.positions,
+            typing,
+            presence,
+            edus: edus.len(),
+        };
+        Ok((transaction, rest))
+    }
+
+    async fn load_events(&self, load: &Load, mut size: usize) -> Result<Fitting, Error> {
+        let nids: Vec<_> = load.pdus.iter().map(|pdu| pdu.event).collect();
+        let loaded = self.view.events.load_many(&nids).await?;
+        let mut fitting = Fitting { rest: nids.len(), ..Fitting::default() };
+        for (index, (pdu, event)) in load.pdus.iter().zip(loaded).enumerate() {
+            let Some(event) = event else { continue };
+            size += event.pdu.json.len();
+            if size > SIZE_MAX && !fitting.pdus.is_empty() {
+                fitting.rest = index;
+                break;
+            }
+            fitting.pdus.push(*pdu);
+            fitting.events.push(event);
+        }
+        Ok(fitting)
+    }
+
+    /// Servers that get the same events and nothing else get the same bytes.
+    fn body(&self, pdus: &[PendingPdu], events: &[Arc<Event>], edus: &[String]) -> Bytes {
+        let now_ms = self.view.env.now_ms();
+        let texts = || events.iter().map(|event| &*event.pdu.json).collect::<Vec<_>>();
+        let origin = &self.view.server_name;
+        if !edus.is_empty() || events.is_empty() {
+            return transaction::body(origin, now_ms, &texts(), edus);
+        }
+        let of = |shared: &SharedBody| shared.events.iter().eq(pdus.iter().map(|pdu| &pdu.event));
+        let mut bodies = self.bodies.lock();
+        bodies.retain(|shared| shared.made_ms + SHARED_BODY_TIME_MS > now_ms);
+        if let Some(shared) = bodies.iter().find(|shared| of(shared)) {
+            return shared.body.clone();
+        }
+        let body = transaction::body(origin, now_ms, &texts(), edus);
+        if bodies.len() >= SHARED_BODIES_MAX {
+            bodies.pop_front();
+        }
+        let events: Vec<EventNid> = pdus.iter().map(|pdu| pdu.event).collect();
+        bodies.push_back(SharedBody { events, made_ms: now_ms, body: body.clone() });
+        body
+    }
+
+    /// What has to arrive is kept until it is answered. `None`: there is nothing to say.
+    fn keep(
+        &self,
+        server: &ServerName,
+        transaction: Transaction,
+        rest: &[PendingPdu],
+    ) -> Option<Arc<Transaction>> {
+        let state = &mut *self.state.lock();
+        let queue = state.destinations.get_mut(server)?;
+        prepend(queue, rest);
+        queue.building_from = None;
+        if transaction.pdus.is_empty() && transaction.edus == 0 && transaction.outbox.is_empty() {
+            return None;
+        }
+        // Whether a start arrives is not known until the answer comes.
+        for Told { room, user, typing } in &transaction.typing {
+            if *typing {
+                queue.told.entry((*room, *user)).or_insert(0);
+            }
+        }
+        let transaction = Arc::new(transaction);
+        if transaction.from.is_some() {
+            queue.transaction = Some(transaction.clone());
+        }
+        Some(transaction)
+    }
+}
+
+/// Before everything that has come meanwhile.
+fn prepend(queue: &mut Destination, pdus: &[PendingPdu]) {
+    let mut all: VecDeque<_> = pdus.iter().copied().collect();
+    all.append(&mut queue.pdus);
+    queue.pdus = all;
+}

@@ -1,0 +1,352 @@
+//! What waits for one server, and how it stands with it. In memory, bounded, and without I/O.
+//!
+//! Invariant: whatever has to arrive and has not been answered counts in [`Destination::oldest`], wherever it is just
+//! now: in the queue, in the log only, being put together, or under way.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use myelin_core::{Position, RoomNid, UserNid};
+use myelin_store::tables::DestinationRecord;
+
+use super::{
+    receipts::Receipt,
+    transaction::{PendingPdu, Told, Transaction},
+};
+
+/// Events kept in memory for one server; beyond, they are read from the log when their time comes.
+const PDUS_MAX: usize = 1_000;
+/// Events that go in any case, kept for a server that is away.
+const TARGETED_MAX: usize = 1_000;
+/// Receipts kept for one server: they are the newest of each user, room and thread.
+const RECEIPTS_MAX: usize = 2_000;
+/// A server that answers is still asked at most this often because it gave a sign of life.
+const SIGN_OF_LIFE_PAUSE_MS: u64 = 1_000;
+/// The same for one that is there, but refuses transactions: that it is there is no news.
+const REFUSED_PAUSE_MS: u64 = 60_000;
+
+#[derive(Default)]
+pub struct Destination {
+    /// Oldest first.
+    pub pdus: VecDeque<PendingPdu>,
+    pub receipts: BTreeMap<(RoomNid, UserNid, String), Arc<Receipt>>,
+    /// The first row of the outbox that may wait.
+    pub outbox_from: Option<Position>,
+    /// The last one that is known of.
+    outbox_until: Position,
+    /// Events and receipts from here on are not in memory.
+    pub missed_from: Option<Position>,
+    /// What is being put together right now begins here.
+    pub building_from: Option<Position>,
+    /// Put together, and not answered with a success yet.
+    pub transaction: Option<Arc<Transaction>>,
+    /// A task is about this server.
+    pub in_flight: bool,
+    /// That task waits for its turn among those about servers that do not answer.
+    pub queueing: bool,
+    /// A sign of life came while the task waited for its turn.
+    pub woken: bool,
+    /// Who was said to be typing, and when (milliseconds; 0: perhaps it has not arrived).
+    pub told: BTreeMap<(RoomNid, UserNid), u64>,
+    /// Rooms in which who types may differ from what was said.
+    pub typing_rooms: BTreeSet<RoomNid>,
+    /// Users whose presence changed.
+    pub presence: BTreeSet<UserNid>,
+    pub health: Health,
+    /// The row as it stands in the table.
+    pub recorded: Option<DestinationRecord>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// Consecutive transactions that failed.
+    pub failures: u32,
+    /// Since when, milliseconds.
+    pub failing_since_ms: u64,
+    pub retry_at_ms: u64,
+    pub last_attempt_ms: u64,
+    pub last_success_ms: Option<u64>,
+    pub last_error: Option<String>,
+    /// The server answered and refused, so it is not away.
+    pub refused: bool,
+}
+
+impl Destination {
+    /// As it was when the process ended.
+    pub fn restored(record: DestinationRecord) -> Self {
+        let from = record.behind_from;
+        let targeted = |event| PendingPdu { position: from, event, targeted: true };
+        Self {
+            pdus: record.targeted.iter().copied().map(targeted).collect(),
+            outbox_from: Some(from),
+            missed_from: Some(from),
+            health: Health {
+                failures: record.failures,
+                failing_since_ms: record.behind_since_ms,
+                retry_at_ms: record.retry_at_ms,
+                last_success_ms: record.last_success_ms,
+                last_error: record.last_error.clone(),
+                ..Health::default()
+            },
+            recorded: Some(record),
+            ..Self::default()
+        }
+    }
+
+    pub fn push_pdu(&mut self, pdu: PendingPdu) {
+        if self.missed_from.is_some() {
+            // The log has it. What has to go in any case is kept besides.
+            if pdu.targeted && self.pdus.len() < TARGETED_MAX {
+                self.pdus.push_back(pdu);
+            }
+            return;
+        }
+        self.pdus.push_back(pdu);
+        if self.pdus.len() > PDUS_MAX {
+            self.missed_from = self.pdus.front().map(|pdu| pdu.position);
+            self.pdus.retain(|pdu| pdu.targeted);
+            self.pdus.truncate(TARGETED_MAX);
+        }
+    }
+
+    pub fn push_receipt(&mut self, receipt: Arc<Receipt>) {
+        self.receipts.insert(receipt.key(), receipt);
+        if self.receipts.len() > RECEIPTS_MAX
+            && let Some(oldest) = self.receipts.values().min_by_key(|r| r.position).map(|r| r.key())
+        {
+            self.receipts.remove(&oldest);
+        }
+    }
+
+    pub fn note_outbox(&mut self, position: Position) {
+        self.outbox_from.get_or_insert(position);
+        self.outbox_until = self.outbox_until.max(position);
+    }
+
+    /// The outbox was read and is empty up to `until`.
+    pub fn outbox_is_empty(&mut self, until: Position) {
+        if self.outbox_until <= until {
+            self.outbox_from = None;
+        } else if self.outbox_from.is_some() {
+            self.outbox_from = Some(until.next());
+        }
+    }
+
+    /// The lowest position of what has to arrive and may not have.
+    pub fn oldest(&self) -> Option<Position> {
+        let pdu = self.pdus.front().map(|pdu| pdu.position);
+        let receipt = self.receipts.values().map(|receipt| receipt.position).min();
+        let under_way = self.transaction.as_ref().and_then(|transaction| transaction.from);
+        [pdu, receipt, self.outbox_from, self.missed_from, self.building_from, under_way]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Something waits for which a transaction departs at once.
+    pub fn is_urgent(&self) -> bool {
+        self.transaction.is_some()
+            || !self.pdus.is_empty()
+            || !self.receipts.is_empty()
+            || self.outbox_from.is_some()
+            || self.missed_from.is_some()
+    }
+
+    /// Something waits, be it only for the schedule.
+    pub fn has_work(&self) -> bool {
+        self.is_urgent() || !self.typing_rooms.is_empty() || !self.presence.is_empty()
+    }
+
+    /// Whether a task may begin now.
+    pub fn is_due(&self, now_ms: u64) -> bool {
+        !self.in_flight && self.has_work() && (self.health.failures == 0 || self.health.retry_at_ms <= now_ms)
+    }
+
+    /// A sign of life of the server: whether it is asked again because of that.
+    pub fn wakes(&mut self, now_ms: u64) -> bool {
+        if self.health.failures == 0 || !self.has_work() || (self.in_flight && !self.queueing) {
+            return false;
+        }
+        let pause = if self.health.refused { REFUSED_PAUSE_MS } else { SIGN_OF_LIFE_PAUSE_MS };
+        let wakes = now_ms >= self.health.last_attempt_ms + pause;
+        if wakes {
+            self.health.retry_at_ms = now_ms;
+        }
+        wakes
+    }
+
+    /// The server took it.
+    pub fn delivered(&mut self, transaction: &Transaction, now_ms: u64) {
+        self.transaction = None;
+        self.health = Health {
+            last_success_ms: Some(now_ms),
+            last_attempt_ms: self.health.last_attempt_ms,
+            ..Health::default()
+        };
+        for Told { room, user, typing } in &transaction.typing {
+            match typing {
+                true => drop(self.told.insert((*room, *user), now_ms)),
+                false => drop(self.told.remove(&(*room, *user))),
+            }
+        }
+    }
+
+    /// It is not known whether the server took it. What has to arrive is kept as it is; what is ephemeral is said anew.
+    pub fn failed(&mut self, transaction: &Transaction, now_ms: u64, wait_ms: u64, error: String) {
+        if transaction.from.is_none() {
+            self.transaction = None;
+        }
+        for Told { room, user, typing } in &transaction.typing {
+            self.typing_rooms.insert(*room);
+            if *typing {
+                self.told.insert((*room, *user), 0);
+            }
+        }
+        self.presence.extend(&transaction.presence);
+        let health = &mut self.health;
+        if health.failures == 0 {
+            health.failing_since_ms = now_ms;
+        }
+        health.failures = health.failures.saturating_add(1);
+        health.retry_at_ms = now_ms + wait_ms;
+        health.last_error = Some(error);
+    }
+
+    /// What was typed and who was there long ago is nobody's news; servers let it expire by themselves.
+    pub fn forget_ephemeral(&mut self) {
+        self.told.clear();
+        self.typing_rooms.clear();
+        self.presence.clear();
+    }
+
+    /// The row that this server should have in the table; `None`: nothing waits.
+    pub fn record(&self) -> Option<DestinationRecord> {
+        let behind_from = self.oldest()?;
+        let under_way = self.transaction.iter().flat_map(|transaction| &transaction.pdus);
+        let targeted = under_way.chain(&self.pdus).filter(|pdu| pdu.targeted);
+        Some(DestinationRecord {
+            behind_from,
+            behind_since_ms: self.health.failing_since_ms,
+            failures: self.health.failures,
+            retry_at_ms: self.health.retry_at_ms,
+            last_success_ms: self.health.last_success_ms,
+            last_error: self.health.last_error.clone(),
+            targeted: targeted.map(|pdu| pdu.event).take(TARGETED_MAX).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use myelin_core::EventNid;
+
+    use super::*;
+
+    fn pdu(position: u64) -> PendingPdu {
+        PendingPdu {
+            position: Position(position),
+            event: EventNid(position),
+            targeted: position % 1_000 == 7,
+        }
+    }
+
+    fn transaction(from: Option<u64>, typing: Vec<Told>) -> Transaction {
+        Transaction {
+            id: "t".to_owned(),
+            body: bytes::Bytes::new(),
+            from: from.map(Position),
+            pdus: Vec::new(),
+            outbox: Vec::new(),
+            typing,
+            presence: Vec::new(),
+            edus: 0,
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_is_read_from_the_log_except_what_is_targeted() {
+        let mut queue = Destination::default();
+        (5..=2_500).for_each(|position| queue.push_pdu(pdu(position)));
+        assert_eq!(queue.missed_from, Some(Position(5)));
+        let kept: Vec<_> = queue.pdus.iter().map(|pdu| pdu.position.0).collect();
+        assert_eq!(kept, [7, 1_007, 2_007]);
+        assert_eq!(queue.oldest(), Some(Position(5)));
+        let record = queue.record().expect("it is behind");
+        assert_eq!(record.behind_from, Position(5));
+        assert_eq!(record.targeted.len(), 3);
+        assert_eq!(Destination::restored(record).oldest(), Some(Position(5)));
+    }
+
+    #[test]
+    fn the_oldest_thing_counts_wherever_it_is() {
+        let mut queue = Destination::default();
+        assert_eq!(queue.oldest(), None);
+        assert_eq!(queue.record(), None);
+        queue.push_pdu(pdu(9));
+        queue.note_outbox(Position(8));
+        assert_eq!(queue.oldest(), Some(Position(8)));
+        queue.building_from = Some(Position(6));
+        assert_eq!(queue.oldest(), Some(Position(6)));
+        queue.building_from = None;
+        queue.transaction = Some(Arc::new(transaction(Some(4), Vec::new())));
+        assert_eq!(queue.oldest(), Some(Position(4)));
+    }
+
+    #[test]
+    fn an_outbox_that_grew_meanwhile_is_not_empty() {
+        let mut queue = Destination::default();
+        queue.note_outbox(Position(3));
+        queue.note_outbox(Position(9));
+        queue.outbox_is_empty(Position(5));
+        assert_eq!(queue.outbox_from, Some(Position(6)));
+        queue.outbox_is_empty(Position(9));
+        assert_eq!(queue.outbox_from, None);
+    }
+
+    #[test]
+    fn a_start_that_may_not_have_arrived_is_still_followed_by_a_stop() {
+        let (room, user) = (RoomNid(1), UserNid(2));
+        let told = |typing| Told { room, user, typing };
+        let mut queue = Destination::default();
+        queue.failed(&transaction(None, vec![told(true)]), 100, 10, "away".to_owned());
+        assert_eq!(queue.told.get(&(room, user)), Some(&0));
+        assert!(queue.typing_rooms.contains(&room) && !queue.is_due(105) && queue.is_due(110));
+        queue.failed(&transaction(None, vec![told(false)]), 110, 10, "away".to_owned());
+        assert!(queue.told.contains_key(&(room, user)));
+        queue.delivered(&transaction(None, vec![told(false)]), 130);
+        assert!(queue.told.is_empty());
+        assert_eq!(queue.health.failures, 0);
+    }
+
+    #[test]
+    fn what_has_to_arrive_is_kept_as_it_is_when_it_fails() {
+        let mut queue = Destination::default();
+        let kept = Arc::new(transaction(Some(4), Vec::new()));
+        queue.transaction = Some(kept.clone());
+        queue.failed(&kept, 100, 10, "away".to_owned());
+        assert!(queue.transaction.as_ref().is_some_and(|held| Arc::ptr_eq(held, &kept)));
+        let ephemeral = Arc::new(transaction(None, Vec::new()));
+        queue.transaction = Some(ephemeral.clone());
+        queue.failed(&ephemeral, 100, 10, "away".to_owned());
+        assert!(queue.transaction.is_none());
+    }
+
+    #[test]
+    fn a_sign_of_life_wakes_who_was_away_at_once_and_who_refuses_rarely() {
+        let mut queue = Destination::default();
+        queue.push_pdu(pdu(1));
+        assert!(!queue.wakes(1_000_000), "nothing has failed");
+        queue.failed(&transaction(None, Vec::new()), 1_000_000, 3_600_000, "away".to_owned());
+        queue.health.last_attempt_ms = 1_000_000;
+        assert!(!queue.wakes(1_000_500));
+        assert!(queue.wakes(1_001_000) && queue.is_due(1_001_000));
+        queue.health.refused = true;
+        assert!(!queue.wakes(1_059_000) && queue.wakes(1_060_000));
+        queue.in_flight = true;
+        assert!(!queue.wakes(2_000_000));
+        queue.queueing = true;
+        assert!(queue.wakes(2_000_000));
+    }
+}

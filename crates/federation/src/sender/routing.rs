@@ -1,0 +1,130 @@
+//! What a log entry means for which servers.
+
+use std::sync::Arc;
+
+use myelin_core::{EventNid, Position, RoomNid, UserNid};
+use myelin_store::{
+    log::LogEntry,
+    tables::{RECEIPTS, RECEIPTS_BY_POSITION},
+};
+use myelin_view::{Error, RoomSnapshot, View};
+use ruma::{OwnedServerName, ServerName, events::room::member::MembershipState};
+
+use super::{
+    receipts::{PUBLIC, Receipt},
+    transaction::PendingPdu,
+};
+
+/// Something that goes to other servers.
+pub enum Item {
+    Pdu {
+        event: EventNid,
+        position: Position,
+        room: Arc<RoomSnapshot>,
+        /// The server whose user did it: it has the event already.
+        origin: OwnedServerName,
+        /// The server one of whose users it takes out of the room.
+        target: Option<OwnedServerName>,
+    },
+    Receipt {
+        receipt: Arc<Receipt>,
+        room: Arc<RoomSnapshot>,
+    },
+    Outbox {
+        server: OwnedServerName,
+        position: Position,
+    },
+}
+
+impl Item {
+    pub fn pdu_for(&self, server: &ServerName) -> Option<PendingPdu> {
+        let Self::Pdu { event, position, room, origin, target } = self else { return None };
+        let targeted = target.as_ref().is_some_and(|target| target == server);
+        let goes = (room.has_server(server) && origin != server) || targeted;
+        goes.then_some(PendingPdu { position: *position, event: *event, targeted })
+    }
+
+    pub fn receipt_for(&self, server: &ServerName) -> Option<&Arc<Receipt>> {
+        match self {
+            Self::Receipt { receipt, room } if room.has_server(server) => Some(receipt),
+            _ => None,
+        }
+    }
+}
+
+/// `None`: nothing for other servers.
+pub async fn item(view: &View, position: Position, entry: &LogEntry) -> Result<Option<Item>, Error> {
+    match entry {
+        LogEntry::Event { room, event, sender, member, relay: true, .. } => {
+            pdu(view, position, *room, *event, *sender, *member).await
+        }
+        LogEntry::Receipt { room, user } => receipt(view, position, *room, *user).await,
+        LogEntry::Outbox { server } => Ok(OwnedServerName::try_from(server.as_str())
+            .ok()
+            .map(|server| Item::Outbox { server, position })),
+        _ => Ok(None),
+    }
+}
+
+async fn pdu(
+    view: &View,
+    position: Position,
+    room: RoomNid,
+    event: EventNid,
+    sender: UserNid,
+    member: Option<UserNid>,
+) -> Result<Option<Item>, Error> {
+    let Some(room) = view.rooms.load(room).await? else { return Ok(None) };
+    let origin = view.interner.user_id(sender).await?.server_name().to_owned();
+    let target = match member {
+        Some(user) if user != sender => removed_from(view, event, user).await?,
+        _ => None,
+    };
+    let alone = target.is_none() && room.servers.keys().all(|server| *server == *view.server_name);
+    Ok((!alone).then_some(Item::Pdu { event, position, room, origin, target }))
+}
+
+/// The server of a user who was kicked or banned, or whose invite was taken back: it has to hear of it although it may
+/// not be in the room (any more).
+async fn removed_from(view: &View, event: EventNid, user: UserNid) -> Result<Option<OwnedServerName>, Error> {
+    let user_id = view.interner.user_id(user).await?;
+    if view.is_local(&user_id) {
+        return Ok(None);
+    }
+    let event = view.events.load(event).await?;
+    let membership = event.and_then(|event| event.pdu.membership());
+    let out = matches!(membership, Some(MembershipState::Leave | MembershipState::Ban));
+    Ok(out.then(|| user_id.server_name().to_owned()))
+}
+
+/// Only public receipts of local users. One that was replaced meanwhile has no row any more; its successor comes later in
+/// the log.
+async fn receipt(
+    view: &View,
+    position: Position,
+    room: RoomNid,
+    user: UserNid,
+) -> Result<Option<Item>, Error> {
+    if !view.interner.is_local(user).await? {
+        return Ok(None);
+    }
+    let Some(room) = view.rooms.load(room).await? else { return Ok(None) };
+    if room.servers.keys().all(|server| *server == *view.server_name) {
+        return Ok(None);
+    }
+    let held = view.store.get(&RECEIPTS_BY_POSITION, &(room.nid(), position)).await?;
+    let Some(held) = held.filter(|held| held.receipt_type == PUBLIC) else { return Ok(None) };
+    let key = (room.nid(), user, held.receipt_type, held.thread_id);
+    let Some(record) = view.store.get(&RECEIPTS, &key).await? else { return Ok(None) };
+    let receipt = Receipt {
+        position,
+        room: room.nid(),
+        user,
+        thread_id: key.3,
+        room_id: room.info.room_id.to_string(),
+        user_id: view.interner.user_id(user).await?.to_string(),
+        event_id: record.value.event_id,
+        ts_ms: record.value.ts_ms,
+    };
+    Ok(Some(Item::Receipt { receipt: Arc::new(receipt), room }))
+}
