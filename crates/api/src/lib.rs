@@ -15,6 +15,7 @@ mod federation;
 mod front;
 mod health;
 mod leftover;
+mod metrics;
 pub mod rate_limit;
 pub mod respond;
 mod router;

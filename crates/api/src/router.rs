@@ -5,7 +5,7 @@ use axum::{Router, extract::FromRef};
 use crate::{
     AppState, admin, client, federation,
     front::{Front, unknown_method, unknown_path},
-    health,
+    health, metrics,
 };
 
 /// What a listener answers to, besides the health endpoints, which are everywhere.
@@ -32,6 +32,9 @@ pub fn router(state: AppState, serves: Serves) -> Router {
     }
     if serves.admin {
         routes = routes.merge(admin::routes());
+    }
+    if serves.metrics {
+        routes = routes.merge(metrics::routes());
     }
     let routes = routes.fallback(unknown_path).method_not_allowed_fallback(unknown_method).with_state(state);
     Router::new().fallback_service(Front::new(routes, env))

@@ -2,6 +2,7 @@
 
 mod config;
 mod doctor;
+mod federation;
 mod key;
 mod password;
 mod registration_token;
@@ -58,6 +59,9 @@ enum Command {
     /// Verify, back up and compact the store
     #[command(subcommand)]
     Store(store::Command),
+    /// See how it stands with other servers, and ask them again
+    #[command(subcommand)]
+    Federation(federation::Command),
     /// Find out what is wrong with this installation, and what to do about it
     Doctor(doctor::Command),
     /// Look at the configuration
@@ -73,6 +77,7 @@ impl Cli {
             Command::RegistrationToken(command) => command.run(&self.settings),
             Command::Key(command) => command.run(&self.settings),
             Command::Store(command) => command.run(&self.settings),
+            Command::Federation(command) => command.run(&self.settings),
             Command::Doctor(command) => command.run(&self.settings),
             Command::Config(command) => command.run(&self.settings),
         }

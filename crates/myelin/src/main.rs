@@ -5,6 +5,7 @@
 mod command;
 mod compose;
 mod config;
+mod destinations;
 mod doctor;
 mod identity;
 mod logging;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::types::StoreUri,
+    destinations,
     identity::{self, KeyPlace},
     storage,
 };
@@ -37,6 +38,8 @@ pub enum Task {
     Compact,
     /// After the store was set back by other means than a backup of Myelin.
     DropOneTimeKeys,
+    /// How it stands with other servers.
+    Federation(destinations::Task),
 }
 
 /// Where a backup goes; must be empty.
@@ -74,6 +77,7 @@ pub async fn run(
             let dropped = drop_one_time_keys(store, Followed::Yes).await?;
             Ok(Outcome { good: true, text: format!("{dropped} one-time keys are gone; clients make new ones") })
         }
+        Task::Federation(task) => destinations::in_store(&task, store, crate::system::env().now_ms()).await,
     }
 }
 

@@ -66,6 +66,9 @@ pub async fn run(loaded: &Loaded, dev: bool) -> anyhow::Result<()> {
         () = signals.wait() => tracing::warn!("told to stop again: not waiting for running requests"),
     }
     drop(control);
+    if let Err(error) = server.federation.sender.write_ledger().await {
+        tracing::warn!(%error, "the next start repeats what was sent to other servers last");
+    }
     server.store.close().await.context("the store could not be closed cleanly")?;
     tracing::info!("stopped");
     Ok(())

@@ -95,6 +95,11 @@ impl Network {
         self.0.trace.lock().all.finish()
     }
 
+    /// What answers under this name: to put something before it.
+    pub fn router_of(&self, name: &ServerName) -> Option<Router> {
+        self.servers.lock().get(name).cloned()
+    }
+
     /// What one server sees of the network.
     pub fn port_of(&self, name: &ServerName) -> Arc<dyn Transport> {
         Arc::new(Port { network: self.clone(), name: name.to_owned() })

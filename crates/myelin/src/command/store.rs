@@ -65,7 +65,7 @@ impl Command {
 }
 
 /// In the server that has the store, or else here.
-async fn perform(task: Task, config: &Config) -> anyhow::Result<Outcome> {
+pub(super) async fn perform(task: Task, config: &Config) -> anyhow::Result<Outcome> {
     let bar = Bar::new();
     let directory = storage::directory(&config.store.uri);
     if let Some(directory) = directory {

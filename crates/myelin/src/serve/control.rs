@@ -7,11 +7,13 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
 use myelin_core::Env;
+use myelin_federation::Sender;
 use myelin_store::{Store, maintenance::Progress};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -22,6 +24,7 @@ use tokio::{
 
 use crate::{
     compose::Server,
+    destinations,
     maintenance::{self, Outcome, Task},
 };
 
@@ -100,7 +103,12 @@ pub fn start(
     let control = Control(Some(path.clone()));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
         .context("the control socket cannot be made private")?;
-    let work = Work { env: server.env.clone(), store: server.store.clone(), directory: directory.to_owned() };
+    let work = Work {
+        env: server.env.clone(),
+        store: server.store.clone(),
+        sender: server.federation.sender.clone(),
+        directory: directory.to_owned(),
+    };
     server.env.spawner.spawn("control socket", Box::pin(listen(socket, work, stop)));
     Ok(control)
 }
@@ -131,6 +139,7 @@ async fn listen(socket: UnixListener, work: Work, mut stop: watch::Receiver<bool
 struct Work {
     env: Env,
     store: Store,
+    sender: Arc<Sender>,
     directory: PathBuf,
 }
 
@@ -163,9 +172,13 @@ impl Work {
 
     fn perform(&self, task: Task, report: &mpsc::Sender<Step>) -> anyhow::Result<Outcome> {
         tracing::info!(?task, "asked through the control socket");
+        let runtime = tokio::runtime::Handle::current();
+        if let Task::Federation(task) = &task {
+            return runtime.block_on(destinations::in_server(task, &self.sender, self.env.now_ms()));
+        }
         let mut on_progress = |progress| drop(report.try_send(Step::from(progress)));
         let task = maintenance::run(task, &self.store, Some(&self.directory), &mut on_progress);
-        tokio::runtime::Handle::current().block_on(task)
+        runtime.block_on(task)
     }
 }
 

@@ -15,6 +15,8 @@ mod outside;
 mod pages;
 mod receipts;
 mod rooms_read;
+mod sending;
+mod sending_outages;
 mod serving;
 mod serving_hostile;
 mod simulation;

@@ -1,0 +1,197 @@
+//! Servers that are away, and a sender that crashes: nothing is lost, and nobody waits for an unrelated message.
+
+use http::StatusCode;
+
+use crate::sending::{Arrived, Mood, Stage};
+
+const AWAY: Mood = Mood::Fails(StatusCode::BAD_GATEWAY);
+const HOUR: u64 = 60 * 60;
+
+fn to_device(arrived: &[Arrived]) -> Vec<u64> {
+    let edus = arrived.iter().flat_map(|arrived| arrived.edus("m.direct_to_device"));
+    edus.filter_map(|edu| edu["message_id"].as_u64()).collect()
+}
+
+#[test]
+fn what_waits_needs_no_message_to_be_sent() {
+    let stage = Stage::new();
+    stage.remote().is(AWAY);
+    stage.says(&stage.room, "while you were away");
+    stage.wait(10);
+    assert!(stage.is_recorded(stage.remote().name()), "who is behind has a row");
+    stage.remote().is(Mood::Answers);
+    stage.wait(61);
+    assert_eq!(stage.remote().messages(), ["while you were away"]);
+    stage.wait(10);
+    assert!(!stage.is_recorded(stage.remote().name()));
+}
+
+#[test]
+fn a_retry_is_the_same_transaction() {
+    let stage = Stage::new();
+    stage.remote().is(Mood::LosesAnswers);
+    stage.says(&stage.room, "one");
+    stage.wait(2);
+    stage.says(&stage.room, "two");
+    stage.wait(120);
+    stage.remote().is(Mood::Answers);
+    stage.wait(4 * 60);
+    let arrived = stage.remote().arrived();
+    let (last, tries) = arrived.split_last().expect("something arrived");
+    assert!(tries.len() >= 3, "{tries:?}");
+    let same = |a: &Arrived| (&a.uri, &a.body) == (&tries[0].uri, &tries[0].body);
+    assert!(tries.iter().all(same), "{tries:?}");
+    assert_ne!(last.uri, tries[0].uri);
+    assert_eq!(last.pdus()[0]["content"]["body"], "two");
+}
+
+#[test]
+fn waits_grow_from_half_a_minute_to_hours() {
+    let stage = Stage::new();
+    stage.remote().is(AWAY);
+    stage.says(&stage.room, "anybody?");
+    stage.wait(48 * HOUR);
+    let times: Vec<_> = stage.remote().arrived().iter().map(|arrived| arrived.at_ms).collect();
+    let waits: Vec<_> = times.windows(2).map(|pair| (pair[1] - pair[0]) / 1000).collect();
+    assert!((9..32).contains(&waits[0]), "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= 4 * HOUR + 60), "{waits:?}");
+    assert!((12..40).contains(&waits.len()), "{waits:?}");
+}
+
+#[test]
+fn a_sign_of_life_wakes_the_queue_at_once() {
+    let stage = Stage::new();
+    stage.remote().is(AWAY);
+    stage.says(&stage.room, "waiting");
+    stage.wait(24 * HOUR);
+    stage.remote().is(Mood::Answers);
+    stage.remote().taken();
+    stage.joins(stage.remote(), &stage.room, "bruce");
+    stage.wait(1);
+    assert_eq!(stage.remote().messages(), ["waiting"]);
+}
+
+#[test]
+fn a_server_that_asks_for_patience_gets_it() {
+    let stage = Stage::new();
+    stage.remote().is(Mood::Fails(StatusCode::TOO_MANY_REQUESTS));
+    stage.says(&stage.room, "hello");
+    stage.wait(5);
+    assert_eq!(stage.remote().arrived().len(), 1);
+}
+
+#[test]
+fn a_crash_loses_nothing_that_waits() {
+    let mut stage = Stage::new();
+    stage.remote().is(AWAY);
+    stage.puts(0..3);
+    stage.says(&stage.room, "before the first crash");
+    stage.crash();
+    stage.says(&stage.room, "between");
+    stage.wait(30);
+    stage.crash();
+    stage.says(&stage.room, "after the second");
+    stage.remote().is(Mood::Answers);
+    stage.wait(120);
+    let taken = stage.remote().taken();
+    assert_eq!(to_device(&taken), [0, 1, 2]);
+    let said: Vec<_> =
+        taken.iter().flat_map(Arrived::pdus).map(|pdu| pdu["content"]["body"].clone()).collect();
+    assert_eq!(said, ["before the first crash", "between", "after the second"]);
+}
+
+#[test]
+fn a_crash_before_the_cursor_is_written_repeats_events_under_another_id() {
+    let mut stage = Stage::new();
+    stage.says(&stage.room, "twice");
+    stage.home().sim.settle();
+    stage.run(stage.home().view.feed.caught_up());
+    stage.home().sim.settle();
+    stage.crash();
+    stage.wait(20);
+    let taken = stage.remote().taken();
+    let with = |body: &str| {
+        let of = taken.iter().filter(|a| a.pdus().iter().any(|pdu| pdu["content"]["body"] == body));
+        of.map(|a| (a.uri.clone(), a.pdus())).collect::<Vec<_>>()
+    };
+    let sent = with("twice");
+    assert!(!sent.is_empty());
+    if let [first, second] = &*sent {
+        assert_ne!(first.0, second.0);
+        assert_eq!(first.1, second.1, "the event is the same, so the receiver knows it");
+    }
+    stage.wait(10);
+    stage.crash();
+    stage.wait(60);
+    assert_eq!(stage.remote().messages(), [] as [String; 0], "what the cursor covers is not repeated");
+}
+
+#[test]
+fn a_week_away_is_made_up_for_in_seconds() {
+    let stage = Stage::new();
+    let remote = stage.remote();
+    let (busy, quiet, closed) = (stage.room.clone(), stage.create_room(), stage.create_room());
+    for room in [&quiet, &closed] {
+        stage.joins(remote, room, "bob");
+    }
+    stage.wait(10);
+    remote.is(AWAY);
+    remote.taken();
+    stage.puts(0..90);
+    stage.membership("kick", &closed, remote.puppet.user("bob").as_str());
+    for number in 0..1_300 {
+        stage.says(&busy, &format!("busy {number}"));
+    }
+    stage.says(&quiet, "quiet");
+    stage.puts(90..200);
+    stage.wait(7 * 24 * HOUR);
+    remote.is(Mood::Answers);
+    remote.taken();
+    stage.joins(remote, &busy, "bruce");
+    stage.wait(5);
+    let taken = remote.taken();
+    assert_eq!(to_device(&taken), (0..200).collect::<Vec<_>>());
+    let pdus: Vec<_> = taken.iter().flat_map(Arrived::pdus).collect();
+    let said: Vec<_> = pdus.iter().filter_map(|pdu| pdu["content"]["body"].as_str()).collect();
+    assert!(said.contains(&"quiet"), "{said:?}");
+    assert!(pdus.iter().any(|pdu| pdu["room_id"] == closed.as_str() && pdu["type"] == "m.room.member"));
+    // The transaction that failed first goes as it was; of the rest only the newest.
+    assert!(pdus.len() < 120, "{} events", pdus.len());
+    stage.says(&busy, "up to date");
+    stage.wait(1);
+    assert_eq!(remote.messages(), ["up to date"]);
+}
+
+#[test]
+fn a_restart_with_a_backlog_sends_all_of_it() {
+    let mut stage = Stage::new();
+    stage.remote().is(AWAY);
+    let numbers: Vec<_> = (0..200).map(|number| number.to_string()).collect();
+    numbers.iter().for_each(|body| drop(stage.says(&stage.room, body)));
+    stage.wait(10);
+    stage.crash();
+    stage.remote().is(Mood::Answers);
+    stage.wait(3 * 60);
+    let mut messages = stage.remote().messages();
+    messages.dedup();
+    assert_eq!(messages, numbers);
+}
+
+#[test]
+fn dead_servers_do_not_keep_others_waiting() {
+    let stage = Stage::with(60);
+    let (alive, dead) = stage.remotes.split_last().expect("remotes");
+    dead.iter().for_each(|remote| remote.is(Mood::Hangs));
+    stage.says(&stage.room, "first");
+    stage.wait(1);
+    assert_eq!(alive.messages(), ["first"]);
+    stage.wait(HOUR);
+    stage.says(&stage.room, "second");
+    stage.wait(1);
+    assert_eq!(alive.messages(), ["second"]);
+    dead.iter().for_each(|remote| remote.is(Mood::Answers));
+    stage.wait(8 * HOUR);
+    for remote in dead {
+        assert_eq!(remote.messages(), ["first", "second"], "{}", remote.name());
+    }
+}
