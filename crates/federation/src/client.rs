@@ -129,7 +129,20 @@ impl Client {
     ) -> Result<Bytes, RequestError> {
         let text = std::str::from_utf8(&content).map_err(|_| RequestError::Content)?;
         let header = self.sign(server, &method, uri, Some(text));
-        self.send(server, method, uri, Some(header), content, budget).await
+        let outcome = self.carry(server, method, uri, Some(header), content, budget).await;
+        // That it takes no transactions says nothing about questions.
+        if let Ok(response) = &outcome
+            && !response.status().is_server_error()
+        {
+            self.peers.heard_from(server);
+        }
+        success(outcome?)
+    }
+
+    /// Servers in the order in which to ask them: those that failed just now come last.
+    pub fn by_health(&self, mut servers: Vec<OwnedServerName>) -> Vec<OwnedServerName> {
+        servers.sort_by_key(|server| self.peers.rests(server));
+        servers
     }
 
     fn sign(&self, server: &ServerName, method: &Method, uri: &str, content: Option<&str>) -> String {
@@ -156,6 +169,24 @@ impl Client {
         body: Bytes,
         budget: Budget,
     ) -> Result<Bytes, RequestError> {
+        let outcome = self.carry(server, method, uri, authorization, body, budget).await;
+        match &outcome {
+            Ok(response) => self.peers.answered(server, response.status()),
+            Err(RequestError::Transport(error)) => self.peers.failed(server, error),
+            Err(_) => {}
+        }
+        success(outcome?)
+    }
+
+    async fn carry(
+        &self,
+        server: &ServerName,
+        method: Method,
+        uri: &str,
+        authorization: Option<String>,
+        body: Bytes,
+        budget: Budget,
+    ) -> Result<Response<Bytes>, RequestError> {
         let mut request = Request::builder().method(method).uri(uri);
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
@@ -164,12 +195,7 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let request = request.body(body).map_err(|_| RequestError::Content)?;
-        let outcome = self.transport.send(server, request, budget).await;
-        match &outcome {
-            Ok(response) => self.peers.answered(server, response.status()),
-            Err(error) => self.peers.failed(server, error),
-        }
-        success(outcome?)
+        Ok(self.transport.send(server, request, budget).await?)
     }
 }
 

@@ -14,6 +14,7 @@ pub struct Counters {
     pub refused_pdus: Arc<Counter>,
     pub catch_ups: Arc<Counter>,
     pub woken: Arc<Counter>,
+    pub given_up: Arc<Counter>,
 }
 
 impl Counters {
@@ -48,6 +49,11 @@ impl Counters {
             woken: metrics.counter(
                 "myelin_federation_woken_total",
                 "Times that a sign of life of a server ended its back-off.",
+                &[],
+            ),
+            given_up: metrics.counter(
+                "myelin_federation_given_up_total",
+                "Events and EDUs that a server refused by themselves again and again.",
                 &[],
             ),
         }

@@ -20,6 +20,8 @@ const BUDGET: Budget = Budget { timeout: Duration::from_secs(60), body_size_max:
 const PERMIT_TIME: Duration = Duration::from_secs(3);
 /// After so long a failure, typing and presence are not worth keeping.
 const EPHEMERAL_TIME_MS: u64 = 60_000;
+/// A transaction that was refused as such so often in a row is taken apart.
+const UNBEARABLE_AFTER: u32 = 3;
 const ERROR_SIZE_MAX: usize = 500;
 
 /// The right to depart.
@@ -46,7 +48,8 @@ impl Sender {
                 Ok(None) => {}
                 Err(error) => {
                     tracing::error!(%server, %error, "a transaction could not be put together");
-                    self.give_up(&server, &error.to_string());
+                    self.note_own_failure(&server, &error.to_string());
+                    self.end(&server);
                     return;
                 }
             }
@@ -114,6 +117,10 @@ impl Sender {
             }
             Err(error) => {
                 self.note_failure(server, transaction, &error);
+                if is_unbearable(&error) {
+                    self.take_apart(server, transaction).await;
+                }
+                self.end(server);
                 false
             }
         }
@@ -131,16 +138,7 @@ impl Sender {
         self.counters.delivered.add(1);
         self.counters.pdus.add(transaction.pdus.len() as u64);
         self.counters.edus.add(transaction.edus as u64);
-        if !transaction.outbox.is_empty() {
-            let mut batch = Batch::new();
-            for position in &transaction.outbox {
-                batch.delete(&OUTBOX, &(server.to_string(), *position));
-            }
-            if let Err(error) = self.view.store.commit(batch).await {
-                // They are sent once more; whoever gets them knows them by their ids.
-                tracing::error!(%server, %error, "what was delivered stays in the outbox");
-            }
-        }
+        self.delete_from_outbox(server, transaction).await;
         let now_ms = self.view.env.now_ms();
         let state = &mut *self.state.lock();
         let Some(destination) = state.destinations.get_mut(server) else { return };
@@ -150,6 +148,20 @@ impl Sender {
         destination.delivered(transaction, now_ms);
         if destination.recorded.is_some() {
             self.ledger_changed.notify_one();
+        }
+    }
+
+    async fn delete_from_outbox(&self, server: &ServerName, transaction: &Transaction) {
+        if transaction.outbox.is_empty() {
+            return;
+        }
+        let mut batch = Batch::new();
+        for position in &transaction.outbox {
+            batch.delete(&OUTBOX, &(server.to_string(), *position));
+        }
+        if let Err(error) = self.view.store.commit(batch).await {
+            // They are sent once more; whoever gets them knows them by their ids.
+            tracing::error!(%server, %error, "what was delivered stays in the outbox");
         }
     }
 
@@ -172,11 +184,27 @@ impl Sender {
         if now_ms >= destination.health.failing_since_ms + EPHEMERAL_TIME_MS {
             destination.forget_ephemeral();
         }
-        self.end(destination);
+    }
+
+    /// A transaction that the server cannot bear keeps back nothing else.
+    async fn take_apart(&self, server: &ServerName, transaction: &Transaction) {
+        let now_ms = self.view.env.now_ms();
+        let given_up = {
+            let state = &mut *self.state.lock();
+            let Some(destination) = state.destinations.get_mut(server) else { return };
+            let often = destination.careful || destination.health.failures >= UNBEARABLE_AFTER;
+            often && !destination.take_apart(transaction, now_ms)
+        };
+        if given_up {
+            self.counters.given_up.add(1);
+            let (pdus, outbox) = (&transaction.pdus, &transaction.outbox);
+            tracing::error!(%server, ?pdus, ?outbox, "the server never takes this: it is passed over");
+            self.delete_from_outbox(server, transaction).await;
+        }
     }
 
     /// The store failed, not the server.
-    fn give_up(&self, server: &ServerName, error: &str) {
+    fn note_own_failure(&self, server: &ServerName, error: &str) {
         let now_ms = self.view.env.now_ms();
         let state = &mut *self.state.lock();
         let Some(destination) = state.destinations.get_mut(server) else { return };
@@ -187,11 +215,13 @@ impl Sender {
         }
         health.retry_at_ms = now_ms + wait_ms;
         health.last_error = Some(format!("this server: {error}"));
-        self.end(destination);
     }
 
-    fn end(&self, destination: &mut super::queue::Destination) {
-        destination.in_flight = false;
+    /// The task ends; the next one begins when the wait is over.
+    fn end(&self, server: &ServerName) {
+        if let Some(destination) = self.state.lock().destinations.get_mut(server) {
+            destination.in_flight = false;
+        }
         self.retries_changed.notify_one();
         self.ledger_changed.notify_one();
     }
@@ -202,6 +232,7 @@ impl Sender {
         let Some(destination) = state.destinations.get_mut(server) else { return true };
         destination.in_flight = destination.has_work();
         if !destination.in_flight {
+            destination.careful = false;
             self.ledger_changed.notify_one();
         }
         !destination.in_flight
@@ -211,6 +242,12 @@ impl Sender {
 /// Answers that a proxy gives for a server that is down.
 fn is_away(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+/// What is sent is the matter, not that it is sent.
+fn is_unbearable(error: &RequestError) -> bool {
+    let RequestError::Status { status, .. } = error else { return false };
+    matches!(*status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY)
 }
 
 fn asked_for(error: &RequestError) -> Option<u64> {

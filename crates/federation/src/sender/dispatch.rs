@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use myelin_core::Position;
 use myelin_store::{Direction, log::LogEntry, tables::LOG};
 use myelin_view::Error;
+use ruma::OwnedServerName;
 
 use super::{
     Sender,
@@ -65,9 +66,10 @@ impl Sender {
         let state = &mut *self.state.lock();
         state.dispatched = position;
         match &item {
-            Some(Item::Pdu { room, target, .. }) => {
-                let outside = target.iter().filter(|target| !room.has_server(target));
-                for server in room.servers.keys().chain(outside) {
+            Some(Item::Pdu { room, target, besides, .. }) => {
+                let known = |target: &&OwnedServerName| room.has_server(target) || besides.contains(target);
+                let outside = target.iter().filter(|target| !known(target));
+                for server in room.servers.keys().chain(besides).chain(outside) {
                     let pdu = item.as_ref().and_then(|item| item.pdu_for(server));
                     let Some(pdu) = pdu.filter(|_| *server != *self.view.server_name) else { continue };
                     self.with_destination(state, server, |queue| queue.push_pdu(pdu));

@@ -36,6 +36,8 @@ struct Load {
     receipts: Vec<Arc<Receipt>>,
     typing_rooms: BTreeSet<RoomNid>,
     presence: Vec<UserNid>,
+    /// EDUs with which what is ephemeral may go along.
+    ephemeral_max: usize,
 }
 
 /// The events of a load that fit into one transaction.
@@ -78,13 +80,17 @@ impl Sender {
 
     /// To-device messages and device lists, in their order.
     async fn read_outbox(&self, server: &ServerName) -> Result<Outbox, Error> {
-        let from = self.state.lock().destinations.get(server).and_then(|queue| queue.outbox_from);
-        let Some(from) = from else { return Ok(Outbox::default()) };
+        let waiting = self.state.lock().destinations.get(server).map(|queue| (queue.outbox_from, queue.careful));
+        let Some((Some(from), careful)) = waiting else { return Ok(Outbox::default()) };
+        if self.outbox_waits(server) {
+            return Ok(Outbox::default());
+        }
+        let limit = if careful { 1 } else { OUTBOX_MAX };
         // What is written from here on is beyond.
         let until = self.view.store.position();
         let name = server.to_string();
         let (first, end) = ((name.clone(), from), (name, Position(u64::MAX)));
-        let rows = self.view.store.range(&OUTBOX, &first, &end, Direction::Forward, OUTBOX_MAX).await?;
+        let rows = self.view.store.range(&OUTBOX, &first, &end, Direction::Forward, limit).await?;
         if rows.is_empty()
             && let Some(queue) = self.state.lock().destinations.get_mut(server)
         {
@@ -106,12 +112,26 @@ impl Sender {
         Ok(outbox)
     }
 
+    fn outbox_waits(&self, server: &ServerName) -> bool {
+        let state = &mut *self.state.lock();
+        let Some(queue) = state.destinations.get_mut(server) else { return false };
+        std::mem::take(&mut queue.outbox_waits) && !queue.pdus.is_empty()
+    }
+
     fn take_load(&self, server: &ServerName, edus: usize) -> Option<Load> {
         let state = &mut *self.state.lock();
         let queue = state.destinations.get_mut(server)?;
-        let pdus: Vec<_> = queue.pdus.drain(..queue.pdus.len().min(PDUS_MAX)).collect();
+        let pdus_max = match queue.careful {
+            true => usize::from(edus == 0),
+            false => PDUS_MAX,
+        };
+        let pdus: Vec<_> = queue.pdus.drain(..queue.pdus.len().min(pdus_max)).collect();
+        let receipts_max = match queue.careful {
+            true => usize::from(pdus.is_empty() && edus == 0),
+            false => DURABLE_EDUS_MAX.saturating_sub(edus),
+        };
         let mut receipts = Vec::new();
-        while receipts.len() + edus < DURABLE_EDUS_MAX
+        while receipts.len() < receipts_max
             && let Some((_, receipt)) = queue.receipts.pop_first()
         {
             receipts.push(receipt);
@@ -120,7 +140,8 @@ impl Sender {
         let presence = std::mem::take(&mut queue.presence).into_iter().collect();
         queue.building_from =
             pdus.iter().map(|pdu| pdu.position).chain(receipts.iter().map(|receipt| receipt.position)).min();
-        Some(Load { pdus, receipts, typing_rooms, presence })
+        let ephemeral_max = if queue.careful { 0 } else { EDUS_MAX - 1 };
+        Some(Load { pdus, receipts, typing_rooms, presence, ephemeral_max })
     }
 
     fn put_back(&self, server: &ServerName, load: Load) {
@@ -147,8 +168,9 @@ impl Sender {
         let Fitting { pdus, events, rest } = self.load_events(load, size).await?;
         let mut edus = outbox.edus;
         edus.extend(receipts::edus(&load.receipts));
+        let places = load.ephemeral_max.saturating_sub(edus.len());
         let typing =
-            self.typing_edus(server, &load.typing_rooms, EDUS_MAX - 1 - edus.len(), &mut edus).await?;
+            self.typing_edus(server, &load.typing_rooms, places, &mut edus).await?;
         let presence = self.presence_edu(&load.presence, &mut edus).await?;
         let from = outbox.positions.first().copied();
         let from = from.into_iter().chain(pdus.iter().map(|pdu| pdu.position));

@@ -54,6 +54,13 @@ pub struct Destination {
     pub typing_rooms: BTreeSet<RoomNid>,
     /// Users whose presence changed.
     pub presence: BTreeSet<UserNid>,
+    /// The server refused a transaction as such: until nothing waits, each event and EDU goes by itself, so that the one
+    /// that it does not bear keeps back no other.
+    pub careful: bool,
+    /// Since then, and since something was given up, it took something.
+    bears_others: bool,
+    /// The first EDU of the outbox was refused by itself: an event goes before it is tried again.
+    pub outbox_waits: bool,
     pub health: Health,
     /// The row as it stands in the table.
     pub recorded: Option<DestinationRecord>,
@@ -136,7 +143,7 @@ impl Destination {
 
     /// The lowest position of what has to arrive and may not have.
     pub fn oldest(&self) -> Option<Position> {
-        let pdu = self.pdus.front().map(|pdu| pdu.position);
+        let pdu = self.pdus.iter().map(|pdu| pdu.position).min();
         let receipt = self.receipts.values().map(|receipt| receipt.position).min();
         let under_way = self.transaction.as_ref().and_then(|transaction| transaction.from);
         [pdu, receipt, self.outbox_from, self.missed_from, self.building_from, under_way]
@@ -180,6 +187,8 @@ impl Destination {
     /// The server took it.
     pub fn delivered(&mut self, transaction: &Transaction, now_ms: u64) {
         self.transaction = None;
+        self.bears_others = self.careful;
+        self.outbox_waits = false;
         self.health = Health {
             last_success_ms: Some(now_ms),
             last_attempt_ms: self.health.last_attempt_ms,
@@ -212,6 +221,28 @@ impl Destination {
         health.failures = health.failures.saturating_add(1);
         health.retry_at_ms = now_ms + wait_ms;
         health.last_error = Some(error);
+    }
+
+    /// The server refused a transaction as such, again. First it is taken apart. `true`: it was a single thing, others got
+    /// through, and it is given up; if none did, the server is the matter, and it only has to wait behind the others.
+    pub fn take_apart(&mut self, transaction: &Transaction, now_ms: u64) -> bool {
+        self.transaction = None;
+        let given_up = self.careful && std::mem::take(&mut self.bears_others);
+        if given_up {
+            self.health.retry_at_ms = now_ms;
+            return true;
+        }
+        let first = transaction.outbox.first().copied();
+        self.outbox_from = first.into_iter().chain(self.outbox_from).min();
+        if self.careful {
+            self.outbox_waits = first.is_some();
+            self.pdus.extend(&transaction.pdus);
+        } else {
+            self.careful = true;
+            self.health.retry_at_ms = now_ms;
+            transaction.pdus.iter().rev().for_each(|pdu| self.pdus.push_front(*pdu));
+        }
+        false
     }
 
     /// What was typed and who was there long ago is nobody's news; servers let it expire by themselves.
@@ -331,6 +362,28 @@ mod tests {
         queue.transaction = Some(ephemeral.clone());
         queue.failed(&ephemeral, 100, 10, "away".to_owned());
         assert!(queue.transaction.is_none());
+    }
+
+    #[test]
+    fn a_transaction_that_is_never_taken_is_taken_apart_and_then_given_up() {
+        let mut queue = Destination::default();
+        let many = Transaction {
+            pdus: vec![pdu(1), pdu(2)],
+            outbox: vec![Position(3)],
+            ..transaction(Some(1), Vec::new())
+        };
+        queue.push_pdu(pdu(9));
+        assert!(!queue.take_apart(&many, 5));
+        let positions: Vec<_> = queue.pdus.iter().map(|pdu| pdu.position.0).collect();
+        assert_eq!((positions, queue.outbox_from, queue.careful), (vec![1, 2, 9], Some(Position(3)), true));
+        let one = Transaction { pdus: vec![pdu(1)], ..transaction(Some(1), Vec::new()) };
+        queue.pdus.pop_front();
+        assert!(!queue.take_apart(&one, 5), "nothing else got through either");
+        let positions: Vec<_> = queue.pdus.iter().map(|pdu| pdu.position.0).collect();
+        assert_eq!(positions, [2, 9, 1]);
+        queue.delivered(&transaction(Some(2), Vec::new()), 6);
+        assert!(queue.take_apart(&one, 7));
+        assert!(!queue.take_apart(&one, 8), "one success gives up one thing");
     }
 
     #[test]

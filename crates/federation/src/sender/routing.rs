@@ -5,7 +5,7 @@ use std::sync::Arc;
 use myelin_core::{EventNid, Position, RoomNid, UserNid};
 use myelin_store::{
     log::LogEntry,
-    tables::{RECEIPTS, RECEIPTS_BY_POSITION},
+    tables::{PARTIAL_ROOMS, RECEIPTS, RECEIPTS_BY_POSITION},
 };
 use myelin_view::{Error, RoomSnapshot, View};
 use ruma::{OwnedServerName, ServerName, events::room::member::MembershipState};
@@ -25,6 +25,8 @@ pub enum Item {
         origin: OwnedServerName,
         /// The server one of whose users it takes out of the room.
         target: Option<OwnedServerName>,
+        /// Servers that are in the room as far as is known while its members are still being fetched.
+        besides: Vec<OwnedServerName>,
     },
     Receipt {
         receipt: Arc<Receipt>,
@@ -38,9 +40,10 @@ pub enum Item {
 
 impl Item {
     pub fn pdu_for(&self, server: &ServerName) -> Option<PendingPdu> {
-        let Self::Pdu { event, position, room, origin, target } = self else { return None };
+        let Self::Pdu { event, position, room, origin, target, besides } = self else { return None };
         let targeted = target.as_ref().is_some_and(|target| target == server);
-        let goes = (room.has_server(server) && origin != server) || targeted;
+        let inside = room.has_server(server) || besides.iter().any(|besides| besides == server);
+        let goes = (inside && origin != server) || targeted;
         goes.then_some(PendingPdu { position: *position, event: *event, targeted })
     }
 
@@ -80,8 +83,21 @@ async fn pdu(
         Some(user) if user != sender => removed_from(view, event, user).await?,
         _ => None,
     };
-    let alone = target.is_none() && room.servers.keys().all(|server| *server == *view.server_name);
-    Ok((!alone).then_some(Item::Pdu { event, position, room, origin, target }))
+    let besides = besides(view, &room).await?;
+    let alone = room.servers.keys().all(|server| *server == *view.server_name);
+    let alone = alone && target.is_none() && besides.is_empty();
+    Ok((!alone).then_some(Item::Pdu { event, position, room, origin, target, besides }))
+}
+
+/// The servers that a resident server named when this one joined, while the members of the room are not here yet.
+async fn besides(view: &View, room: &RoomSnapshot) -> Result<Vec<OwnedServerName>, Error> {
+    let Some(partial) = view.store.get(&PARTIAL_ROOMS, &room.nid()).await? else { return Ok(Vec::new()) };
+    let named = partial.servers.into_iter().chain([partial.resident]);
+    let mut named: Vec<_> = named.filter_map(|name| OwnedServerName::try_from(name).ok()).collect();
+    named.retain(|server| *server != *view.server_name && !room.has_server(server));
+    named.sort();
+    named.dedup();
+    Ok(named)
 }
 
 /// The server of a user who was kicked or banned, or whose invite was taken back: it has to hear of it although it may

@@ -4,6 +4,7 @@
 mod client;
 mod cost;
 mod devices;
+mod edus;
 mod forks;
 mod handshakes;
 mod histories;

@@ -195,3 +195,18 @@ fn dead_servers_do_not_keep_others_waiting() {
         assert_eq!(remote.messages(), ["first", "second"], "{}", remote.name());
     }
 }
+
+#[test]
+fn one_event_that_a_server_does_not_bear_keeps_back_no_other() {
+    let stage = Stage::new();
+    stage.remote().is(Mood::Chokes("poison"));
+    for body in ["before", "poison", "after"] {
+        stage.says(&stage.room, body);
+    }
+    stage.puts(0..2);
+    stage.wait(HOUR);
+    let taken = stage.remote().taken();
+    assert_eq!(to_device(&taken), [0, 1]);
+    let said: Vec<_> = taken.iter().flat_map(Arrived::pdus).map(|pdu| pdu["content"]["body"].clone()).collect();
+    assert_eq!(said, ["before", "after"]);
+}
