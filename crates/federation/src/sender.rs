@@ -43,7 +43,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::{Notify, Semaphore};
 
-use self::{counters::Counters, queue::Destination};
+use self::{counters::Counters, queue::Destination, routing::Routing};
 use crate::{Client, Peers, PresencePolicy};
 
 /// Transactions under way to servers that are believed to answer. One that takes long stops counting.
@@ -58,6 +58,7 @@ pub struct Sender {
     view: View,
     client: Arc<Client>,
     presence: PresencePolicy,
+    routing: Routing,
     state: Mutex<State>,
     /// When the next attempt is due has changed.
     retries_changed: Notify,
@@ -103,6 +104,7 @@ impl Sender {
         let sender = Arc::new(Self {
             client,
             presence,
+            routing: Routing::new(view.clone()),
             state: Mutex::default(),
             retries_changed: Notify::new(),
             ledger_changed: Notify::new(),

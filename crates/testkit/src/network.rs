@@ -97,7 +97,7 @@ impl Network {
 
     /// What answers under this name: to put something before it.
     pub fn router_of(&self, name: &ServerName) -> Option<Router> {
-        self.servers.lock().get(name).cloned()
+        Some(self.0.nodes.lock().get(name)?.router.clone())
     }
 
     /// What one server sees of the network.

@@ -72,8 +72,7 @@ impl Sender {
         let state = &mut *self.state.lock();
         let until = state.dispatched;
         let queue = state.destinations.get_mut(server)?;
-        let health = &queue.health;
-        let long_away = health.failures > 0 && now_ms >= health.failing_since_ms + REPLAY_TIME_MS;
+        let long_away = queue.lacking_since_ms.is_some_and(|since_ms| now_ms >= since_ms + REPLAY_TIME_MS);
         let from = match queue.missed_from.take() {
             Some(from) => from,
             None if long_away && queue.pdus.len() > PDUS_MAX => queue.pdus.front()?.position,
@@ -81,6 +80,7 @@ impl Sender {
         };
         let catch_up = long_away || until.0.saturating_sub(from.0) > REPLAYED_MAX;
         if catch_up {
+            queue.lacking_since_ms = None;
             queue.pdus.retain(|pdu| pdu.targeted);
         }
         queue.building_from = Some(from);

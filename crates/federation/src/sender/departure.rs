@@ -233,6 +233,7 @@ impl Sender {
         destination.in_flight = destination.has_work();
         if !destination.in_flight {
             destination.careful = false;
+            destination.lacking_since_ms = None;
             self.ledger_changed.notify_one();
         }
         !destination.in_flight
@@ -247,7 +248,10 @@ fn is_away(status: StatusCode) -> bool {
 /// What is sent is the matter, not that it is sent.
 fn is_unbearable(error: &RequestError) -> bool {
     let RequestError::Status { status, .. } = error else { return false };
-    matches!(*status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY)
+    matches!(
+        *status,
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
+    )
 }
 
 fn asked_for(error: &RequestError) -> Option<u64> {

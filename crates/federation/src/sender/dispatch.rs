@@ -7,10 +7,7 @@ use myelin_store::{Direction, log::LogEntry, tables::LOG};
 use myelin_view::Error;
 use ruma::OwnedServerName;
 
-use super::{
-    Sender,
-    routing::{self, Item},
-};
+use super::{Sender, routing::Item};
 
 /// Log rows read at a time; their servers set off after each page.
 const PAGE: usize = 512;
@@ -52,7 +49,7 @@ impl Sender {
 
     /// An entry that is damaged is passed over: those behind it are not to wait for ever.
     pub(super) async fn item(&self, position: Position, entry: &LogEntry) -> Result<Option<Item>, Error> {
-        match routing::item(&self.view, position, entry).await {
+        match self.routing.item(position, entry).await {
             Err(Error::Damaged(what)) => {
                 tracing::error!(?position, what, "other servers do not hear of this");
                 Ok(None)

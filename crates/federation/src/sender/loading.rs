@@ -80,7 +80,8 @@ impl Sender {
 
     /// To-device messages and device lists, in their order.
     async fn read_outbox(&self, server: &ServerName) -> Result<Outbox, Error> {
-        let waiting = self.state.lock().destinations.get(server).map(|queue| (queue.outbox_from, queue.careful));
+        let waiting =
+            self.state.lock().destinations.get(server).map(|queue| (queue.outbox_from, queue.careful));
         let Some((Some(from), careful)) = waiting else { return Ok(Outbox::default()) };
         if self.outbox_waits(server) {
             return Ok(Outbox::default());
@@ -169,8 +170,7 @@ impl Sender {
         let mut edus = outbox.edus;
         edus.extend(receipts::edus(&load.receipts));
         let places = load.ephemeral_max.saturating_sub(edus.len());
-        let typing =
-            self.typing_edus(server, &load.typing_rooms, places, &mut edus).await?;
+        let typing = self.typing_edus(server, &load.typing_rooms, places, &mut edus).await?;
         let presence = self.presence_edu(&load.presence, &mut edus).await?;
         let from = outbox.positions.first().copied();
         let from = from.into_iter().chain(pdus.iter().map(|pdu| pdu.position));

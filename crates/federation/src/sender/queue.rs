@@ -61,6 +61,8 @@ pub struct Destination {
     bears_others: bool,
     /// The first EDU of the outbox was refused by itself: an event goes before it is tried again.
     pub outbox_waits: bool,
+    /// When it first failed to take what still waits, milliseconds.
+    pub lacking_since_ms: Option<u64>,
     pub health: Health,
     /// The row as it stands in the table.
     pub recorded: Option<DestinationRecord>,
@@ -89,6 +91,7 @@ impl Destination {
             pdus: record.targeted.iter().copied().map(targeted).collect(),
             outbox_from: Some(from),
             missed_from: Some(from),
+            lacking_since_ms: (record.failures > 0).then_some(record.behind_since_ms),
             health: Health {
                 failures: record.failures,
                 failing_since_ms: record.behind_since_ms,
@@ -214,6 +217,7 @@ impl Destination {
             }
         }
         self.presence.extend(&transaction.presence);
+        self.lacking_since_ms.get_or_insert(now_ms);
         let health = &mut self.health;
         if health.failures == 0 {
             health.failing_since_ms = now_ms;

@@ -1,19 +1,38 @@
 //! What a log entry means for which servers.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
+use imbl::OrdMap;
 use myelin_core::{EventNid, Position, RoomNid, UserNid};
 use myelin_store::{
     log::LogEntry,
-    tables::{PARTIAL_ROOMS, RECEIPTS, RECEIPTS_BY_POSITION},
+    tables::{PARTIAL_ROOMS, RECEIPTS, RECEIPTS_BY_POSITION, SERVER_ROOMS},
 };
 use myelin_view::{Error, RoomSnapshot, View};
+use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName, events::room::member::MembershipState};
 
 use super::{
     receipts::{PUBLIC, Receipt},
     transaction::PendingPdu,
 };
+
+/// Rooms for which it is remembered since when servers are in them.
+const ROOMS_MAX: usize = 1_000;
+
+/// Since when the servers of a room are in it, as far as they are there now.
+pub struct Since {
+    /// The servers of the snapshot for which this was read.
+    servers: OrdMap<OwnedServerName, u64>,
+    joined: HashMap<OwnedServerName, Position>,
+    newest: Position,
+}
+
+/// Finds the servers that an entry concerns.
+pub struct Routing {
+    view: View,
+    since: Cache<RoomNid, Arc<Since>>,
+}
 
 /// Something that goes to other servers.
 pub enum Item {
@@ -27,6 +46,8 @@ pub enum Item {
         target: Option<OwnedServerName>,
         /// Servers that are in the room as far as is known while its members are still being fetched.
         besides: Vec<OwnedServerName>,
+        /// Set if servers may have come since: they get older events with the state or from history.
+        since: Option<Arc<Since>>,
     },
     Receipt {
         receipt: Arc<Receipt>,
@@ -40,10 +61,11 @@ pub enum Item {
 
 impl Item {
     pub fn pdu_for(&self, server: &ServerName) -> Option<PendingPdu> {
-        let Self::Pdu { event, position, room, origin, target, besides } = self else { return None };
+        let Self::Pdu { event, position, room, origin, target, besides, since } = self else { return None };
         let targeted = target.as_ref().is_some_and(|target| target == server);
         let inside = room.has_server(server) || besides.iter().any(|besides| besides == server);
-        let goes = (inside && origin != server) || targeted;
+        let came_later = since.as_ref().is_some_and(|since| since.of(server) > *position);
+        let goes = (inside && !came_later && origin != server) || targeted;
         goes.then_some(PendingPdu { position: *position, event: *event, targeted })
     }
 
@@ -55,38 +77,65 @@ impl Item {
     }
 }
 
-/// `None`: nothing for other servers.
-pub async fn item(view: &View, position: Position, entry: &LogEntry) -> Result<Option<Item>, Error> {
-    match entry {
-        LogEntry::Event { room, event, sender, member, relay: true, .. } => {
-            pdu(view, position, *room, *event, *sender, *member).await
-        }
-        LogEntry::Receipt { room, user } => receipt(view, position, *room, *user).await,
-        LogEntry::Outbox { server } => Ok(OwnedServerName::try_from(server.as_str())
-            .ok()
-            .map(|server| Item::Outbox { server, position })),
-        _ => Ok(None),
+impl Since {
+    fn of(&self, server: &ServerName) -> Position {
+        self.joined.get(server).copied().unwrap_or_default()
     }
 }
 
-async fn pdu(
-    view: &View,
-    position: Position,
-    room: RoomNid,
-    event: EventNid,
-    sender: UserNid,
-    member: Option<UserNid>,
-) -> Result<Option<Item>, Error> {
-    let Some(room) = view.rooms.load(room).await? else { return Ok(None) };
-    let origin = view.interner.user_id(sender).await?.server_name().to_owned();
-    let target = match member {
-        Some(user) if user != sender => removed_from(view, event, user).await?,
-        _ => None,
-    };
-    let besides = besides(view, &room).await?;
-    let alone = room.servers.keys().all(|server| *server == *view.server_name);
-    let alone = alone && target.is_none() && besides.is_empty();
-    Ok((!alone).then_some(Item::Pdu { event, position, room, origin, target, besides }))
+impl Routing {
+    pub fn new(view: View) -> Self {
+        Self { view, since: Cache::new(ROOMS_MAX) }
+    }
+
+    /// `None`: nothing for other servers.
+    pub async fn item(&self, position: Position, entry: &LogEntry) -> Result<Option<Item>, Error> {
+        match entry {
+            LogEntry::Event { relay: true, .. } => self.pdu(position, entry).await,
+            LogEntry::Receipt { room, user } => receipt(&self.view, position, *room, *user).await,
+            LogEntry::Outbox { server } => Ok(OwnedServerName::try_from(server.as_str())
+                .ok()
+                .map(|server| Item::Outbox { server, position })),
+            _ => Ok(None),
+        }
+    }
+
+    async fn pdu(&self, position: Position, entry: &LogEntry) -> Result<Option<Item>, Error> {
+        let LogEntry::Event { room, event, sender, member, head, .. } = entry else { return Ok(None) };
+        let view = &self.view;
+        let Some(room) = view.rooms.load(*room).await? else { return Ok(None) };
+        let target = match member {
+            Some(user) if user != sender => removed_from(view, *event, *user).await?,
+            _ => None,
+        };
+        let besides = besides(view, &room).await?;
+        let alone = room.servers.keys().all(|server| *server == *view.server_name);
+        if alone && target.is_none() && besides.is_empty() {
+            return Ok(None);
+        }
+        let origin = view.interner.user_id(*sender).await?.server_name().to_owned();
+        let since = match room.head.version > *head {
+            true => Some(self.since(&room).await?).filter(|since| since.newest > position),
+            false => None,
+        };
+        Ok(Some(Item::Pdu { event: *event, position, room, origin, target, besides, since }))
+    }
+
+    async fn since(&self, room: &RoomSnapshot) -> Result<Arc<Since>, Error> {
+        let held = self.since.get(&room.nid());
+        if let Some(held) = held.filter(|held| held.servers.ptr_eq(&room.servers)) {
+            return Ok(held);
+        }
+        let keys: Vec<_> = room.servers.keys().map(|server| (server.to_string(), room.nid())).collect();
+        let rows = self.view.store.multi_get(&SERVER_ROOMS, &keys).await?;
+        let rows = room.servers.keys().zip(rows);
+        let joined: HashMap<_, _> =
+            rows.filter_map(|(server, row)| Some((server.clone(), row?.position))).collect();
+        let newest = joined.values().max().copied().unwrap_or_default();
+        let since = Arc::new(Since { servers: room.servers.clone(), joined, newest });
+        self.since.insert(room.nid(), since.clone());
+        Ok(since)
+    }
 }
 
 /// The servers that a resident server named when this one joined, while the members of the room are not here yet.
