@@ -77,6 +77,7 @@ impl ApiError {
         profile_too_large: BAD_REQUEST "M_PROFILE_TOO_LARGE";
         key_too_large: BAD_REQUEST "M_KEY_TOO_LARGE";
         unknown_device: NOT_FOUND "M_UNKNOWN_DEVICE";
+        wrong_room_keys_version: FORBIDDEN "M_WRONG_ROOM_KEYS_VERSION";
         invalid_signature: BAD_REQUEST "M_INVALID_SIGNATURE";
         unavailable: SERVICE_UNAVAILABLE "M_UNKNOWN";
     }

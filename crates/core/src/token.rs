@@ -103,7 +103,20 @@ mod tests {
 
     #[test]
     fn foreign_tokens_are_refused() {
-        for bad in ["", "s", "s1", "s-1_0", "s+1_0", "s18446744073709551615_0", "s1_2_", "s1_2_x", "s1_2_3_4", "x1_2", "t", "t1.5"] {
+        for bad in [
+            "",
+            "s",
+            "s1",
+            "s-1_0",
+            "s+1_0",
+            "s18446744073709551615_0",
+            "s1_2_",
+            "s1_2_x",
+            "s1_2_3_4",
+            "x1_2",
+            "t",
+            "t1.5",
+        ] {
             assert!(bad.parse::<SyncToken>().is_err(), "{bad}");
         }
     }

@@ -75,7 +75,10 @@ pub async fn run(
         }
         Task::DropOneTimeKeys => {
             let dropped = drop_one_time_keys(store, Followed::Yes).await?;
-            Ok(Outcome { good: true, text: format!("{dropped} one-time keys are gone; clients make new ones") })
+            Ok(Outcome {
+                good: true,
+                text: format!("{dropped} one-time keys are gone; clients make new ones"),
+            })
         }
         Task::Federation(task) => destinations::in_store(&task, store, crate::system::env().now_ms()).await,
     }

@@ -7,8 +7,8 @@ use myelin_store::{
     Batch,
     log::LogEntry,
     tables::{
-        CROSS_SIGNING_KEYS, CrossSigningKeyRecord, CrossSigningUsage, DEVICE_KEYS, DEVICES,
-        DeviceKeysRecord, KEY_SIGNATURES, KeySignatureRecord, USER_STREAM, UserChange,
+        CROSS_SIGNING_KEYS, CrossSigningKeyRecord, CrossSigningUsage, DEVICE_KEYS, DEVICES, DeviceKeysRecord,
+        KEY_SIGNATURES, KeySignatureRecord, USER_STREAM, UserChange,
     },
 };
 use ruma::{OwnedUserId, UserId};
@@ -37,7 +37,9 @@ pub struct CrossSigningKeys {
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CrossSigningError {
-    #[error("the {0} key is not one: it needs the user's id, its usage and exactly one ed25519 key named after itself")]
+    #[error(
+        "the {0} key is not one: it needs the user's id, its usage and exactly one ed25519 key named after itself"
+    )]
     Key(&'static str),
     #[error("there is no master key to sign these keys")]
     NoMaster,
@@ -65,7 +67,8 @@ pub type SignatureFailures = BTreeMap<OwnedUserId, BTreeMap<String, SignatureRef
 
 impl CrossSigningKeys {
     fn uploaded(&self) -> impl Iterator<Item = (CrossSigningUsage, &Json)> {
-        let all = [(Master, &self.master), (SelfSigning, &self.self_signing), (UserSigning, &self.user_signing)];
+        let all =
+            [(Master, &self.master), (SelfSigning, &self.self_signing), (UserSigning, &self.user_signing)];
         all.into_iter().filter_map(|(usage, key)| Some((usage, key.as_ref()?)))
     }
 }
@@ -432,7 +435,8 @@ mod tests {
         world.run(async {
             let session = session(&world, "alice").await;
             let (keys, user_id) = (Keys::new(), session.user_id.clone());
-            let upload = async |keys: CrossSigningKeys| world.users.upload_cross_signing(&session, &keys).await;
+            let upload =
+                async |keys: CrossSigningKeys| world.users.upload_cross_signing(&session, &keys).await;
             let whole = || keys.upload(&user_id);
             let without_master = CrossSigningKeys { master: None, ..whole() };
             assert!(matches!(upload(without_master).await, Err(CrossSigningError::NoMaster)));
@@ -466,8 +470,9 @@ mod tests {
             let session = session(&world, "alice").await;
             let (keys, user_id) = (Keys::new(), session.user_id.clone());
             let whole = || keys.upload(&user_id);
-            let replaces =
-                async |keys: &CrossSigningKeys| world.users.replaces_cross_signing(session.user, keys).await.unwrap();
+            let replaces = async |keys: &CrossSigningKeys| {
+                world.users.replaces_cross_signing(session.user, keys).await.unwrap()
+            };
             assert!(!replaces(&whole()).await, "the first");
             world.users.upload_cross_signing(&session, &whole()).await.unwrap();
             assert!(!replaces(&whole()).await, "the same");

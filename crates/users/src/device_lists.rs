@@ -34,8 +34,14 @@ const TOLD_ONE_BY_ONE_MAX: usize = 10;
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// `keys`: as JSON; `None` if the device is gone.
-    Device { device_id: String, keys: Option<String> },
-    CrossSigning { master: Option<Json>, self_signing: Option<Json> },
+    Device {
+        device_id: String,
+        keys: Option<String>,
+    },
+    CrossSigning {
+        master: Option<Json>,
+        self_signing: Option<Json>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,10 +186,7 @@ fn update(
 
 fn signing_key_update(user_id: &UserId, master: Option<&Json>, self_signing: Option<&Json>) -> Value {
     let mut content = json!({ "user_id": user_id });
-    let keys = [
-        (CrossSigningUsage::Master, master),
-        (CrossSigningUsage::SelfSigning, self_signing),
-    ];
+    let keys = [(CrossSigningUsage::Master, master), (CrossSigningUsage::SelfSigning, self_signing)];
     for (usage, key) in keys {
         if let Some(key) = key {
             content[format!("{}_key", usage.as_str())] = Value::Object(key.clone());

@@ -5,6 +5,7 @@
 //! - [`login`], [`refresh`](Users::refresh), [`devices`]: how sessions come and go.
 //! - [`uia`]: user-interactive authentication, its sessions and stages.
 //! - [`keys`], [`cross_signing`]: public keys for end-to-end encryption; [`remote_devices`]: those of remote users.
+//! - [`key_backup`]: room keys that clients encrypted for themselves.
 //! - [`to_device`]: messages between devices.
 //! - [`profile`], [`account_data`], [`tags`], [`filters`], [`openid`], [`directory`].
 //! - [`departure`]: what remains to be done in rooms after a deactivation; rooms are behind a port.
@@ -24,6 +25,7 @@ pub mod directory;
 mod error;
 pub mod filters;
 mod grant;
+pub mod key_backup;
 pub mod keys;
 pub mod login;
 pub mod mutual_rooms;

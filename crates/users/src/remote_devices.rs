@@ -121,7 +121,8 @@ impl Users {
             keys: update.keys.clone().filter(|_| !update.deleted),
             device_display_name: update.device_display_name.clone(),
         };
-        let fits = !update.prev_id.is_empty() && update.prev_id.iter().all(|previous| *previous == last);
+        // What is held has everything up to its number, so nothing is missing if the ones before are among that.
+        let fits = !update.prev_id.is_empty() && update.prev_id.iter().all(|previous| *previous <= last);
         if update.stream_id <= last || !fits {
             let row = self.view.store.get(&DEVICE_KEYS, &(user, device.device_id.clone())).await?;
             // It came again. Or else the other server counts anew, or something is missing.
@@ -148,7 +149,13 @@ impl Users {
             if let Some(list) = &held {
                 let held_master = self.cross_signing_key(user, CrossSigningUsage::Master).await?;
                 let master = update.master_key.as_ref().or(held_master.as_ref());
-                put_cross_signing(&mut batch, user, &update.user_id, master, update.self_signing_key.as_ref());
+                put_cross_signing(
+                    &mut batch,
+                    user,
+                    &update.user_id,
+                    master,
+                    update.self_signing_key.as_ref(),
+                );
                 put_device_list(&mut batch, user, held.as_ref(), list.value.stream_id);
             } else if !self.view.rooms_of_remote_user(user).await?.is_empty() {
                 self.mark_stale(&mut batch, user).await?;
@@ -172,7 +179,9 @@ impl Users {
     async fn mark_stale(&self, batch: &mut Batch, user: UserNid) -> Result<(), Error> {
         let held = self.view.store.get(&STALE_DEVICE_LISTS, &user).await?;
         let mark = held.as_ref().map_or(0, |held| held.mark + 1);
-        let new = StaleDeviceListRecord { mark, ..held.clone().unwrap_or_default() };
+        // The server has just spoken, so it is worth asking now.
+        let failures = held.as_ref().map_or(0, |held| held.failures);
+        let new = StaleDeviceListRecord { mark, failures, retry_ms: 0 };
         batch.require_unchanged(&STALE_DEVICE_LISTS, &user, held.as_ref());
         batch.put(&STALE_DEVICE_LISTS, &user, &new);
         let list = self.view.store.get(&DEVICE_LISTS, &user).await?;
@@ -197,11 +206,7 @@ impl Users {
     }
 
     /// The list was not to be had; `next` says when it is tried again.
-    pub async fn put_off_device_list(
-        &self,
-        user: UserNid,
-        next: StaleDeviceListRecord,
-    ) -> Result<(), Error> {
+    pub async fn put_off_device_list(&self, user: UserNid, next: StaleDeviceListRecord) -> Result<(), Error> {
         transact(&self.view.store, || async {
             let mut batch = Batch::new();
             if let Some(held) = self.view.store.get(&STALE_DEVICE_LISTS, &user).await? {
@@ -295,7 +300,9 @@ impl Users {
             }
         }
         let (master, self_signing) = (list.master_key.as_ref(), list.self_signing_key.as_ref());
-        for (usage, key) in [(CrossSigningUsage::Master, master), (CrossSigningUsage::SelfSigning, self_signing)] {
+        for (usage, key) in
+            [(CrossSigningUsage::Master, master), (CrossSigningUsage::SelfSigning, self_signing)]
+        {
             changed |= self.cross_signing_key(user, usage).await?.as_ref() != key;
             if key.is_none() {
                 wanted.delete(&CROSS_SIGNING_KEYS, &(user, usage as u8));
@@ -323,8 +330,11 @@ impl Users {
                 batch.delete(&DEVICE_LISTS_BY_POSITION, &held.position);
             }
             batch.delete(&STALE_DEVICE_LISTS, &user);
-            for ((_, device_id), _) in
-                self.view.store.scan(&DEVICE_KEYS, &user, Direction::Forward, limits::DEVICES_PER_USER_MAX).await?
+            for ((_, device_id), _) in self
+                .view
+                .store
+                .scan(&DEVICE_KEYS, &user, Direction::Forward, limits::DEVICES_PER_USER_MAX)
+                .await?
             {
                 batch.delete(&DEVICE_KEYS, &(user, device_id));
             }
@@ -351,7 +361,8 @@ fn record_of(user_id: &UserId, device: &RemoteDevice) -> Option<DeviceKeysRecord
     let own = text("user_id") == Some(user_id.as_str()) && text("device_id") == Some(&device.device_id);
     let mut keys = keys.clone();
     let named = keys.remove("unsigned");
-    let named = named.as_ref().and_then(|unsigned| unsigned.get("device_display_name")).and_then(Value::as_str);
+    let named =
+        named.as_ref().and_then(|unsigned| unsigned.get("device_display_name")).and_then(Value::as_str);
     let name = device.device_display_name.as_deref().or(named);
     let json = Value::Object(keys).to_string();
     let fits = json.len() <= SIGNED_KEYS_SIZE_MAX && device.device_id.len() <= limits::DEVICE_ID_SIZE_MAX;
@@ -378,12 +389,14 @@ fn put_cross_signing(
     master: Option<&Json>,
     self_signing: Option<&Json>,
 ) {
-    let Some(master) = master.filter(|key| is_cross_signing_key(user_id, CrossSigningUsage::Master, key)) else {
+    let Some(master) = master.filter(|key| is_cross_signing_key(user_id, CrossSigningUsage::Master, key))
+    else {
         return;
     };
     let signer = public_key(master).unwrap_or_default();
     let self_signing = self_signing.filter(|key| {
-        is_cross_signing_key(user_id, CrossSigningUsage::SelfSigning, key) && is_signed(key, user_id, signer, signer)
+        is_cross_signing_key(user_id, CrossSigningUsage::SelfSigning, key)
+            && is_signed(key, user_id, signer, signer)
     });
     let keys = [(CrossSigningUsage::Master, Some(master)), (CrossSigningUsage::SelfSigning, self_signing)];
     for (usage, key) in keys {

@@ -10,9 +10,7 @@ use myelin_core::{Position, UserNid, limits};
 use myelin_store::{
     Batch, Direction,
     log::LogEntry,
-    tables::{
-        DEVICES, RECEIVED_TO_DEVICE, TO_DEVICE, TRANSACTIONS, ToDeviceRecord, TransactionRecord,
-    },
+    tables::{DEVICES, RECEIVED_TO_DEVICE, TO_DEVICE, TRANSACTIONS, ToDeviceRecord, TransactionRecord},
 };
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
@@ -126,14 +124,16 @@ impl Users {
     ) -> Result<(), Error> {
         let Ok(edu) = serde_json::from_str::<DirectToDevice>(content.get()) else { return Ok(()) };
         let foreign = edu.sender.server_name() != origin || origin == self.view.server_name;
-        if foreign || edu.message_id.len() > MESSAGE_ID_SIZE_MAX || check(&edu.event_type, &edu.messages).is_err() {
+        if foreign
+            || edu.message_id.len() > MESSAGE_ID_SIZE_MAX
+            || check(&edu.event_type, &edu.messages).is_err()
+        {
             tracing::debug!(%origin, sender = %edu.sender, "a to-device EDU was dropped");
             return Ok(());
         }
         let week = self.now_ms() / WEEK_MS;
         let row = |week| (week, origin.to_string(), edu.message_id.clone());
-        let seen: Vec<_> =
-            (week.saturating_sub(WEEKS_REMEMBERED - 1)..=week).map(row).collect();
+        let seen: Vec<_> = (week.saturating_sub(WEEKS_REMEMBERED - 1)..=week).map(row).collect();
         transact(&self.view.store, || async {
             let mut batch = Batch::new();
             let found = self.view.store.multi_get(&RECEIVED_TO_DEVICE, &seen).await?;
@@ -156,7 +156,8 @@ impl Users {
 
     async fn forget_received(&self, batch: &mut Batch, week: u64) -> Result<(), Error> {
         let first_kept = week.saturating_sub(WEEKS_REMEMBERED - 1);
-        let old = self.view.store.range(&RECEIVED_TO_DEVICE, &0, &first_kept, Direction::Forward, FORGOTTEN_MAX);
+        let old =
+            self.view.store.range(&RECEIVED_TO_DEVICE, &0, &first_kept, Direction::Forward, FORGOTTEN_MAX);
         for (row, ()) in old.await? {
             batch.delete(&RECEIVED_TO_DEVICE, &row);
         }
@@ -295,7 +296,8 @@ fn check(event_type: &str, messages: &Messages) -> Result<(), ToDeviceError> {
     if contents().count() > MESSAGES_MAX {
         return Err(ToDeviceError::TooMany);
     }
-    let fits = |content: &Box<RawValue>| content.get().len() <= MESSAGE_SIZE_MAX && content.get().starts_with('{');
+    let fits =
+        |content: &Box<RawValue>| content.get().len() <= MESSAGE_SIZE_MAX && content.get().starts_with('{');
     if contents().all(fits) { Ok(()) } else { Err(ToDeviceError::Content) }
 }
 
@@ -348,7 +350,12 @@ mod tests {
             let (to, device) = (bob.user_id.as_str(), bob.device_id.as_str());
             send("1", "m.x", json!({ to: { device: { "n": 1 }, "*": { "n": 2 } } })).await;
             send("1", "m.x", json!({ to: { device: { "n": 99 } } })).await;
-            send("1", "m.y", json!({ to: { device: { "n": 3 }, "NONE": {} }, "@nobody:example.org": { "*": {} } })).await;
+            send(
+                "1",
+                "m.y",
+                json!({ to: { device: { "n": 3 }, "NONE": {} }, "@nobody:example.org": { "*": {} } }),
+            )
+            .await;
             assert_eq!(inbox(&world, &bob).await, [r#"{"n":1}"#, r#"{"n":3}"#]);
             let other = world.users.session(&second.access_token).await.unwrap();
             assert_eq!(inbox(&world, &other).await, [r#"{"n":2}"#]);

@@ -44,6 +44,7 @@ mod event_context;
 mod filter;
 mod inviting;
 mod joining;
+mod key_backup;
 pub(crate) mod keys;
 mod kicking;
 mod knocking;
@@ -102,6 +103,7 @@ pub fn routes() -> Router<AppState> {
         .merge(filter::routes())
         .merge(inviting::routes())
         .merge(joining::routes())
+        .merge(key_backup::routes())
         .merge(keys::routes())
         .merge(kicking::routes())
         .merge(knocking::routes())

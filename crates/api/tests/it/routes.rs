@@ -5,7 +5,7 @@ use http::Method;
 use crate::world::World;
 
 /// `(file of the specification's data/api/client-server, its operations)`.
-pub const FAMILIES: [(&str, &[&str]); 55] = [
+pub const FAMILIES: [(&str, &[&str]); 56] = [
     (
         "account-data",
         &[
@@ -37,6 +37,25 @@ pub const FAMILIES: [(&str, &[&str]); 55] = [
         &[
             "POST /_matrix/client/v3/keys/device_signing/upload",
             "POST /_matrix/client/v3/keys/signatures/upload",
+        ],
+    ),
+    (
+        "key_backup",
+        &[
+            "POST /_matrix/client/v3/room_keys/version",
+            "GET /_matrix/client/v3/room_keys/version",
+            "GET /_matrix/client/v3/room_keys/version/{version}",
+            "PUT /_matrix/client/v3/room_keys/version/{version}",
+            "DELETE /_matrix/client/v3/room_keys/version/{version}",
+            "GET /_matrix/client/v3/room_keys/keys",
+            "PUT /_matrix/client/v3/room_keys/keys",
+            "DELETE /_matrix/client/v3/room_keys/keys",
+            "GET /_matrix/client/v3/room_keys/keys/{roomId}",
+            "PUT /_matrix/client/v3/room_keys/keys/{roomId}",
+            "DELETE /_matrix/client/v3/room_keys/keys/{roomId}",
+            "GET /_matrix/client/v3/room_keys/keys/{roomId}/{sessionId}",
+            "PUT /_matrix/client/v3/room_keys/keys/{roomId}/{sessionId}",
+            "DELETE /_matrix/client/v3/room_keys/keys/{roomId}/{sessionId}",
         ],
     ),
     (

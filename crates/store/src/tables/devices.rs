@@ -109,3 +109,26 @@ pub struct ChangedDeviceList {
     pub user: UserNid,
 }
 impl Record for ChangedDeviceList {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyBackupRecord {
+    pub algorithm: String,
+    /// JSON.
+    pub auth_data: String,
+    /// Counts changes of the keys.
+    pub etag: u64,
+    pub count: u64,
+    /// Its number is not given out again.
+    pub deleted: bool,
+}
+impl Record for KeyBackupRecord {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackedUpKeyRecord {
+    pub first_message_index: u64,
+    pub forwarded_count: u64,
+    pub is_verified: bool,
+    /// JSON.
+    pub session_data: String,
+}
+impl Record for BackedUpKeyRecord {}

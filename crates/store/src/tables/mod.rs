@@ -178,6 +178,10 @@ tables! {
     DEPARTURES = 63 "departures": UserNid => ();
     /// Users who were deactivated with `erase: true`.
     ERASED_USERS = 64 "erased_users": UserNid => ();
+    /// Backups of room keys: (user, version).
+    KEY_BACKUPS = 65 "key_backups": (UserNid, u64) => KeyBackupRecord;
+    /// (user, version, room id, session id).
+    BACKED_UP_KEYS = 66 "backed_up_keys": (UserNid, u64, String, String) => BackedUpKeyRecord;
 
     // End-to-end encryption.
     /// Identity keys by user and device id: of local devices, and of remote ones as far as `device_lists` knows their user.

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use myelin_core::{UserNid, limits};
 use myelin_store::{
     Direction,
-    tables::{
-        CROSS_SIGNING_KEYS, CrossSigningUsage, DEVICE_KEYS, DEVICES, DeviceKeysRecord, KEY_SIGNATURES,
-    },
+    tables::{CROSS_SIGNING_KEYS, CrossSigningUsage, DEVICE_KEYS, DEVICES, DeviceKeysRecord, KEY_SIGNATURES},
 };
 use ruma::UserId;
 use serde_json::{Value, json};
@@ -24,7 +22,10 @@ const SIGNATURES_MAX: usize = 1_000;
 /// Who looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker<'a> {
-    Local { user: UserNid, user_id: &'a UserId },
+    Local {
+        user: UserNid,
+        user_id: &'a UserId,
+    },
     /// Another server. What people call their devices is not its business.
     Server,
 }
@@ -112,10 +113,11 @@ impl Users {
         asker: UserNid,
         asker_id: &UserId,
     ) -> Result<(), Error> {
-        let Some(public_key) = ed25519_keys(master).next().map(|(_, key)| key.to_owned()) else { return Ok(()) };
+        let Some(public_key) = ed25519_keys(master).next().map(|(_, key)| key.to_owned()) else {
+            return Ok(());
+        };
         let prefix = (asker, owner, public_key);
-        let rows =
-            self.view.store.scan(&KEY_SIGNATURES, &prefix, Direction::Forward, SIGNATURES_MAX).await?;
+        let rows = self.view.store.scan(&KEY_SIGNATURES, &prefix, Direction::Forward, SIGNATURES_MAX).await?;
         for ((_, _, _, name), row) in rows {
             add_signature(master, asker_id, &name, &row.signature);
         }

@@ -40,12 +40,16 @@ pub enum KeyUploadError {
     DeviceKeys(&'static str),
     #[error("device_keys are not signed by the device's own ed25519 key")]
     Signature,
-    #[error("'{0}' is not a key: it needs a name of the form <algorithm>:<key id> and at most {KEY_SIZE_MAX} bytes")]
+    #[error(
+        "'{0}' is not a key: it needs a name of the form <algorithm>:<key id> and at most {KEY_SIZE_MAX} bytes"
+    )]
     Key(String),
     // Clients look for these words.
     #[error("One time key {0} already exists: the server holds another one of this name")]
     InUse(String),
-    #[error("a device has at most {ONE_TIME_KEYS_PER_DEVICE_MAX} one-time keys and one fallback key per algorithm")]
+    #[error(
+        "a device has at most {ONE_TIME_KEYS_PER_DEVICE_MAX} one-time keys and one fallback key per algorithm"
+    )]
     TooMany,
     #[error("the device is gone")]
     NoDevice,
@@ -160,7 +164,8 @@ impl Users {
         }
         let limit = ONE_TIME_KEYS_PER_DEVICE_MAX + 1;
         let rows = self.view.store.scan(&ONE_TIME_KEYS, device, Direction::Forward, limit).await?;
-        let held: HashMap<_, _> = rows.into_iter().map(|((_, _, _, _, name), row)| (name, row.json)).collect();
+        let held: HashMap<_, _> =
+            rows.into_iter().map(|((_, _, _, _, name), row)| (name, row.json)).collect();
         let mut new = Vec::new();
         for one in uploaded {
             match held.get(&one.name) {

@@ -2,6 +2,7 @@
 
 mod data;
 mod devices;
+mod keys;
 mod profile;
 mod registration;
 mod rooms;

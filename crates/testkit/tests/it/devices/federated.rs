@@ -221,7 +221,11 @@ fn who_shares_no_room_any_more_is_forgotten() {
         for _ in 0..2 {
             assert_eq!(stage.version().await, Some(1));
         }
-        assert_eq!((stage.asked(QUERY), stage.asked(DEVICES)), (asked + 2, 1), "asked for each time, and not kept");
+        assert_eq!(
+            (stage.asked(QUERY), stage.asked(DEVICES)),
+            (asked + 2, 1),
+            "asked for each time, and not kept"
+        );
         stage.update(6, &[5], 2).await;
         stage.wait_s(1).await;
         assert_eq!(stage.asked(DEVICES), 1, "not of interest");
@@ -339,10 +343,10 @@ fn cross_signing_keys_of_others_are_taken_if_they_are_theirs() {
         stage.version().await;
         stage.wait_s(1).await;
         let public = stage.key.public_key_base64();
-        let master = |user: &str| {
-            json!({ "user_id": user, "usage": ["master"], "keys": { format!("ed25519:{public}"): public } })
-        };
-        stage.edu("m.signing_key_update", json!({ "user_id": BOB, "master_key": master("@eve:remote.test") })).await;
+        let master = |user: &str| json!({ "user_id": user, "usage": ["master"], "keys": { format!("ed25519:{public}"): public } });
+        stage
+            .edu("m.signing_key_update", json!({ "user_id": BOB, "master_key": master("@eve:remote.test") }))
+            .await;
         let answer = stage.alice.query(&stage.home, BOB).await;
         assert!(answer["master_keys"].is_null(), "{answer}");
         let mut unsigned = master(BOB);

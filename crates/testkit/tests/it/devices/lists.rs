@@ -63,7 +63,8 @@ impl Watcher {
 
     async fn check(&self, server: &Server, versions: &BTreeMap<String, Option<u64>>, seed: u64) {
         let mates = self.room_mates(server).await;
-        let known: BTreeSet<_> = self.known.keys().filter(|user| *user != self.phone.user_id()).cloned().collect();
+        let known: BTreeSet<_> =
+            self.known.keys().filter(|user| *user != self.phone.user_id()).cloned().collect();
         assert_eq!(known, mates, "seed {seed}: {}", self.phone.user_id());
         for user in &mates {
             assert_eq!(self.known[user], versions[user], "seed {seed}: {user} for {}", self.phone.user_id());
@@ -132,8 +133,11 @@ fn a_change_wakes_room_mates_and_nobody_else() {
     let sim = Sim::new(1);
     let server = Server::start(&sim, Default::default());
     server.sim.clone().block_on(async {
-        let (ann, bob, eve) =
-            (Phone::new(&server, "ann").await, Phone::new(&server, "bob").await, Phone::new(&server, "eve").await);
+        let (ann, bob, eve) = (
+            Phone::new(&server, "ann").await,
+            Phone::new(&server, "bob").await,
+            Phone::new(&server, "eve").await,
+        );
         let room = ann.public_room(&server).await;
         bob.join(&server, &room).await.ok();
         eve.public_room(&server).await;

@@ -70,8 +70,10 @@ fn a_sync_says_what_is_in_stock() {
         let (ann, bob) = (Phone::new(&server, "ann").await, Phone::new(&server, "bob").await);
         let stock = async || {
             let answer = bob.sync(&server, None).await;
-            let (counts, unused) =
-                (answer["device_one_time_keys_count"].clone(), answer["device_unused_fallback_key_types"].clone());
+            let (counts, unused) = (
+                answer["device_one_time_keys_count"].clone(),
+                answer["device_unused_fallback_key_types"].clone(),
+            );
             (counts, unused)
         };
         assert_eq!(stock().await, (json!({}), json!([])));
