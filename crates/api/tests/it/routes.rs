@@ -245,6 +245,8 @@ pub fn filled_in(path: &str) -> String {
         ("{receiptType}", "m.read"),
         ("{relType}", "m.thread"),
         ("{tag}", "u.work"),
+        ("{version}", "1"),
+        ("{sessionId}", "session"),
     ];
     let path = samples.iter().fold(path.to_owned(), |path, (name, sample)| path.replace(name, sample));
     assert!(!path.contains('{'), "no sample for {path}");

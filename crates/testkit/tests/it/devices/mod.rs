@@ -5,4 +5,3 @@ mod inboxes;
 mod lists;
 mod phone;
 mod stock;
-mod stories;
