@@ -53,7 +53,8 @@ pub struct Remote {
     client: Arc<Client>,
     serve: Arc<Serve>,
     profiles: Cache<OwnedUserId, (u64, Profile)>,
-    spaces: Cache<(OwnedRoomId, bool), (u64, Arc<ForeignSpace>)>,
+    /// By who said it, too: nobody answers for what a client asks another server about.
+    spaces: Cache<(OwnedRoomId, OwnedServerName, bool), (u64, Arc<ForeignSpace>)>,
 }
 
 impl Remote {
@@ -127,17 +128,17 @@ impl Remote {
         via: &[OwnedServerName],
         suggested_only: bool,
     ) -> Option<Arc<ForeignSpace>> {
-        let key = (room_id.to_owned(), suggested_only);
         let now_ms = self.view.env.now_ms();
-        if let Some((until_ms, space)) = self.spaces.get(&key)
-            && now_ms < until_ms
-        {
-            return Some(space);
-        }
         let room = segment(room_id.as_str());
         let uri = format!("/_matrix/federation/v1/hierarchy/{room}?suggested_only={suggested_only}");
         let others = via.iter().filter(|server| **server != self.view.server_name);
         for server in others.take(SERVERS_ASKED_MAX) {
+            let key = (room_id.to_owned(), server.clone(), suggested_only);
+            if let Some((until_ms, space)) = self.spaces.get(&key)
+                && now_ms < until_ms
+            {
+                return Some(space);
+            }
             match self.client.get::<ForeignSpace>(server, &uri, LIST).await {
                 Ok(space) if space.room.room_id == room_id => {
                     let space = Arc::new(space);

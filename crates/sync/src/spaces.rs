@@ -69,17 +69,16 @@ impl Sync {
         via: &[OwnedServerName],
         elsewhere: &dyn Elsewhere,
     ) -> Result<String, Error> {
+        // Only those who have an account here make this server ask others.
+        let requester = requester.ok_or(Error::NotFound(NO_ROOM))?;
         let room_id = <&RoomId>::try_from(room).map_err(|_| Error::NotFound(NO_ROOM))?;
         let space = elsewhere.space(room_id, via, false).await.ok_or(Error::NotFound(NO_ROOM))?;
-        let user = requester.map(|requester| requester.user);
-        if !self.is_foreign_open_to(&space.room, user).await? {
+        if !self.is_foreign_open_to(&space.room, requester.user).await? {
             return Err(Error::NotFound(NO_ROOM));
         }
         let mut summary = space.room.summary();
-        if let Some(user) = user {
-            let membership = self.membership_outside(user, room_id).await?.unwrap_or(Membership::Leave);
-            summary["membership"] = membership_name(membership).into();
-        }
+        let membership = self.membership_outside(requester.user, room_id).await?.unwrap_or(Membership::Leave);
+        summary["membership"] = membership_name(membership).into();
         Ok(summary.to_string())
     }
 

@@ -53,23 +53,17 @@ impl Sync {
     }
 
     /// The same for a room of which only another server's description is at hand.
-    pub(super) async fn is_foreign_open_to(
-        &self,
-        room: &ForeignRoom,
-        user: Option<UserNid>,
-    ) -> Result<bool, Error> {
-        if let Some(user) = user {
-            match self.membership_outside(user, &room.room_id).await? {
-                Some(Membership::Join | Membership::Invite | Membership::Knock) => return Ok(true),
-                Some(Membership::Ban) => return Ok(false),
-                _ => {}
-            }
+    pub(super) async fn is_foreign_open_to(&self, room: &ForeignRoom, user: UserNid) -> Result<bool, Error> {
+        match self.membership_outside(user, &room.room_id).await? {
+            Some(Membership::Join | Membership::Invite | Membership::Knock) => return Ok(true),
+            Some(Membership::Ban) => return Ok(false),
+            _ => {}
         }
         if room.world_readable || matches!(&*room.join_rule, "public" | "knock" | "knock_restricted") {
             return Ok(true);
         }
         Ok(room.join_rule == "restricted"
-            && self.is_in_any(Outsider::User(user), &room.allowed_room_ids).await?)
+            && self.is_in_any(Outsider::User(Some(user)), &room.allowed_room_ids).await?)
     }
 
     pub(super) async fn membership_outside(

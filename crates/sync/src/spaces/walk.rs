@@ -3,9 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
-use myelin_core::UserNid;
+use myelin_core::{Env, UserNid};
 use myelin_view::RoomSnapshot;
 use ruma::{OwnedRoomId, OwnedServerName};
 
@@ -18,6 +19,8 @@ use crate::{Error, Sync};
 
 /// Questions to other servers for one answer.
 const QUESTIONS_MAX: usize = 30;
+/// And how long they may take together; what is not known by then is left out.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Wanted {
     pub user: UserNid,
@@ -48,6 +51,8 @@ struct Visit {
 struct Told<'a> {
     elsewhere: &'a dyn Elsewhere,
     questions: usize,
+    env: &'a Env,
+    until_ms: u64,
     /// Rooms described as children of another.
     children: BTreeMap<OwnedRoomId, ForeignRoom>,
     /// Rooms that are not open to this server.
@@ -63,7 +68,10 @@ impl Sync {
         elsewhere: &dyn Elsewhere,
     ) -> Result<Vec<Node>, Error> {
         let mut stack = vec![Visit { room_id: root.info.room_id.clone(), via: Vec::new(), depth: 0 }];
-        let mut told = Told { elsewhere, questions: 0, children: BTreeMap::new(), closed: BTreeSet::new() };
+        let env = &self.view.env;
+        let until_ms = env.now_ms() + PATIENCE.as_millis() as u64;
+        let (children, closed) = (BTreeMap::new(), BTreeSet::new());
+        let mut told = Told { elsewhere, questions: 0, env, until_ms, children, closed };
         let mut visited: BTreeSet<OwnedRoomId> = BTreeSet::new();
         let mut tree = Vec::new();
         let mut walked = 0;
@@ -117,7 +125,7 @@ impl Sync {
         told: &mut Told<'_>,
     ) -> Result<Option<Node>, Error> {
         let Some(room) = told.room(visit, wanted).await else { return Ok(None) };
-        if !self.is_foreign_open_to(&room, Some(wanted.user)).await? {
+        if !self.is_foreign_open_to(&room, wanted.user).await? {
             return Ok(None);
         }
         let children = in_order(room.children_state.iter().cloned(), wanted.suggested_only);
@@ -135,11 +143,12 @@ impl Told<'_> {
             return described;
         }
         self.questions += 1;
-        if self.questions > QUESTIONS_MAX {
+        let left = Duration::from_millis(self.until_ms.saturating_sub(self.env.now_ms()));
+        if self.questions > QUESTIONS_MAX || left.is_zero() {
             return described;
         }
-        let space = self.elsewhere.space(&visit.room_id, &visit.via, wanted.suggested_only).await;
-        let Some(space) = space else { return described };
+        let question = self.elsewhere.space(&visit.room_id, &visit.via, wanted.suggested_only);
+        let Some(space) = self.env.timeout(left, question).await.flatten() else { return described };
         self.children.extend(space.children.iter().map(|room| (room.room_id.clone(), room.clone())));
         self.closed.extend(space.inaccessible_children.iter().cloned());
         Some(space.room.clone())
