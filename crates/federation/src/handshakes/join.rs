@@ -96,7 +96,7 @@ impl Handshakes {
         let (info, made) = self.make(server, sender, &request.room_id, MembershipState::Join).await?;
         let change = &request.change;
         let join = MembershipState::Join;
-        let event = self.rooms.complete_template(sender, &info, made, &join, change).await?;
+        let event = self.completed(server, sender, &info, made, &join, change).await?;
         let raw = RawValue::from_string(event.json.to_string());
         let raw = raw.map_err(|error| HandshakeError::failed(server, error.to_string()))?;
         let uri = send_uri("v2/send_join", &info.room_id, &event.event_id) + "?omit_members=true";
@@ -195,6 +195,23 @@ impl Handshakes {
             other => other.into(),
         })?;
         Ok((info, made.event))
+    }
+
+    /// The user's own event after a template. One that is for something else is the server's fault.
+    pub(super) async fn completed(
+        &self,
+        server: &ServerName,
+        sender: &Sender,
+        info: &RoomInfo,
+        made: ProtoEvent,
+        membership: &MembershipState,
+        change: &MembershipChange,
+    ) -> Result<myelin_dag::Pdu, HandshakeError> {
+        let event = self.rooms.complete_template(sender, info, made, membership, change).await;
+        event.map_err(|error| match error {
+            Error::BadState(reason) => HandshakeError::failed(server, reason),
+            other => other.into(),
+        })
     }
 
     /// This server is in the room: the join comes as any other event does.

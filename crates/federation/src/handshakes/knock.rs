@@ -40,7 +40,7 @@ impl Handshakes {
     ) -> Result<(), HandshakeError> {
         let knock = MembershipState::Knock;
         let (info, made) = self.make(server, sender, room_id, knock.clone()).await?;
-        let event = self.rooms.complete_template(sender, &info, made, &knock, change).await?;
+        let event = self.completed(server, sender, &info, made, &knock, change).await?;
         let raw = RawValue::from_string(event.json.to_string());
         let raw = raw.map_err(|error| HandshakeError::failed(server, error.to_string()))?;
         let uri = send_uri("v1/send_knock", room_id, &event.event_id);

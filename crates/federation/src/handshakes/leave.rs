@@ -41,7 +41,7 @@ impl Handshakes {
     ) -> Result<(), HandshakeError> {
         let leave = MembershipState::Leave;
         let (info, made) = self.make(server, sender, room_id, leave.clone()).await?;
-        let event = self.rooms.complete_template(sender, &info, made, &leave, change).await?;
+        let event = self.completed(server, sender, &info, made, &leave, change).await?;
         let raw = RawValue::from_string(event.json.to_string());
         let raw = raw.map_err(|error| HandshakeError::failed(server, error.to_string()))?;
         let uri = send_uri("v2/send_leave", room_id, &event.event_id);

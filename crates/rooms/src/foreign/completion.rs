@@ -15,8 +15,8 @@ use myelin_store::{
     Direction,
     log::LogEntry,
     tables::{
-        CURRENT_STATES, CurrentStateRecord, EVENTS, Membership, PARTIAL_ROOMS, PartialRoomRecord, TIMELINE,
-        VerdictRecord,
+        CURRENT_STATES, CurrentStateRecord, EVENTS, Membership, PARTIAL_ROOMS, PartialRoomRecord, Placement,
+        TIMELINE, VerdictRecord,
     },
 };
 use myelin_view::Event;
@@ -150,6 +150,7 @@ impl Draft<'_> {
             if let Verdict::Rejected { reason } = verdict {
                 tracing::info!(event = %event.pdu.event_id, reason, "the complete room does not allow an event");
                 row.value.verdict = VerdictRecord::Rejected { reason };
+                row.value.placement = Placement::Outside;
                 self.batch.delete(&TIMELINE, &key);
                 overlay.reject(nid);
             }

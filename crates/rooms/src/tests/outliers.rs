@@ -154,6 +154,10 @@ fn a_room_that_is_known_by_name_is_not_held() {
     let carol = world.user("carol");
     assert!(matches!(world.join(&carol, &there.room), Err(Error::NotFound(_))));
     assert!(matches!(world.say(&carol, &there.room, "?"), Err(Error::Forbidden(_))));
-    let other = world.run(world.rooms.know_room(&there.room, &RoomVersionId::V10));
-    assert!(matches!(other, Err(Error::InvalidParam(_))));
+    let other = world.run(world.rooms.know_room(&there.room, &RoomVersionId::V10)).unwrap();
+    assert_eq!((other.nid, &other.version), (there.info.nid, &RoomVersionId::V10));
+    let old = world.run(world.rooms.know_room(&there.room, &RoomVersionId::V1));
+    assert!(matches!(old, Err(Error::InvalidParam(_))), "what is held of it could not be read any more");
+    let home = there.home.run(there.home.rooms.know_room(&there.room, &RoomVersionId::V10));
+    assert!(matches!(home, Err(Error::InvalidParam(_))), "a room that is held has its version");
 }

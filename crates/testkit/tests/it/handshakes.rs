@@ -4,6 +4,7 @@ mod invites;
 mod joins;
 mod knocks;
 mod leaves;
+mod liars;
 mod partial;
 mod refusals;
 mod third_party;
