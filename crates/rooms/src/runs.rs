@@ -85,6 +85,10 @@ impl Rooms {
             let present =
                 matches!(of_user.membership, Membership::Join | Membership::Invite | Membership::Knock);
             let Some(info) = self.view.interner.room_info(*room).await?.filter(|_| present) else { continue };
+            if self.outside(&sender.user_id, &info.room_id).await?.is_some() {
+                unless_refused(self.leave_outside(&sender, &info.room_id, None).await)?;
+                continue;
+            }
             unless_refused(self.leave(&sender, &info.room_id, MembershipChange::default()).await)?;
         }
         Ok(())
