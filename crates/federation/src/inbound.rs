@@ -53,6 +53,7 @@ impl Inbound {
         peers: Arc<Peers>,
         edus: Arc<Edus>,
     ) -> Self {
+        rooms.ask_policy_servers(Arc::new(policy::AskPolicyServers(client.clone())));
         let (transactions, queue, absent) = (Transactions::new(), Queue::default(), Absent::default());
         Self {
             view,

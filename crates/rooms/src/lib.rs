@@ -12,6 +12,7 @@ mod directory;
 mod error;
 mod foreign;
 mod outliers;
+mod policy;
 mod power_levels;
 mod profile;
 mod receive;
@@ -24,7 +25,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use myelin_core::EventNid;
 use myelin_dag::{AuthChain, SigningKey};
@@ -52,6 +53,7 @@ pub use self::{
         Adoption, Invitation, JoinAnswer, Outside, Partial, ProtoEvent, Taken, Template, ThirdPartyInvite,
     },
     outliers::Outliers,
+    policy::{PolicyServers, PolicySignatures},
     receive::{EXTREMITIES_MAX, Incoming, Received},
     runs::run_profile_propagation,
     sender::{Sender, Transaction},
@@ -65,14 +67,27 @@ pub struct Rooms {
     transactions: Transactions,
     chains: AuthChains,
     resolutions: Resolutions,
+    policy: OnceLock<policy::Servers>,
 }
 
 impl Rooms {
     /// `key` signs every event made here.
     pub fn new(view: View, key: Arc<SigningKey>) -> Self {
         let chains = AuthChains::new(view.store.clone());
-        let (writers, transactions, resolutions) = Default::default();
-        Self { view, key, writers, transactions, chains, resolutions }
+        let (writers, transactions, resolutions, policy) = Default::default();
+        Self { view, key, writers, transactions, chains, resolutions, policy }
+    }
+
+    /// From now on events are shown to the policy servers of their rooms. Whoever knows the network calls this once:
+    /// it stands on the rooms, so it cannot be there before them.
+    pub fn ask_policy_servers(&self, servers: Arc<dyn PolicyServers>) {
+        if self.policy.set(servers).is_err() {
+            tracing::error!("there is a way to policy servers already");
+        }
+    }
+
+    fn policy_servers(&self) -> Option<&policy::Servers> {
+        self.policy.get()
     }
 
     pub fn view(&self) -> &View {

@@ -141,11 +141,13 @@ impl Draft<'_> {
         if let Some(reason) = out_of_place(pdu, &self.room.info) {
             return Ok(Received::Dropped(reason.to_owned()));
         }
-        let ancestors = self.ancestors(pdu).await?;
-        let (prev, auth) = match ancestors {
+        let (prev, auth) = match self.ancestors(pdu).await? {
             Ok(ancestors) => ancestors,
             Err(missing) => return Ok(Received::Need(missing)),
         };
+        if prev.iter().any(|prev| prev.room != self.room.nid()) {
+            return Ok(Received::Dropped(AFTER_ANOTHER_ROOM.to_owned()));
+        }
         let state_before = self.state_after_all(&prev).await?;
         let (pdu, verdict) = self.judge(incoming, &auth, &state_before, partial).await?;
         let auth: Vec<_> = auth.iter().map(|event| event.nid).collect();
@@ -174,6 +176,9 @@ impl Draft<'_> {
         Ok(if missing.is_empty() { Ok((prev, auth)) } else { Err(missing) })
     }
 }
+
+/// The state after an event of another room is none of this room's.
+const AFTER_ANOTHER_ROOM: &str = "the event comes after one of another room";
 
 type Ancestors = (Vec<Arc<Event>>, Vec<Arc<Event>>);
 

@@ -44,6 +44,22 @@ pub fn check_policy_server(
 }
 
 /// The event with one more signature, which is not checked here. `None` if it is none.
+pub fn sign_with(
+    pdu: &Pdu,
+    server: &ServerName,
+    key_id: &str,
+    signature: &str,
+    rules: &RoomVersionRules,
+) -> Option<Pdu> {
+    let mut object: serde_json::Map<String, Value> = serde_json::from_str(&pdu.json).ok()?;
+    let signatures = object.get_mut("signatures")?.as_object_mut()?;
+    let of_server = signatures.entry(server.as_str()).or_insert_with(|| json!({}));
+    of_server.as_object_mut()?.insert(key_id.to_owned(), signature.into());
+    let json = canonicalize_for(&rules.authorization, &serde_json::to_vec(&object).ok()?).ok()?;
+    Pdu::parse(json.into(), pdu.event_id.clone(), rules).ok()
+}
+
+/// The same for an event whose other signatures are checked.
 pub fn with_signature(
     event: VerifiedPdu,
     server: &ServerName,
@@ -51,11 +67,6 @@ pub fn with_signature(
     signature: &str,
     rules: &RoomVersionRules,
 ) -> Option<VerifiedPdu> {
-    let mut object: serde_json::Map<String, Value> = serde_json::from_str(&event.pdu.json).ok()?;
-    let of_server =
-        object.get_mut("signatures")?.as_object_mut()?.entry(server.as_str()).or_insert_with(|| json!({}));
-    of_server.as_object_mut()?.insert(key_id.to_owned(), signature.into());
-    let json = canonicalize_for(&rules.authorization, &serde_json::to_vec(&object).ok()?).ok()?;
-    let pdu = Pdu::parse(json.into(), event.pdu.event_id.clone(), rules).ok()?;
+    let pdu = sign_with(&event.pdu, server, key_id, signature, rules)?;
     Some(VerifiedPdu { pdu, ..event })
 }

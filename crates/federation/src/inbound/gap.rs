@@ -25,6 +25,8 @@ const ROUNDS_MAX: usize = 40;
 const AT_ONCE: usize = 50;
 /// Servers that are asked.
 const SERVERS_MAX: usize = 4;
+/// Times that one event's ancestors are brought: what came may be of no use.
+const TRIES_MAX: u32 = 3;
 /// Events received in one change of the room.
 const CHUNK: usize = 50;
 
@@ -172,6 +174,7 @@ impl<'a> Gap<'a> {
     async fn receive(&mut self, wanted: &EventId) -> Result<bool, Error> {
         let mut rest = self.in_order();
         let mut given_up: HashSet<OwnedEventId> = HashSet::new();
+        let mut tries: HashMap<OwnedEventId, u32> = HashMap::new();
         while !rest.is_empty() {
             let mut chunk: Vec<Incoming> = self.chunk(&rest);
             self.inbound.ask_policy_server(self.room, &mut chunk).await?;
@@ -187,7 +190,9 @@ impl<'a> Gap<'a> {
                 Some(Received::Need(missing)) => missing,
                 _ => Vec::new(),
             };
-            let lost = missing.iter().any(|id| given_up.contains(id));
+            let tries = tries.entry(stuck.pdu().event_id.clone()).or_default();
+            *tries += 1;
+            let lost = *tries > TRIES_MAX || missing.iter().any(|id| given_up.contains(id));
             if lost || !self.bring(stuck, &missing).await? {
                 given_up.insert(stuck.pdu().event_id.clone());
                 rest.remove(0);

@@ -1,16 +1,20 @@
 //! The last check of an event: the signature of the room's policy server, if it has one (Server-Server API, "Policy
 //! Servers"). An event that comes without is shown to it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use myelin_dag::checks::{check_policy_server, policy_of, with_signature};
-use myelin_rooms::Incoming;
+use futures::{FutureExt, future::BoxFuture};
+use myelin_dag::{
+    Pdu,
+    checks::{check_policy_server, policy_of, with_signature},
+};
+use myelin_rooms::{Incoming, PolicyServers, PolicySignatures};
 use myelin_view::RoomSnapshot;
-use ruma::{OwnedServerName, events::room::policy::RoomPolicyEventContent};
+use ruma::{OwnedServerName, ServerName, events::room::policy::RoomPolicyEventContent};
 use serde_json::value::RawValue;
 
 use super::Inbound;
-use crate::Budget;
+use crate::{Budget, Client, RequestError};
 
 const SIGN: &str = "/_matrix/policy/v1/sign";
 const BUDGET: Budget = Budget { timeout: Duration::from_secs(10), body_size_max: 64 * 1024 };
@@ -53,10 +57,7 @@ impl Inbound {
         event: &mut Incoming,
     ) -> Result<(), String> {
         let refused = |error: &dyn std::fmt::Display| format!("the policy server did not sign it: {error}");
-        let raw: &RawValue = serde_json::from_str(&event.pdu.pdu().json).map_err(|e| refused(&e))?;
-        let answer: Signatures =
-            self.client.post(&policy.via, SIGN, &raw, BUDGET).await.map_err(|e| refused(&e))?;
-        let signatures = answer.get(&policy.via).cloned().unwrap_or_default();
+        let signatures = ask(&self.client, &policy.via, event.pdu.pdu()).await.map_err(|e| refused(&e))?;
         let mut signed = event.pdu.clone();
         for (key_id, signature) in signatures {
             signed = with_signature(signed, &policy.via, &key_id, &signature, &room.info.rules)
@@ -66,4 +67,29 @@ impl Inbound {
         event.pdu = signed;
         Ok(())
     }
+}
+
+/// For events that are made here.
+pub(crate) struct AskPolicyServers(pub Arc<Client>);
+
+impl PolicyServers for AskPolicyServers {
+    fn sign<'a>(
+        &'a self,
+        via: &'a ServerName,
+        pdu: &'a Pdu,
+    ) -> BoxFuture<'a, Result<PolicySignatures, String>> {
+        async move {
+            ask(&self.0, via, pdu).await.map_err(|error| match error {
+                RequestError::Status { message, .. } if !message.is_empty() => message,
+                other => format!("The policy server of the room cannot be asked: {other}."),
+            })
+        }
+        .boxed()
+    }
+}
+
+async fn ask(client: &Client, via: &ServerName, pdu: &Pdu) -> Result<PolicySignatures, RequestError> {
+    let raw: &RawValue = serde_json::from_str(&pdu.json).map_err(|_| RequestError::Content)?;
+    let mut answer: Signatures = client.post(via, SIGN, &raw, BUDGET).await?;
+    Ok(answer.remove(via).unwrap_or_default().into_iter().collect())
 }

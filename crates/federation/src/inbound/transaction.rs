@@ -33,6 +33,8 @@ const CONCURRENT_MAX: usize = 4;
 /// Answers remembered per origin, and origins remembered.
 const REMEMBERED_MAX: usize = 8;
 const ORIGINS_MAX: usize = 10_000;
+/// How long answers are in memory only.
+const UNWRITTEN_FOR: Duration = Duration::from_secs(2);
 /// How long the PDUs of one room may hold up the answer; after that they are queued.
 const ROOM_BUDGET: Duration = Duration::from_secs(10);
 
@@ -70,11 +72,13 @@ type Ending = Shared<futures::channel::oneshot::Receiver<Outcome>>;
 /// The newest transactions of each origin, under way or answered.
 pub struct Transactions {
     of_origins: Cache<OwnedServerName, Arc<Mutex<VecDeque<(String, Ending)>>>>,
+    /// The newest answer of each origin, until it is in the store.
+    unwritten: Mutex<BTreeMap<OwnedServerName, InboundTransactionRecord>>,
 }
 
 impl Transactions {
     pub(super) fn new() -> Self {
-        Self { of_origins: Cache::new(ORIGINS_MAX) }
+        Self { of_origins: Cache::new(ORIGINS_MAX), unwritten: Mutex::default() }
     }
 
     fn of(&self, origin: &ServerName) -> Arc<Mutex<VecDeque<(String, Ending)>>> {
@@ -141,6 +145,10 @@ impl Inbound {
     }
 
     async fn answered_before_restart(&self, origin: &ServerName, transaction_id: &str) -> Option<Answers> {
+        if !self.transactions.of(origin).lock().is_empty() {
+            // The newest one is in memory.
+            return None;
+        }
         let record = self.view.store.get(&INBOUND_TRANSACTIONS, &origin.to_string()).await.ok()??;
         if record.transaction_id != transaction_id {
             return None;
@@ -175,16 +183,34 @@ impl Inbound {
         Ok(Arc::new(answers))
     }
 
-    /// Written with the next commit, not waited for: a repeat after a crash does no harm, it only costs.
-    fn remember(&self, origin: &ServerName, transaction_id: &str, answers: &Answers) {
+    /// Written a little later: a repeat after a crash does no harm, it only costs, and a commit for each would cost more.
+    fn remember(self: &Arc<Self>, origin: &ServerName, transaction_id: &str, answers: &Answers) {
         let answers = answers.iter().map(|(id, error)| (id.to_string(), error.clone().unwrap_or_default()));
         let record = InboundTransactionRecord {
             transaction_id: transaction_id.to_owned(),
             answers: answers.collect(),
         };
+        let mut unwritten = self.transactions.unwritten.lock();
+        let is_first = unwritten.is_empty();
+        unwritten.insert(origin.to_owned(), record);
+        drop(unwritten);
+        if is_first {
+            let this = self.clone();
+            let task = async move { this.write_remembered().await };
+            self.view.env.spawner.spawn("remember transactions", task.boxed());
+        }
+    }
+
+    async fn write_remembered(&self) {
+        self.view.env.clock.sleep(UNWRITTEN_FOR).await;
+        let unwritten = std::mem::take(&mut *self.transactions.unwritten.lock());
         let mut batch = Batch::new();
-        batch.put(&INBOUND_TRANSACTIONS, &origin.to_string(), &record);
-        drop(self.view.store.commit(batch));
+        for (origin, record) in unwritten {
+            batch.put(&INBOUND_TRANSACTIONS, &origin.to_string(), &record);
+        }
+        if let Err(error) = self.view.store.commit(batch).await {
+            tracing::warn!(%error, "answers to transactions are not remembered");
+        }
     }
 
     async fn by_room(

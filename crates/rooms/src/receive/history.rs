@@ -17,7 +17,9 @@ use myelin_store::{
 };
 use myelin_view::{Event, Landing};
 
-use super::{Incoming, Received, out_of_place_before, record_of, redactions::redacts, verdict_of};
+use super::{
+    AFTER_ANOTHER_ROOM, Incoming, Received, out_of_place_before, record_of, redactions::redacts, verdict_of,
+};
 use crate::{
     Error, Rooms,
     writer::{Command, Draft},
@@ -72,6 +74,9 @@ impl Draft<'_> {
             Ok(ancestors) => ancestors,
             Err(missing) => return Ok((Received::Need(missing), None)),
         };
+        if prev.iter().any(|prev| prev.room != self.room.nid()) {
+            return Ok((Received::Dropped(AFTER_ANOTHER_ROOM.to_owned()), None));
+        }
         let state_before = self.state_after_all(&prev).await?;
         let incoming = Incoming::from(pdu.clone());
         let (pdu, verdict) = self.judge_as_of(&incoming, &auth, &state_before).await?;

@@ -206,6 +206,7 @@ impl<'r> Draft<'r> {
         sent_by: Option<SentBy>,
     ) -> Result<Arc<Event>, Error> {
         let (pdu, auth) = self.make(event).await?;
+        let pdu = self.approved(pdu).await?;
         let auth: Vec<EventNid> = auth.events().map(|event| event.nid).collect();
         let nid = EventNid(self.rooms.view.nids.allocate(NidKind::Event).await?);
         self.place(nid, sender.user, pdu, &auth, sent_by).await

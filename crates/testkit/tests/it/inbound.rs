@@ -384,6 +384,37 @@ fn the_policy_server_of_the_room_is_asked() {
 }
 
 #[test]
+fn the_policy_server_is_asked_about_what_is_made_here() {
+    let stage = Stage::new();
+    let key = SigningKey::from_seed("policy_server", [5; 32]).unwrap();
+    let policy = json!({ "via": "remote.test", "public_keys": { "ed25519": key.public_key_base64() } });
+    stage.sets("m.room.policy", "", &policy);
+    let sign = "/_matrix/policy/v1/sign";
+    let refusal = json!({ "errcode": "M_FORBIDDEN", "error": "This looks like spam." });
+    stage.puppet.says(sign, StatusCode::BAD_REQUEST, refusal);
+    let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/1", stage.room);
+    let answer = stage.run(stage.alice.put(&stage.home, &path, &json!({ "body": "spam" })));
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert_eq!(answer.json["error"], "This looks like spam.");
+    stage.sets("m.room.policy", "", &json!({}));
+    let answer = stage.run(stage.alice.put(&stage.home, &path, &json!({ "body": "spam" })));
+    assert_eq!(answer.status, StatusCode::OK, "the room has no policy server any more");
+}
+
+#[test]
+fn an_event_that_comes_after_one_of_another_room_is_dropped() {
+    let stage = Stage::new();
+    let body = json!({ "preset": "public_chat", "room_version": "11" });
+    let other = stage.run(stage.alice.post(&stage.home, "/_matrix/client/v3/createRoom", &body)).ok();
+    let other: OwnedRoomId = other["room_id"].as_str().unwrap().try_into().unwrap();
+    let mut place = stage.end();
+    place.prev_events.extend(stage.run(end_of(&stage.home.view, &other)).prev_events);
+    let message = stage.message_at("astray", place);
+    assert!(error_of(&stage.sends(&[&message]), &message).contains("another room"));
+    assert_eq!(stage.verdict(&message.event_id), None);
+}
+
+#[test]
 fn operators_see_state_resets() {
     let stage = Stage::new();
     stage.joins("carol");
