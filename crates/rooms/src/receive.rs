@@ -136,6 +136,9 @@ impl Draft<'_> {
     async fn receive(&mut self, incoming: &Incoming, partial: bool) -> Result<Received, Error> {
         let pdu = incoming.pdu.pdu();
         if let Some(held) = self.find(&pdu.event_id).await?.filter(|held| in_place(held)) {
+            if is_unseen(&held) && self.pending_by_id(&pdu.event_id).is_none() {
+                self.show_late(&held).await?;
+            }
             return Ok(Received::Known(verdict_of(&held)));
         }
         if let Some(reason) = out_of_place(pdu, &self.room.info) {
@@ -186,6 +189,11 @@ type Ancestors = (Vec<Arc<Event>>, Vec<Arc<Event>>);
 /// before it is an outlier, and can still get its place.
 fn in_place(event: &Event) -> bool {
     event.state_before.is_some() || !event.accepted()
+}
+
+/// Whether it is the far end of a gap: it counts, but clients have not been shown it.
+fn is_unseen(event: &Event) -> bool {
+    event.accepted() && event.state_before.is_some() && event.order.is_none()
 }
 
 /// Why a PDU has no place in a room that is there already.

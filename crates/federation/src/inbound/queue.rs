@@ -297,3 +297,67 @@ fn store_error(error: myelin_store::CommitError) -> myelin_store::Error {
         conflict => myelin_store::Error::Backend(conflict.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: RoomNid = RoomNid(1);
+
+    fn id(number: usize) -> OwnedEventId {
+        format!("$e{number}").try_into().expect("an event id")
+    }
+
+    fn entry(origin: &str, received_ms: u64) -> Entry {
+        let origin = origin.try_into().expect("a server name");
+        Entry { due_ms: 0, received_ms, index: 0, attempts: 0, origin }
+    }
+
+    fn next(queue: &Queue) -> Option<OwnedEventId> {
+        queue.next(ROOM).map(|(id, _)| id)
+    }
+
+    #[test]
+    fn what_is_new_comes_before_what_has_failed() {
+        let queue = Queue::default();
+        assert!(
+            queue.admit(ROOM, &id(1), entry("a.test", 10)) && queue.admit(ROOM, &id(2), entry("a.test", 20))
+        );
+        assert_eq!(next(&queue), Some(id(1)));
+        queue.postpone(ROOM, &id(1), 1_000);
+        assert_eq!(next(&queue), Some(id(2)));
+        queue.remove(ROOM, &id(2));
+        assert_eq!(queue.next(ROOM).map(|(_, entry)| (entry.due_ms, entry.attempts)), Some((1_000, 1)));
+        queue.remove(ROOM, &id(1));
+        assert_eq!((next(&queue), queue.len()), (None, 0));
+        assert!(queue.waiting.lock().of_rooms.is_empty() && queue.waiting.lock().of_origins.is_empty());
+    }
+
+    #[test]
+    fn one_room_and_one_origin_have_their_limits() {
+        let queue = Queue::default();
+        for number in 0..OF_ROOM_MAX {
+            assert!(queue.admit(ROOM, &id(number), entry("a.test", 0)));
+        }
+        assert!(!queue.admit(ROOM, &id(OF_ROOM_MAX), entry("b.test", 0)), "the room is full");
+        assert!(queue.admit(ROOM, &id(7), entry("b.test", 0)), "waits already");
+        for number in 0..OF_ORIGIN_MAX - OF_ROOM_MAX {
+            assert!(queue.admit(RoomNid(2 + number as u64), &id(number), entry("a.test", 0)));
+        }
+        assert!(!queue.admit(RoomNid(5_000), &id(1), entry("a.test", 0)), "the origin has too many");
+        assert!(queue.admit(RoomNid(5_000), &id(1), entry("b.test", 0)), "others have not");
+        assert_eq!(queue.len(), OF_ORIGIN_MAX + 1);
+    }
+
+    #[test]
+    fn a_room_has_one_task() {
+        let queue = Queue::default();
+        assert!(!queue.claim(ROOM), "nothing waits");
+        queue.admit(ROOM, &id(1), entry("a.test", 0));
+        assert!(queue.claim(ROOM) && !queue.claim(ROOM));
+        queue.remove(ROOM, &id(1));
+        assert_eq!(next(&queue), None);
+        queue.admit(ROOM, &id(2), entry("a.test", 0));
+        assert!(queue.claim(ROOM), "the former task has ended");
+    }
+}

@@ -64,7 +64,7 @@ impl Draft<'_> {
             && (held.state_before.is_some() || !held.accepted())
         {
             let known = Received::Known(verdict_of(held));
-            let left_out = held.accepted() && held.order.is_none();
+            let left_out = is_unseen(held) && self.pending_by_id(&held.pdu.event_id).is_none();
             return Ok((known, left_out.then(|| held.clone())));
         }
         if let Some(reason) = out_of_place_before(pdu.pdu(), &self.room.info) {

@@ -53,6 +53,13 @@ impl Draft<'_> {
         self.redact_by(&event).await
     }
 
+    /// The far end of a gap has come after all. What it changed is in the states of those that refer to it.
+    pub(super) async fn show_late(&mut self, held: &Arc<Event>) -> Result<(), Error> {
+        let event = self.redacted_early(held.clone()).await?;
+        self.enter_timeline(&event).await?;
+        self.redact_by(&event).await
+    }
+
     pub(super) fn put_outside(&mut self, event: &Arc<Event>) {
         let row = event.row(Placement::Outside, Position::ZERO);
         self.batch.put(&EVENTS, &event.nid, &row);

@@ -251,6 +251,77 @@ fn unauthorised_events_are_rejected_and_their_children_live() {
     assert!(matches!(restarted.event(&stranger.event_id).verdict, VerdictRecord::Rejected { .. }));
 }
 
+impl Fork {
+    /// As [`Fork::make`], with these auth events.
+    fn make_with_auth(&mut self, sender: &str, auth_events: Vec<OwnedEventId>, prev: &Pdu) -> Pdu {
+        let event = NewEvent::message(remote(sender), "m.room.message", &json!({})).unwrap();
+        let (prev_events, depth) = (vec![prev.event_id.clone()], prev.depth + 1);
+        let room_id = Some(self.room.clone());
+        let parents = Parents { room_id, prev_events, auth_events, depth, names: None };
+        self.now_ms += 1;
+        build(&self.world.snapshot(&self.room).info.rules, event, parents, self.now_ms, &self.remote).unwrap()
+    }
+
+    fn rejection(&self, pdu: &Pdu) -> String {
+        match self.receive(pdu) {
+            Received::Stored(Verdict::Rejected { reason }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_refers_to_rejected_or_foreign_auth_events_is_rejected() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    let joined = fork.join("bob");
+    let prev = std::slice::from_ref(&joined.event_id).to_vec();
+    let levels = json!({ "users": { "@bob:remote": 100 } });
+    let levels = fork.make("bob", "m.room.power_levels", Some(""), levels, &prev);
+    fork.rejection(&levels);
+    let good = fork.make("bob", "m.room.message", None, json!({}), &prev);
+    let held = |id: &OwnedEventId| fork.world.event(id).pdu.event_type.to_string();
+    let (of_levels, rest): (Vec<_>, Vec<_>) =
+        good.auth_events.iter().cloned().partition(|id| held(id) == "m.room.power_levels");
+    assert_eq!(of_levels.len(), 1);
+    let auth = rest.iter().cloned().chain([levels.event_id.clone()]).collect();
+    let child = fork.make_with_auth("bob", auth, &joined);
+    assert!(fork.rejection(&child).contains("rejected"));
+    // Its own children are judged by what they refer to, not by it.
+    let grandchild = fork.make_with_auth("bob", good.auth_events.clone(), &child);
+    assert_eq!(fork.receive(&grandchild), Received::Stored(Verdict::Accepted));
+    let elsewhere = fork.world.room_of_version(&fork.alice, RoomVersionId::V11);
+    let foreign = fork.world.snapshot(&elsewhere).info.create_event;
+    let foreign = fork.world.run(fork.world.view.events.load(foreign)).unwrap().unwrap();
+    let auth = good.auth_events[1..].iter().cloned().chain([foreign.pdu.event_id.clone()]).collect();
+    let astray = fork.make_with_auth("bob", auth, &joined);
+    fork.rejection(&astray);
+    let missing: OwnedEventId = "$nobody-has-this".try_into().unwrap();
+    let lacking = fork.make_with_auth("bob", vec![missing.clone()], &joined);
+    assert_eq!(fork.receive(&lacking), Received::Need(vec![missing]));
+}
+
+#[test]
+fn an_outlier_gets_its_place_when_it_comes_there() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    let joined = fork.join("bob");
+    let prev = std::slice::from_ref(&joined.event_id).to_vec();
+    let topic = fork.make("bob", "org.example.free", Some("a"), json!({ "n": 1 }), &prev);
+    let info = fork.world.snapshot(&fork.room).info.clone();
+    let verified = |pdu: &Pdu| {
+        let formed = myelin_dag::checks::RawPdu(&raw(pdu)).check_format(&info.rules).unwrap();
+        formed.verify(&fork.keys(), &info.rules).unwrap()
+    };
+    fork.world.run(fork.world.rooms.take_outliers(&info, vec![verified(&topic)])).unwrap();
+    let outlier = fork.world.event(&topic.event_id);
+    assert_eq!((outlier.state_before, outlier.order), (None, None));
+    let child = fork.make_with_auth("bob", topic.auth_events.clone(), &topic);
+    assert_eq!(fork.receive(&child), Received::Need(vec![topic.event_id.clone()]));
+    assert_eq!(fork.receive(&topic), Received::Stored(Verdict::Accepted));
+    assert_eq!(fork.receive(&child), Received::Stored(Verdict::Accepted));
+    assert_eq!(fork.world.event(&topic.event_id).nid, outlier.nid);
+    assert_eq!(fork.world.state(&fork.room, "org.example.free", "a"), Some(json!({ "n": 1 })));
+}
+
 #[test]
 fn who_was_banned_meanwhile_soft_fails() {
     let mut fork = Fork::new(RoomVersionId::V11);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use myelin_dag::{NewEvent, Pdu, SigningKey};
+use myelin_dag::{NewEvent, Parents, Pdu, SigningKey};
 use myelin_store::tables::{INBOUND_PDUS, STATE_RESETS, VerdictRecord};
 use myelin_testkit::{
     client::Client,
@@ -275,10 +275,95 @@ fn where_a_gap_cannot_be_filled_the_state_is_fetched() {
     assert!(!stage.shows(&line[3]), "held, with the state before it, but not shown");
     let held = stage.run(stage.home.view.events.load_by_id(&line[3].event_id)).unwrap().unwrap();
     assert!(held.state_before.is_some() && held.accepted());
+    let extremities = stage.end().prev_events;
+    assert_eq!(stage.sends(&[&line[3]]), accepted(&[&line[3]]));
+    assert!(stage.shows(&line[3]), "late, but shown");
+    assert_eq!(stage.end().prev_events, extremities);
     // The room goes on from there.
     let [next] = stage.line(1).try_into().unwrap();
     assert_eq!(stage.sends(&[&next]), accepted(&[&next]));
     assert!(stage.shows(&next));
+}
+
+#[test]
+fn a_large_state_is_fetched_as_a_whole() {
+    let stage = Stage::new();
+    let users = json!({ stage.alice.user_id.as_str(): 100, "@bob:remote.test": 100 });
+    stage.sets("m.room.power_levels", "", &json!({ "users": users }));
+    let held: Vec<_> = stage.run(state_of(&stage.home.view, &stage.room));
+    let mut state: Vec<_> = held.iter().map(|pdu| pdu.event_id.clone()).collect();
+    held.iter().for_each(|pdu| stage.puppet.knows(pdu));
+    let mut place = stage.end();
+    for number in 0..80 {
+        let content = json!({ "n": number });
+        let event = event("@bob:remote.test", "org.example.fact", Some(&number.to_string()), &content);
+        let pdu = stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, event, place));
+        place = after(&pdu);
+        stage.puppet.knows_state(&pdu, state.clone());
+        state.push(pdu.event_id.clone());
+    }
+    stage.puppet.says("/_matrix/federation/v1/get_missing_events", StatusCode::OK, json!({ "events": [] }));
+    let message = stage.message_at("after all that", place);
+    stage.sends(&[&message]);
+    stage.passes(Duration::from_secs(1));
+    assert!(stage.shows(&message));
+    let path = format!("/_matrix/client/v3/rooms/{}/state/org.example.fact/79", stage.room);
+    assert_eq!(stage.run(stage.alice.get(&stage.home, &path)).ok(), json!({ "n": 79 }));
+    let asked = stage.puppet.asked();
+    let singly = asked.iter().filter(|asked| asked.contains("/event/")).count();
+    assert!(singly <= 1 && asked.iter().any(|asked| asked.contains("/state/")), "{asked:?}");
+}
+
+#[test]
+fn auth_events_that_lack_are_fetched_and_checked() {
+    let stage = Stage::new();
+    let carol = stage.puppet.user("carol");
+    let join = event(carol.as_str(), "m.room.member", Some(carol.as_str()), &json!({ "membership": "join" }));
+    let join = stage.run(stage.puppet.makes_next(&stage.home.view, &stage.room, join));
+    let held: Vec<_> = stage.run(state_of(&stage.home.view, &stage.room));
+    held.iter().for_each(|pdu| stage.puppet.knows(pdu));
+    // Bob's message claims that Carol's join, which is not held, allows it.
+    let message = event(carol.as_str(), "m.room.message", None, &json!({ "body": "hi" }));
+    let of_room = |kind: &str| {
+        held.iter().find(|pdu| pdu.event_type.to_string() == kind).map(|pdu| pdu.event_id.clone())
+    };
+    let auth_events = [of_room("m.room.create"), of_room("m.room.power_levels"), Some(join.event_id.clone())];
+    let Place { prev_events, depth } = stage.end();
+    let parents = Parents {
+        room_id: Some(stage.room.clone()),
+        prev_events,
+        auth_events: auth_events.into_iter().flatten().collect(),
+        depth,
+        names: None,
+    };
+    let message = stage.puppet.makes(&ruma::RoomVersionId::V11, message, parents, 1_000);
+    stage.sends(&[&message]);
+    stage.passes(Duration::from_secs(1));
+    assert_eq!(stage.verdict(&join.event_id), Some(VerdictRecord::Accepted), "held as an outlier");
+    let verdict = stage.verdict(&message.event_id);
+    assert!(
+        matches!(verdict, Some(VerdictRecord::Rejected { .. })),
+        "not in the state before it: {verdict:?}"
+    );
+    // The join comes in its place, and counts.
+    assert_eq!(stage.sends(&[&join]), accepted(&[&join]));
+    let next = event(carol.as_str(), "m.room.message", None, &json!({ "body": "hi again" }));
+    let next = stage.run(stage.puppet.makes_next(&stage.home.view, &stage.room, next));
+    assert_eq!(stage.sends(&[&next]), accepted(&[&next]));
+    assert!(stage.shows(&next));
+}
+
+#[test]
+fn a_repeat_while_it_is_under_way_waits_for_the_same_answer() {
+    let stage = Stage::new();
+    let [message] = stage.line(1).try_into().unwrap();
+    let body = json!({ "pdus": [json_of(&message)], "edus": [] });
+    let uri = "/_matrix/federation/v1/send/twice";
+    let send = || stage.puppet.requests(&stage.name, Method::PUT, uri, Some(&body));
+    let (first, second) = stage.run(futures::future::join(send(), send()));
+    assert_eq!((first.json, second.json), (accepted(&[&message]), accepted(&[&message])));
+    let shown = stage.timeline().iter().filter(|id| **id == message.event_id).count();
+    assert_eq!(shown, 1);
 }
 
 #[test]
