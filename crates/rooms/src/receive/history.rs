@@ -18,7 +18,8 @@ use myelin_store::{
 use myelin_view::{Event, Landing};
 
 use super::{
-    AFTER_ANOTHER_ROOM, Incoming, Received, out_of_place_before, record_of, redactions::redacts, verdict_of,
+    AFTER_ANOTHER_ROOM, Incoming, Received, is_unseen, out_of_place_before, record_of, redactions::redacts,
+    verdict_of,
 };
 use crate::{
     Error, Rooms,

@@ -148,10 +148,20 @@ impl Sync {
 }
 
 impl StateRequest<'_> {
-    /// Where branches meet, state resolution may change the state beside what the events of the timeline say.
+    /// Where branches meet, state resolution may change the state beside what the events of the timeline say; where
+    /// events lack in between (the room was left and joined again, or a gap was not filled), it changed unseen.
     fn is_forked(&self) -> bool {
+        self.room.head.extremities.len() > 1 || !self.is_line()
+    }
+
+    /// Whether each event follows from the one before it. What was passed over cannot be looked at.
+    fn is_line(&self) -> bool {
+        let follows = |pair: &[Placed]| match pair[1].event.pdu.prev_events.as_slice() {
+            [prev] => self.timeline.passed_over.between || *prev == pair[0].event.pdu.event_id,
+            _ => false,
+        };
         let merges = |placed: &Placed| placed.event.pdu.prev_events.len() > 1;
-        self.room.head.extremities.len() > 1 || self.timeline.events.iter().any(merges)
+        !self.timeline.events.first().is_some_and(merges) && self.timeline.events.windows(2).all(follows)
     }
 
     fn shown(&self) -> BTreeSet<EventNid> {
