@@ -75,6 +75,7 @@ impl Rooms {
             Err(dropped) => return Ok(Received::Dropped(dropped.to_string())),
         };
         if let Some(held) = self.view.events.load_by_id(formed.event_id()).await?
+            && held.room == info.nid
             && in_place(&held)
         {
             return Ok(Received::Known(verdict_of(&held)));
@@ -135,7 +136,11 @@ impl Command for Receive<'_> {
 impl Draft<'_> {
     async fn receive(&mut self, incoming: &Incoming, partial: bool) -> Result<Received, Error> {
         let pdu = incoming.pdu.pdu();
-        if let Some(held) = self.find(&pdu.event_id).await?.filter(|held| in_place(held)) {
+        let held = self.find(&pdu.event_id).await?;
+        if held.as_ref().is_some_and(|held| held.room != self.room.nid()) {
+            return Ok(Received::Dropped(NAME_IS_TAKEN.to_owned()));
+        }
+        if let Some(held) = held.filter(|held| in_place(held)) {
             if is_unseen(&held) && self.pending_by_id(&pdu.event_id).is_none() {
                 self.show_late(&held).await?;
             }
@@ -182,6 +187,8 @@ impl Draft<'_> {
 
 /// The state after an event of another room is none of this room's.
 const AFTER_ANOTHER_ROOM: &str = "the event comes after one of another room";
+/// In versions 1 and 2 servers choose the names of their events.
+const NAME_IS_TAKEN: &str = "an event of another room has this event id";
 
 type Ancestors = (Vec<Arc<Event>>, Vec<Arc<Event>>);
 

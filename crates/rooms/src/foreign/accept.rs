@@ -73,8 +73,10 @@ impl Command for Accept<'_> {
         let pdu = self.event.pdu();
         let servers = draft.room.servers.keys().cloned().collect();
         if let Some(held) = self.rooms.view.events.load_by_id(&pdu.event_id).await? {
+            // In versions 1 and 2 servers choose the names of their events.
+            let of_room = held.room == draft.room.nid();
             return match (&held.verdict, held.state_before) {
-                (VerdictRecord::Accepted, Some(root)) => {
+                (VerdictRecord::Accepted, Some(root)) if of_room => {
                     Ok(Taken { state_before: self.rooms.view.states.load(root).await?, servers })
                 }
                 _ => Err(Error::Forbidden("The event was refused before.".to_owned())),

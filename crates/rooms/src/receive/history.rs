@@ -18,8 +18,8 @@ use myelin_store::{
 use myelin_view::{Event, Landing};
 
 use super::{
-    AFTER_ANOTHER_ROOM, Incoming, Received, is_unseen, out_of_place_before, record_of, redactions::redacts,
-    verdict_of,
+    AFTER_ANOTHER_ROOM, Incoming, NAME_IS_TAKEN, Received, is_unseen, out_of_place_before, record_of,
+    redactions::redacts, verdict_of,
 };
 use crate::{
     Error, Rooms,
@@ -61,6 +61,9 @@ impl Draft<'_> {
     /// The event if it is to be shown.
     async fn judge_history(&mut self, pdu: &VerifiedPdu) -> Result<(Received, Option<Arc<Event>>), Error> {
         let held = self.find(&pdu.pdu().event_id).await?;
+        if held.as_ref().is_some_and(|held| held.room != self.room.nid()) {
+            return Ok((Received::Dropped(NAME_IS_TAKEN.to_owned()), None));
+        }
         if let Some(held) = &held
             && (held.state_before.is_some() || !held.accepted())
         {

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use myelin_dag::{NewEvent, Parents, Pdu, SigningKey, StateTree, Verdict, build};
+use myelin_dag::{Names, NewEvent, Parents, Pdu, SigningKey, StateTree, Verdict, build, needs_names};
 use myelin_store::tables::{Membership, VerdictRecord};
 use proptest::prelude::*;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId, signatures::PublicKeyMap};
+use ruma::{
+    CanonicalJsonObject, OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId,
+    signatures::{PublicKeyMap, hash_and_sign_event},
+};
 use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},
@@ -95,12 +98,33 @@ impl Fork {
         let parents = Parents {
             room_id: Some(self.room.clone()),
             prev_events: prev_events.to_vec(),
-            auth_events,
+            auth_events: auth_events.clone(),
             depth,
-            names: None,
+            names: self.names(prev_events.iter().chain(&auth_events)),
         };
         self.now_ms += 1;
         build(&snapshot.info.rules, event, parents, self.now_ms, &self.remote).unwrap()
+    }
+
+    /// Another text, hashed and signed by both servers with the key of the remote one.
+    fn sign_again(&self, json: &str) -> Box<RawValue> {
+        let rules = self.world.snapshot(&self.room).info.rules.clone();
+        let mut object: CanonicalJsonObject = serde_json::from_str(json).unwrap();
+        object.remove("signatures");
+        object.remove("hashes");
+        for server in ["remote", "localhost"] {
+            hash_and_sign_event(server, self.remote.pair(), &mut object, &rules.redaction).unwrap();
+        }
+        to_raw_value(&object).unwrap()
+    }
+
+    /// What versions 1 and 2 want. Nobody checks the hashes.
+    fn names<'a>(&self, referred: impl Iterator<Item = &'a OwnedEventId>) -> Option<Names> {
+        let hash = |id: &OwnedEventId| (id.clone(), "hash".to_owned());
+        needs_names(&self.world.snapshot(&self.room).info.rules).then(|| Names {
+            event_id: format!("$event{}:remote", self.now_ms).try_into().unwrap(),
+            reference_hashes: referred.map(hash).collect(),
+        })
     }
 
     fn receive(&self, pdu: &Pdu) -> Received {
@@ -133,7 +157,9 @@ impl Draft<'_> {
 
 #[test]
 fn a_remote_user_joins_and_speaks() {
-    for version in [RoomVersionId::V6, RoomVersionId::V11, RoomVersionId::V12] {
+    for version in
+        [RoomVersionId::V1, RoomVersionId::V3, RoomVersionId::V6, RoomVersionId::V11, RoomVersionId::V12]
+    {
         let mut fork = Fork::new(version);
         let joined = fork.join("bob");
         let hello = fork.make(
@@ -150,6 +176,59 @@ fn a_remote_user_joins_and_speaks() {
         assert_eq!(snapshot.local_joined.len(), 1);
         let answer = fork.world.say(&fork.alice, &fork.room, "welcome").unwrap();
         assert_eq!(fork.world.event(&answer).pdu.prev_events, [hello.event_id]);
+    }
+}
+
+/// Otherwise the state of a room in which somebody is an admin would be brought into one in which they are not.
+#[test]
+fn no_event_comes_after_one_of_another_room() {
+    for version in [RoomVersionId::V1, RoomVersionId::V6, RoomVersionId::V12] {
+        let mut fork = Fork::new(version.clone());
+        let joined = fork.join("bob");
+        let prev = [joined.event_id.clone()];
+        let elsewhere = fork.world.room_of_version(&fork.alice, version.clone());
+        let theirs = fork.world.say(&fork.alice, &elsewhere, "elsewhere").unwrap();
+        let before = fork.world.snapshot(&fork.room);
+        let message = fork.make("bob", "m.room.message", None, json!({}), &prev);
+        let ours = message.prev_events[0].to_string();
+        let moved = message.json.replacen(
+            &format!("\"prev_events\":[\"{ours}"),
+            &format!("\"prev_events\":[\"{theirs}"),
+            1,
+        );
+        let moved = moved.replacen(
+            &format!("\"prev_events\":[[\"{ours}"),
+            &format!("\"prev_events\":[[\"{theirs}"),
+            1,
+        );
+        assert_ne!(moved, *message.json);
+        let signed = fork.sign_again(&moved);
+        let answer = fork.receive_raw(&signed);
+        assert_eq!(
+            answer,
+            Received::Dropped("the event comes after one of another room".to_owned()),
+            "{version}"
+        );
+        assert_eq!(fork.world.snapshot(&fork.room).head, before.head);
+    }
+}
+
+/// In versions 1 and 2 a name may be given twice.
+#[test]
+fn an_event_id_of_another_room_is_taken() {
+    for version in [RoomVersionId::V1, RoomVersionId::V2] {
+        let mut fork = Fork::new(version.clone());
+        let joined = fork.join("bob");
+        let prev = [joined.event_id.clone()];
+        let elsewhere = fork.world.room_of_version(&fork.alice, version);
+        let theirs = fork.world.say(&fork.alice, &elsewhere, "elsewhere").unwrap();
+        let message = fork.make("bob", "m.room.message", None, json!({}), &prev);
+        let renamed = message.json.replace(message.event_id.as_str(), theirs.as_str());
+        let signed = fork.sign_again(&renamed);
+        let mut keys = fork.keys();
+        keys.insert("localhost".to_owned(), fork.remote.public_key_set());
+        let answer = fork.world.run(fork.world.rooms.receive(&fork.room, &signed, &keys)).unwrap();
+        assert!(matches!(&answer, Received::Dropped(why) if why.contains("has this event id")), "{answer:?}");
     }
 }
 
