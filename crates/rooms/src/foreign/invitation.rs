@@ -20,7 +20,7 @@ pub enum Invitation {
     /// Invited before.
     Stands(OwnedEventId),
     /// To be signed by the invited user's server; nothing is stored yet.
-    Drafted { info: Arc<RoomInfo>, event: Pdu },
+    Drafted { info: Arc<RoomInfo>, event: Box<Pdu> },
 }
 
 struct DraftInvite<'a> {
@@ -58,6 +58,6 @@ impl Command for DraftInvite<'_> {
         }
         let event = state_event(self.sender, "m.room.member", self.target.user_id.as_str(), &self.content)?;
         let (event, _) = draft.make(event).await?;
-        Ok(Invitation::Drafted { info: draft.room.info.clone(), event })
+        Ok(Invitation::Drafted { info: draft.room.info.clone(), event: Box::new(event) })
     }
 }

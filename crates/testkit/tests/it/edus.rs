@@ -18,7 +18,8 @@ fn types(stage: &Stage, user: &str, typing: bool) {
 
 /// What a sync shows of the room, by type of event.
 fn shown(stage: &Stage, edu_type: &str) -> Option<Value> {
-    let answer = stage.run(stage.alice.get(stage.home(), "/_matrix/client/v3/sync?set_presence=offline")).ok();
+    let answer =
+        stage.run(stage.alice.get(stage.home(), "/_matrix/client/v3/sync?set_presence=offline")).ok();
     let events = answer["rooms"]["join"][stage.room.as_str()]["ephemeral"]["events"].as_array()?;
     events.iter().find(|event| event["type"] == edu_type).map(|event| event["content"].clone())
 }
@@ -52,9 +53,7 @@ fn a_server_speaks_for_its_own_users_in_the_room_only() {
         assert_eq!(typing(&stage), json!([]), "{user}");
     }
     let event = stage.says(&stage.room, "hello");
-    let receipt = |user: &str| {
-        json!({ stage.room.as_str(): { "m.read": { user: { "event_ids": [event], "data": { "ts": 1 } } } } })
-    };
+    let receipt = |user: &str| json!({ stage.room.as_str(): { "m.read": { user: { "event_ids": [event], "data": { "ts": 1 } } } } });
     for user in [stage.alice.user_id.as_str(), other.as_str(), outsider.as_str()] {
         says(&stage, "m.receipt", &receipt(user));
         assert_eq!(shown(&stage, "m.receipt"), None, "{user}");
@@ -77,10 +76,9 @@ fn receipts_of_others_show_each_in_its_thread() {
     let stage = Stage::new();
     let bob = stage.remote().puppet.user("bob");
     let (first, second) = (stage.says(&stage.room, "one"), stage.says(&stage.room, "two"));
-    for (event, data) in [
-        (&first, json!({ "ts": 5 })),
-        (&second, json!({ "ts": u32::MAX, "thread_id": "main" })),
-    ] {
+    for (event, data) in
+        [(&first, json!({ "ts": 5 })), (&second, json!({ "ts": u32::MAX, "thread_id": "main" }))]
+    {
         let receipt = json!({ "event_ids": [event], "data": data });
         says(&stage, "m.receipt", &json!({ stage.room.as_str(): { "m.read": { bob.as_str(): receipt } } }));
     }
@@ -118,7 +116,11 @@ fn presence_of_those_who_share_a_room_is_taken() {
     let stage = Stage::new();
     let (bob, outsider) = (stage.remote().puppet.user("bob"), stage.remote().puppet.user("outsider"));
     let update = |user: &str, presence: &str| json!({ "user_id": user, "presence": presence, "last_active_ago": 600_000 });
-    says(&stage, "m.presence", &json!({ "push": [update(bob.as_str(), "online"), update(outsider.as_str(), "online")] }));
+    says(
+        &stage,
+        "m.presence",
+        &json!({ "push": [update(bob.as_str(), "online"), update(outsider.as_str(), "online")] }),
+    );
     let presence = |user: &str| {
         let path = format!("/_matrix/client/v3/presence/{user}/status");
         stage.run(stage.alice.get(stage.home(), &path))
@@ -138,7 +140,10 @@ fn what_is_malformed_or_unknown_harms_nobody() {
         ("m.typing", json!({})),
         ("m.typing", json!([])),
         ("m.receipt", json!({ "!r": 7 })),
-        ("m.receipt", json!({ stage.room.as_str(): { "m.read": { "@bob:remote0.test": { "event_ids": [], "data": { "ts": 1 } } } } })),
+        (
+            "m.receipt",
+            json!({ stage.room.as_str(): { "m.read": { "@bob:remote0.test": { "event_ids": [], "data": { "ts": 1 } } } } }),
+        ),
         ("m.presence", json!({ "push": [{ "user_id": 7 }] })),
         ("m.unheard_of", json!({})),
     ] {

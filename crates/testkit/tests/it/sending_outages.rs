@@ -207,6 +207,7 @@ fn one_event_that_a_server_does_not_bear_keeps_back_no_other() {
     stage.wait(HOUR);
     let taken = stage.remote().taken();
     assert_eq!(to_device(&taken), [0, 1]);
-    let said: Vec<_> = taken.iter().flat_map(Arrived::pdus).map(|pdu| pdu["content"]["body"].clone()).collect();
+    let said: Vec<_> =
+        taken.iter().flat_map(Arrived::pdus).map(|pdu| pdu["content"]["body"].clone()).collect();
     assert_eq!(said, ["before", "after"]);
 }
