@@ -1,8 +1,9 @@
-//! The project's own tasks: `cargo xtask test | tidy | bench`.
+//! The project's own tasks: `cargo xtask test | tidy | bench | sim`.
 //!
 //! Must not know anything of the server's crates: it drives the programs they build, from outside.
 
 mod bench;
+mod sim;
 mod test;
 mod tidy;
 
@@ -23,6 +24,8 @@ enum Task {
     Tidy(tidy::Args),
     /// Measure the server under load.
     Bench(bench::Args),
+    /// Simulate several servers in bad weather, one seed after the other.
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(args),
         Task::Tidy(args) => tidy::run(args),
         Task::Bench(args) => bench::run(args),
+        Task::Sim(args) => sim::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ mod clients;
 mod machine;
 mod peers;
 mod postgres;
-mod process;
+pub mod process;
 mod report;
 mod rust;
 

@@ -35,6 +35,8 @@ pub struct Faults {
     pub slow: BTreeMap<OwnedServerName, Duration>,
     /// Servers that answer everything but questions for their keys.
     pub keyless: BTreeSet<OwnedServerName>,
+    /// Questions for keys travel as on a healthy network, whatever the rest of this says but for `keyless`.
+    pub keys_are_spared: bool,
     /// (from, to): no message gets from the one to the other. A request is refused where its own way is cut; where only
     /// the way back is, the server does what it was asked and nobody hears of it.
     pub cuts: BTreeSet<(OwnedServerName, OwnedServerName)>,
@@ -55,6 +57,7 @@ impl Default for Faults {
             bytes_per_second: None,
             slow: BTreeMap::new(),
             keyless: BTreeSet::new(),
+            keys_are_spared: false,
             cuts: BTreeSet::new(),
             cuts_are_silent: false,
         }

@@ -171,9 +171,15 @@ impl Exchange<'_> {
         if !self.network.nodes.lock().contains_key(self.from) {
             return Err(TransportError::Unreachable(format!("'{}' is cut off", self.from)));
         }
+        let for_keys = request.uri().path().starts_with("/_matrix/key/");
+        if for_keys && faults.keyless.contains(self.to) {
+            return pending().await;
+        }
+        if for_keys && faults.keys_are_spared {
+            return self.deliver(&Faults::healthy(), request).await;
+        }
         self.travel(&faults, self.from, self.to, request.body().len()).await?;
-        let keys = request.uri().path().starts_with("/_matrix/key/") && faults.keyless.contains(self.to);
-        if keys || self.happens(faults.lost_requests) {
+        if self.happens(faults.lost_requests) {
             return pending().await;
         }
         let answer = self.deliver(&faults, request).await?;
@@ -385,6 +391,13 @@ mod tests {
         let pair = always(|faults| faults.keyless = [server_name!("b").to_owned()].into());
         pair.ask("/x").unwrap();
         assert!(matches!(pair.ask("/_matrix/key/x"), Err(TransportError::Timeout)));
+    }
+
+    #[test]
+    fn questions_for_keys_can_be_spared() {
+        let pair = always(|faults| (faults.lost_requests, faults.keys_are_spared) = (1_000, true));
+        assert!(matches!(pair.ask("/x"), Err(TransportError::Timeout)));
+        pair.ask("/_matrix/key/x").unwrap();
     }
 
     #[test]

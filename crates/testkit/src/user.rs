@@ -105,9 +105,13 @@ impl User {
         self.acts(room, "kick", json!({ "user_id": user.id }));
     }
 
+    /// Answers the event id of the ban.
     #[track_caller]
-    pub fn bans(&self, room: &Room, user: &Self) {
+    pub fn bans(&self, room: &Room, user: &Self) -> String {
         self.acts(room, "ban", json!({ "user_id": user.id }));
+        let path =
+            format!("rooms/{}/state/m.room.member/{}?format=event", percent(&room.id), percent(&user.id));
+        text(&self.gets(&path)["event_id"])
     }
 
     #[track_caller]
@@ -262,6 +266,11 @@ impl User {
             self.syncs().await;
             condition(&self.client.borrow())
         })
+    }
+
+    /// One sync, now.
+    pub fn syncs_now(&self) {
+        self.world.run(self.syncs());
     }
 
     /// One sync, unless the server is off.

@@ -224,10 +224,13 @@ impl World {
         took_ms
     }
 
-    /// The event ids of the room's current state at one server; empty if it does not know the room.
-    pub fn state_at(&self, name: &str, room: &Room) -> BTreeMap<(String, String), String> {
+    /// (type, state key) -> event id of the room's current state at one server; empty if it does not know the room.
+    ///
+    /// # Panics
+    /// If the server is off.
+    pub async fn state_of(&self, name: &str, room: &Room) -> BTreeMap<(String, String), String> {
         let server = self.server(name).expect("a server that is on");
-        self.run(agreement::current_state(&server, &room.id))
+        agreement::current_state(&server, &room.id).await
     }
 
     /// The forward extremities of a room at one server.

@@ -191,7 +191,7 @@ impl Draft<'_> {
         let gone: Vec<_> = self.room.members.keys().filter(|user| !there.contains(user)).copied().collect();
         for user in gone {
             let user_id = self.rooms().view().interner.user_id(user).await?;
-            self.drop_member(user, user_id.server_name(), position);
+            self.drop_member(user, user_id.server_name(), position).await?;
         }
         for (change, event) in members {
             if self.room.members.get(&change.user) != Some(&(change.membership, *event)) {

@@ -114,7 +114,7 @@ impl Draft<'_> {
     async fn forget_member(&mut self, user_id: &str, position: Position) -> Result<(), Error> {
         let Ok(user_id) = <&UserId>::try_from(user_id) else { return Ok(()) };
         if let Some(user) = self.rooms().view.interner.lookup_user(user_id).await? {
-            self.drop_member(user, user_id.server_name(), position);
+            self.drop_member(user, user_id.server_name(), position).await?;
         }
         Ok(())
     }

@@ -164,15 +164,31 @@ impl Draft<'_> {
         }
     }
 
-    /// The user's member event is gone from the current state.
-    pub(crate) fn drop_member(&mut self, user: UserNid, server: &ServerName, position: Position) {
+    /// The user's member event is gone from the current state. A local user who was there hears that they are not any
+    /// more; who had left before goes on having left.
+    pub(crate) async fn drop_member(
+        &mut self,
+        user: UserNid,
+        server: &ServerName,
+        position: Position,
+    ) -> Result<(), Error> {
         let room = self.room.nid();
         let there_before = self.room.has_server(server);
+        let held = self.room.members.get(&user).copied().filter(|_| *server == *self.rooms.view.server_name);
+        if let Some((membership, event)) = held
+            && !matches!(membership, Membership::Leave | Membership::Ban)
+        {
+            let (membership, was_joined) = (Membership::Leave, self.was_joined(user).await?);
+            let record = UserRoomRecord { membership, event, forgotten: false, was_joined };
+            self.batch.put(&USER_ROOMS, &(user, room), &AtPosition { position, value: record });
+            let change = UserChange::Membership { room, membership, event };
+            self.batch.put(&USER_STREAM, &(user, position), &change);
+        }
         self.batch.delete(&MEMBERS, &(room, user));
-        self.batch.delete(&USER_ROOMS, &(user, room));
         self.users.push(user);
         self.room.remove_member(user, server);
         self.note_server(server, there_before, position);
+        Ok(())
     }
 
     async fn member_of(&self, event: &Event) -> Result<Option<Change>, Error> {

@@ -22,6 +22,8 @@ const ROUNDS: [Duration; 4] = [
 ];
 /// Time goes on in steps of this between two looks.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Whoever typed when the weather cleared no longer does.
+const TYPING_ENDS: Duration = Duration::from_secs(120);
 /// Syncs after which a client that is still shown new things is shown them for ever.
 const SYNCS_MAX: usize = 50;
 
@@ -33,6 +35,7 @@ impl Storm {
         self.agree();
         self.check_always();
         self.check_spoken();
+        self.world.pass(TYPING_ENDS);
         self.check_clients();
         self.check_stores();
     }
