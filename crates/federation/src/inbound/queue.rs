@@ -163,7 +163,7 @@ impl Inbound {
         self: &Arc<Self>,
         origin: &ServerName,
         room: &RoomSnapshot,
-        pdus: Vec<(OwnedEventId, &Box<RawValue>)>,
+        pdus: Vec<(OwnedEventId, &RawValue)>,
         answers: &mut Answers,
     ) -> Result<(), myelin_store::Error> {
         if pdus.is_empty() {

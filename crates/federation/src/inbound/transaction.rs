@@ -69,9 +69,12 @@ pub enum TransactionError {
 type Outcome = Result<Arc<Answers>, TransactionError>;
 type Ending = Shared<futures::channel::oneshot::Receiver<Outcome>>;
 
+/// By transaction id, oldest first.
+type Remembered = Mutex<VecDeque<(String, Ending)>>;
+
 /// The newest transactions of each origin, under way or answered.
 pub struct Transactions {
-    of_origins: Cache<OwnedServerName, Arc<Mutex<VecDeque<(String, Ending)>>>>,
+    of_origins: Cache<OwnedServerName, Arc<Remembered>>,
     /// The newest answer of each origin, until it is in the store.
     unwritten: Mutex<BTreeMap<OwnedServerName, InboundTransactionRecord>>,
 }
@@ -81,7 +84,7 @@ impl Transactions {
         Self { of_origins: Cache::new(ORIGINS_MAX), unwritten: Mutex::default() }
     }
 
-    fn of(&self, origin: &ServerName) -> Arc<Mutex<VecDeque<(String, Ending)>>> {
+    fn of(&self, origin: &ServerName) -> Arc<Remembered> {
         let new = || Ok::<_, std::convert::Infallible>(Arc::default());
         self.of_origins.get_or_insert_with(origin, new).unwrap_or_default()
     }
@@ -278,7 +281,7 @@ impl Inbound {
             Some(outcome) => {
                 for ((id, raw), received) in ids.into_iter().zip(&raws).zip(outcome?) {
                     match received {
-                        Received::Need(_) => waiting.push((id, raw)),
+                        Received::Need(_) => waiting.push((id, &**raw)),
                         Received::Dropped(reason) => drop(answers.insert(id, Some(reason))),
                         Received::Stored(verdict) | Received::Known(verdict) => {
                             tracing::trace!(%id, ?verdict, "received");
@@ -287,7 +290,7 @@ impl Inbound {
                     }
                 }
             }
-            None => waiting.extend(ids.into_iter().zip(&raws)),
+            None => waiting.extend(ids.into_iter().zip(raws.iter().map(|raw| &**raw))),
         }
         self.enqueue(origin, &room, waiting, &mut answers).await.map_err(storage)?;
         Ok(answers)
