@@ -31,6 +31,7 @@ const TIMELINE_MAX: usize = 1_000_000;
 pub struct Server {
     pub sim: Sim,
     pub view: View,
+    pub federation: Federation,
     disk: SimDisk,
     router: Router,
 }
@@ -99,10 +100,11 @@ impl Server {
         env.spawner.spawn("profiles", Box::pin(myelin_rooms::run_profile_propagation(rooms.clone())));
         federation.start(&env);
         let shutdown = Shutdown::never();
+        let held = federation.clone();
         let parts = Parts { view: view.clone(), users, rooms, sync, federation, config, shutdown };
         let router = router(AppState::new(parts), Serves::ALL);
         network.connect_machine(name, router.clone(), sim.clone());
-        Self { router, sim, view, disk }
+        Self { router, sim, view, federation: held, disk }
     }
 
     /// Everything in memory is gone, every task ends where it stands; what the disk kept is handed on.

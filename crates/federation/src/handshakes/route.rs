@@ -37,8 +37,9 @@ impl Handshakes {
                 distinct.push(server);
             }
         }
-        distinct.truncate(SERVERS_MAX);
-        Ok(distinct)
+        let mut servers = self.client.by_health(distinct);
+        servers.truncate(SERVERS_MAX);
+        Ok(servers)
     }
 
     /// The first success. A refusal by the room itself is told in preference to whatever the others failed with.

@@ -183,7 +183,18 @@ impl Inbound {
             })?;
         }
         self.remember(origin, transaction_id, &answers);
+        self.count(transaction.pdus.len(), transaction.edus.len());
         Ok(Arc::new(answers))
+    }
+
+    fn count(&self, pdus: usize, edus: usize) {
+        for (name, help, count) in [
+            ("myelin_federation_received_transactions_total", "Transactions from other servers.", 1),
+            ("myelin_federation_received_pdus_total", "Events in transactions from other servers.", pdus),
+            ("myelin_federation_received_edus_total", "EDUs in transactions from other servers.", edus),
+        ] {
+            self.view.metrics.counter(name, help, &[]).add(count as u64);
+        }
     }
 
     /// Written a little later: a repeat after a crash does no harm, it only costs, and a commit for each would cost more.

@@ -81,6 +81,8 @@ impl Draft<'_> {
             room_id = %self.room.info.room_id, by = %by.pdu.event_id, event_type, state_key, kind,
             "state resolution changed what no event asked for"
         );
+        let help = "Changes of rooms by state resolution that no event asked for.";
+        self.rooms().view.metrics.counter("myelin_state_resets_total", help, &[("kind", kind)]).add(1);
         let record = StateResetRecord {
             room: by.room,
             by: by.nid,

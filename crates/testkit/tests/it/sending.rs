@@ -289,6 +289,8 @@ impl Stage {
     }
 }
 
+const HOUR: u64 = 60 * 60;
+
 fn to_device(arrived: &[Arrived]) -> Vec<u64> {
     let edus = arrived.iter().flat_map(|arrived| arrived.edus("m.direct_to_device"));
     edus.filter_map(|edu| edu["message_id"].as_u64()).collect()
@@ -316,6 +318,44 @@ fn messages_go_to_the_other_servers_at_once_and_in_order() {
     let cursor = stage.run(stage.home().view.store.get(&LOG_CURSORS, &"federation".to_owned()));
     assert_eq!(cursor.expect("readable").expect("written").position, stage.home().view.store.position());
     assert!(!stage.is_recorded(stage.remote().name()), "who is up to date has no row");
+}
+
+#[test]
+fn what_is_sent_is_counted() {
+    let stage = Stage::with(2);
+    let sent = || {
+        let text = stage.home().view.metrics.render();
+        let line = text.lines().find_map(|line| line.strip_prefix("myelin_federation_sent_pdus_total "));
+        line.and_then(|count| count.parse::<u64>().ok()).expect("a number")
+    };
+    let before = sent();
+    stage.says(&stage.room, "hello");
+    stage.wait(1);
+    assert_eq!(sent(), before + 2);
+    let text = stage.home().view.metrics.render();
+    assert!(text.contains("myelin_federation_destinations{state=\"up_to_date\"} 2"), "{text}");
+    let answer = stage.run(stage.home().request(http::Method::GET, "/metrics", None, None));
+    assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[test]
+fn operators_see_what_waits_and_why_and_can_ask_again() {
+    let stage = Stage::new();
+    let (remote, sender) = (stage.remote(), stage.home().federation.sender.clone());
+    remote.is(Mood::Fails(StatusCode::BAD_GATEWAY));
+    stage.says(&stage.room, "waiting");
+    stage.puts(0..2);
+    stage.wait(HOUR);
+    let report = stage.run(sender.destination(remote.name())).expect("readable").expect("a report");
+    assert_eq!((report.waiting.events, report.waiting.edus), (1, Some(2)));
+    assert!(report.failures > 3 && report.failing_since_ms.is_some() && report.next_attempt_ms.is_some());
+    assert!(report.last_error.is_some_and(|error| error.contains("502")));
+    remote.is(Mood::Answers);
+    assert_eq!(sender.retry(Some(remote.name())), 1);
+    stage.wait(1);
+    assert_eq!(remote.messages(), ["waiting"]);
+    let report = stage.run(sender.destination(remote.name())).expect("readable").expect("a report");
+    assert_eq!((report.failures, report.waiting.behind_from, report.last_error), (0, None, None));
 }
 
 #[test]
