@@ -5,3 +5,4 @@ mod inboxes;
 mod lists;
 mod phone;
 mod stock;
+mod stories;
