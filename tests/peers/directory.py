@@ -1,6 +1,6 @@
 """What one looks up at another server: aliases, room lists, profiles."""
 
-from urllib.parse import quote
+from quoting import quote
 
 from story import refused, scenario
 from waiting import eventually

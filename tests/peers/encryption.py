@@ -1,20 +1,25 @@
-"""What end-to-end encryption needs of servers: device lists, keys, messages to devices. The keys are made up."""
+"""What end-to-end encryption needs of servers: device lists, keys, messages to devices."""
 
-from urllib.parse import quote
+from signedjson.key import encode_verify_key_base64, generate_signing_key, get_verify_key
+from signedjson.sign import sign_json
+
+from quoting import quote
 
 from story import scenario
 from waiting import eventually
 
 
 def upload(person):
-    """Publishes device keys and a one-time key; returns the device keys."""
+    """Publishes device keys and a one-time key, signed by the device; returns its ed25519 key."""
+    signing = generate_signing_key(person.device_id)
+    public = encode_verify_key_base64(get_verify_key(signing))
     names = {"user_id": person.user_id, "device_id": person.device_id}
-    keys = {f"{kind}:{person.device_id}": "A" * 43 for kind in ("ed25519", "curve25519")}
-    signatures = {person.user_id: {f"ed25519:{person.device_id}": "B" * 86}}
-    device = {**names, "algorithms": ["m.olm.v1.curve25519-aes-sha2"], "keys": keys, "signatures": signatures}
-    one_time = {"signed_curve25519:AAAA": {"key": "C" * 43, "signatures": signatures}}
-    person.call("POST", "/v3/keys/upload", {"device_keys": device, "one_time_keys": one_time})
-    return device
+    keys = {f"ed25519:{person.device_id}": public, f"curve25519:{person.device_id}": "A" * 43}
+    device = {**names, "algorithms": ["m.olm.v1.curve25519-aes-sha2"], "keys": keys}
+    one_time = {"signed_curve25519:AAAA": sign_json({"key": "C" * 43}, person.user_id, signing)}
+    body = {"device_keys": sign_json(device, person.user_id, signing), "one_time_keys": one_time}
+    person.call("POST", "/v3/keys/upload", body)
+    return public
 
 
 def devices(asking, asked):
@@ -25,7 +30,7 @@ def devices(asking, asked):
 def comes_to_know(stage):
     host, guest, room = stage.couple()
     for person, other in [(host, guest), (guest, host)]:
-        upload(person)
+        person.public = upload(person)
         other.wait(lambda: person.user_id in other.devices_changed, f"that the devices of {person} have changed")
     return host, guest, room
 
@@ -36,7 +41,7 @@ def device_lists_and_keys(stage):
     for person, other in [(host, guest), (guest, host)]:
         known = lambda: devices(other, person).get(person.device_id)
         keys = eventually(known, f"the keys of {person}")
-        assert keys["keys"][f"ed25519:{person.device_id}"] == "A" * 43, keys
+        assert keys["keys"][f"ed25519:{person.device_id}"] == person.public, keys
         wanted = {"one_time_keys": {person.user_id: {person.device_id: "signed_curve25519"}}}
         claimed = other.call("POST", "/v3/keys/claim", wanted)["one_time_keys"]
         assert claimed[person.user_id][person.device_id]["signed_curve25519:AAAA"]["key"] == "C" * 43, claimed

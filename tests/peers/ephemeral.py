@@ -1,6 +1,6 @@
 """What is true now and not kept: typing, receipts, presence."""
 
-from urllib.parse import quote
+from quoting import quote
 
 from story import scenario
 

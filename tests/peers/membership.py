@@ -1,6 +1,6 @@
 """Who may come in, and who has to go."""
 
-from urllib.parse import quote
+from quoting import quote
 
 from person import Refused
 from story import agree, refused, scenario

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections import defaultdict
-from urllib.parse import quote
+from quoting import quote
 
 import requests
 

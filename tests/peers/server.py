@@ -66,6 +66,8 @@ class Server:
         return self.process is not None and process_owns(self.process.pid, inode)
 
     def end_of_log(self, lines=40):
+        if not self.log.exists():
+            return "it was not started"
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
@@ -87,11 +89,16 @@ class Myelin(Server):
         }
 
     def command(self):
-        settings = [word for key, value in self.settings.items() for word in ("--set", f"{key}={value}")]
-        return [os.environ["MYELIN_BIN"], "serve", "--dev", *settings]
+        return [os.environ["MYELIN_BIN"], "serve", "--dev", *self.set()]
+
+    def set(self):
+        return [word for key, value in self.settings.items() for word in ("--set", f"{key}={value}")]
 
     def hurry(self, other):
         """Tries `other` again now instead of when its back-off is over."""
+        command = [os.environ["MYELIN_BIN"], "federation", "retry", other.name, *self.set()]
+        said = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=60)
+        assert said.returncode == 0, f"'myelin federation retry' failed: {said.stdout}{said.stderr}"
 
 
 class Synapse(Server):
