@@ -336,7 +336,11 @@ impl Draft<'_> {
 fn push_hashed_reference(out: &mut String, id: &EventId, hash: &str) {
     out.push('[');
     push_json_string(out, id.as_str());
-    push_all(out, &[",{\"sha256\":\"", hash, "\"}]"]);
+    match hash {
+        // Somebody else's template did not say it.
+        "" => out.push_str(",{}]"),
+        hash => push_all(out, &[",{\"sha256\":\"", hash, "\"}]"]),
+    }
 }
 
 fn push_field(out: &mut String, name: &str, value: Option<&str>) {

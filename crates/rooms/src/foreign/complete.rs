@@ -34,10 +34,14 @@ pub struct ProtoEvent {
 pub enum Reference {
     Id(OwnedEventId),
     Hashed(OwnedEventId, Hashes),
+    /// Some servers leave the hashes out altogether.
+    Bare((OwnedEventId,)),
 }
 
+/// Synapse leaves out the hashes of what it does not hold.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Hashes {
+    #[serde(default)]
     sha256: String,
 }
 
@@ -112,15 +116,37 @@ fn check(
 impl Reference {
     fn id(self) -> OwnedEventId {
         match self {
-            Self::Id(id) | Self::Hashed(id, _) => id,
+            Self::Id(id) | Self::Hashed(id, _) | Self::Bare((id,)) => id,
         }
     }
 }
 
 fn hashes<'a>(references: impl Iterator<Item = &'a Reference>) -> BTreeMap<OwnedEventId, String> {
-    let hashed = references.filter_map(|reference| match reference {
-        Reference::Hashed(id, hashes) => Some((id.clone(), hashes.sha256.clone())),
-        Reference::Id(_) => None,
+    let hashed = references.map(|reference| match reference {
+        Reference::Hashed(id, hashes) => (id.clone(), hashes.sha256.clone()),
+        Reference::Id(id) | Reference::Bare((id,)) => (id.clone(), String::new()),
     });
     hashed.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_read_with_hashes_and_without() {
+        for (written, hash) in [
+            (r#""$1:a.org""#, ""),
+            (r#"["$1:a.org", {"sha256": "abc"}]"#, "abc"),
+            (r#"["$1:a.org", {}]"#, ""),
+            (r#"["$1:a.org"]"#, ""),
+        ] {
+            let reference: Reference = serde_json::from_str(written).expect(written);
+            let expected = ("$1:a.org".try_into().expect("an event id"), hash.to_owned());
+            assert_eq!(hashes([&reference].into_iter()).into_iter().next(), Some(expected), "{written}");
+        }
+        for bad in ["5", "[]", r#"[{}, "$1:a.org"]"#] {
+            assert!(serde_json::from_str::<Reference>(bad).is_err(), "{bad}");
+        }
+    }
 }
