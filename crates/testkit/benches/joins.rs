@@ -1,5 +1,6 @@
 //! Serving and joining a room of 20,000 members between two servers in one thread: time until the join is answered, and
 //! until the room is complete. One run, printed; `MEMBERS` in the environment makes it smaller.
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
 use std::time::Instant;
 

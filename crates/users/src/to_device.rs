@@ -296,9 +296,8 @@ fn check(event_type: &str, messages: &Messages) -> Result<(), ToDeviceError> {
     if contents().count() > MESSAGES_MAX {
         return Err(ToDeviceError::TooMany);
     }
-    let fits =
-        |content: &Box<RawValue>| content.get().len() <= MESSAGE_SIZE_MAX && content.get().starts_with('{');
-    if contents().all(fits) { Ok(()) } else { Err(ToDeviceError::Content) }
+    let fits = |content: &RawValue| content.get().len() <= MESSAGE_SIZE_MAX && content.get().starts_with('{');
+    if contents().map(|content| &**content).all(fits) { Ok(()) } else { Err(ToDeviceError::Content) }
 }
 
 /// Users with their messages, about [`EDU_SIZE_MAX`] bytes each.

@@ -186,5 +186,5 @@ fn extend(frontier: &mut Frontier, seen: &mut HashSet<EventNid>, events: &[Arc<E
 }
 
 fn depth(event: &Event) -> u64 {
-    event.pdu.depth.into()
+    event.pdu.depth
 }

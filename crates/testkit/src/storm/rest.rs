@@ -52,9 +52,9 @@ impl Storm {
     /// A word of a member of each server in each room, until all agree.
     fn agree(&mut self) {
         let started_ms = self.world.env().now_ms();
-        for round in 0..ROUNDS.len() {
+        for (round, length) in ROUNDS.iter().enumerate() {
             self.everybody_speaks(round);
-            let until_ms = self.world.env().now_ms() + u64::try_from(ROUNDS[round].as_millis()).unwrap_or(0);
+            let until_ms = self.world.env().now_ms() + u64::try_from(length.as_millis()).unwrap_or(0);
             while self.world.env().now_ms() < until_ms {
                 self.world.pass(LOOK_AGAIN);
                 if self.differences().is_empty() {

@@ -9,7 +9,7 @@ use myelin_store::{
     tables::{CROSS_SIGNING_KEYS, CrossSigningUsage, DEVICE_KEYS, DEVICES, DeviceKeysRecord, KEY_SIGNATURES},
 };
 use ruma::UserId;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Json,
@@ -131,6 +131,6 @@ pub(crate) fn parse(json: &str) -> Result<Json, Error> {
 
 fn with_name(mut keys: Json, name: Option<&String>) -> Json {
     let unsigned = name.map_or_else(|| json!({}), |name| json!({ "device_display_name": name }));
-    keys.insert("unsigned".to_owned(), Value::from(unsigned));
+    keys.insert("unsigned".to_owned(), unsigned);
     keys
 }

@@ -173,7 +173,7 @@ impl Verifier<'_> {
 
     /// An invite to a room that this server was in before, or the end of one: the room's own tables are as it left them.
     async fn is_from_outside(&mut self, event: EventNid) -> Result<bool, Error> {
-        let event = self.load_all(&EVENTS, [event].into_iter()).await?.pop();
+        let event = self.load_all(&EVENTS, [event]).await?.pop();
         let row = event.as_ref().and_then(|event| event.row()).map(|row| &row.value);
         Ok(row.is_some_and(|event| event.placement == Placement::Outside && event.state_before.is_none()))
     }
