@@ -15,6 +15,7 @@ mod outside;
 mod stripped;
 mod template;
 mod third_party;
+mod unheard;
 
 pub use self::{
     accept::Taken,

@@ -106,6 +106,17 @@ impl Holding {
         breaches
     }
 
+    fn view_of(&self, id: &EventId) -> String {
+        let Some(event) = self.events.get(id) else { return "not held".to_owned() };
+        let state = event.state_before.and_then(|root| self.states.get(&root)).map(|map| digest(map));
+        let shown = if event.order.is_some() { "shown" } else { "outside" };
+        format!(
+            "{:?}, {shown}, state {}",
+            event.verdict,
+            state.map_or("none".to_owned(), |digest| format!("{digest:x}"))
+        )
+    }
+
     fn rules(&self) -> &RoomVersionRules {
         &self.info.rules
     }
@@ -207,6 +218,45 @@ pub(crate) fn contradictions(holdings: &[Holding]) -> Vec<String> {
             let key = keys.into_iter().find(|key| known.get(*key) != state.get(*key));
             found.push(format!("two states before {id}: they differ in {key:?}"));
         }
+    }
+    found
+}
+
+fn digest(map: &Map) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let sorted: BTreeMap<_, _> = map.iter().map(|((kind, key), id)| ((kind.to_string(), key), id)).collect();
+    let mut hasher = DefaultHasher::new();
+    sorted.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// In which events the servers' holdings differ, oldest first: held or not, how judged, after which state.
+pub(crate) fn comparison(holdings: &[(String, Holding)]) -> Vec<String> {
+    let mut events: BTreeMap<(u64, OwnedEventId), ()> = BTreeMap::new();
+    for event in holdings.iter().flat_map(|(_, holding)| holding.events.values()) {
+        events.insert((event.pdu.depth, event.pdu.event_id.clone()), ());
+    }
+    let mut found = Vec::new();
+    for (depth, id) in events.into_keys() {
+        let views: Vec<String> = holdings.iter().map(|(_, holding)| holding.view_of(&id)).collect();
+        if views.windows(2).all(|pair| pair[0] == pair[1]) {
+            continue;
+        }
+        let event = holdings.iter().find_map(|(_, holding)| holding.events.get(&id));
+        let what = event.map(|event| {
+            let pdu = &event.pdu;
+            format!(
+                "{} {:?} of {} {} after {:?}",
+                pdu.event_type,
+                pdu.state_key,
+                pdu.sender,
+                pdu.content.get(),
+                pdu.prev_events
+            )
+        });
+        found.push(format!("{depth} {id}: {}", what.unwrap_or_default()));
+        let each = holdings.iter().zip(views).map(|((name, _), view)| format!("    {name}: {view}"));
+        found.extend(each);
     }
     found
 }

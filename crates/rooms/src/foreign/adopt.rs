@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use myelin_core::{EventNid, StateKeyNid, TimelineOrder};
+use myelin_core::{EventNid, Position, StateKeyNid, TimelineOrder};
 use myelin_dag::{StateTree, Verdict, checks::VerifiedPdu};
 use myelin_store::{
     Direction, NidKind,
@@ -147,9 +147,11 @@ impl Command for Adopt<'_> {
         let room = draft.room.nid();
         draft.batch.put(&ROOMS, &room, &self.info.record());
         draft.rooms().view().interner.remember_room(self.info.clone());
+        let unheard = draft.unheard_leaves(&self.state.members).await?;
         draft.replace_state(&self.state).await?;
         draft.drop_stripped_states().await?;
-        let join = draft.enter_by(judged).await?;
+        let (join, joined_at) = draft.enter_by(judged).await?;
+        draft.go_on_from(&unheard, joined_at).await?;
         // The last word is not that of the event: what was just written is read again.
         let position = draft.batch.log(&LogEntry::Completed { room });
         if let Some(partial) = &self.adoption.partial {
@@ -185,7 +187,7 @@ impl Draft<'_> {
     pub(super) async fn move_members(
         &mut self,
         members: &[(Change, EventNid)],
-        position: myelin_core::Position,
+        position: Position,
     ) -> Result<(), Error> {
         let there: std::collections::HashSet<_> = members.iter().map(|(change, _)| change.user).collect();
         let gone: Vec<_> = self.room.members.keys().filter(|user| !there.contains(user)).copied().collect();
@@ -206,12 +208,13 @@ impl Draft<'_> {
         &mut self,
         change: Change,
         event: EventNid,
-        position: myelin_core::Position,
+        position: Position,
     ) -> Result<(), Error> {
         if change.local {
             let key = (change.user, self.room.nid());
             let held = self.rooms().view().store.get(&USER_ROOMS, &key).await?;
-            if held.is_some_and(|held| held.value.event == event) {
+            let known = held.is_some_and(|held| held.value.event == event);
+            if known || self.leave_after(&change, event).await?.is_some() {
                 self.put_member(&change, event, position);
                 return Ok(());
             }
@@ -220,7 +223,7 @@ impl Draft<'_> {
     }
 
     /// The servers that the resident server named hear what is said here before their users are known.
-    fn expect_servers(&mut self, record: &PartialRoomRecord, position: myelin_core::Position) {
+    fn expect_servers(&mut self, record: &PartialRoomRecord, position: Position) {
         for server in record.servers() {
             if !self.room.has_server(server) {
                 self.note_joined(server, true, position);
@@ -240,7 +243,7 @@ impl Draft<'_> {
     }
 
     /// The join is the only forward extremity; the resident server tells the others of it.
-    async fn enter_by(&mut self, judged: Judged) -> Result<EventNid, Error> {
+    async fn enter_by(&mut self, judged: Judged) -> Result<(EventNid, Position), Error> {
         let view = self.rooms().view().clone();
         let Judged { pdu, auth, .. } = judged;
         let nid = EventNid(view.nids.allocate(NidKind::Event).await?);
@@ -262,6 +265,6 @@ impl Draft<'_> {
         let root = self.room.current_state.root().0;
         self.batch.put(&CURRENT_STATES, &(room, TimelineOrder::from(position)), &CurrentStateRecord { root });
         self.set_member_by(&event, position).await?;
-        Ok(nid)
+        Ok((nid, position))
     }
 }

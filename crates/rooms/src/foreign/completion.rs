@@ -100,8 +100,10 @@ impl Command for Complete {
             Overlay { partial: &partial, complete, rejected: HashSet::new(), done: HashMap::new() };
         let order = join.order.ok_or_else(|| Error::damaged("a join outside the timeline"))?;
         let rewritten = draft.rewrite_events(order, &mut overlay).await?;
+        let unheard = draft.unheard_leaves(&self.state.members).await?;
         draft.rewrite_states(order, &mut overlay).await?;
-        draft.rewrite_members(&self.state, &record, &mut overlay).await?;
+        let position = draft.rewrite_members(&self.state, &record, &mut overlay).await?;
+        draft.go_on_from(&unheard, position).await?;
         draft.batch.delete(&PARTIAL_ROOMS, &room);
         Ok(rewritten)
     }
@@ -199,7 +201,7 @@ impl Draft<'_> {
         state: &HeldState,
         record: &PartialRoomRecord,
         overlay: &mut Overlay<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Position, Error> {
         let position = self.batch.log(&LogEntry::Completed { room: self.room.nid() });
         let mut members: HashMap<_, _> =
             state.members.iter().map(|(change, event)| (change.user, (change.clone(), *event))).collect();
@@ -220,7 +222,7 @@ impl Draft<'_> {
         let members: Vec<_> = members.into_values().collect();
         self.move_members(&members, position).await?;
         self.note_absent(record, position);
-        Ok(())
+        Ok(position)
     }
 
     async fn change_by(&self, event: &Arc<Event>) -> Result<Option<(myelin_core::UserNid, Change)>, Error> {

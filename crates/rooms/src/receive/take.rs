@@ -88,13 +88,24 @@ impl Draft<'_> {
         }
         let before = self.room.current_state.clone();
         let after = self.resolve(&states).await?;
-        let changes = before.diff(&after);
-        if changes.is_empty() {
+        if before.root() == after.root() {
             return Ok(());
         }
+        self.turn_to(after, position, &[]).await?;
+        self.watch_resets(event, &before).await
+    }
+
+    /// From `position` on the current state is this one, with the members that it has. `told`: member events that are no
+    /// news to whom they are about.
+    pub(crate) async fn turn_to(
+        &mut self,
+        after: StateTree,
+        position: Position,
+        told: &[EventNid],
+    ) -> Result<(), Error> {
+        let changes = self.room.current_state.diff(&after);
         self.set_state(after);
-        self.watch_resets(event, &before).await?;
-        let from = (event.room, TimelineOrder::from(position));
+        let from = (self.room.nid(), TimelineOrder::from(position));
         let root = self.room.current_state.root().0;
         self.batch.put(&CURRENT_STATES, &from, &CurrentStateRecord { root });
         let keys: Vec<_> = changes.iter().map(|(key, ..)| *key).collect();
@@ -104,6 +115,9 @@ impl Draft<'_> {
                 continue;
             }
             match now {
+                Some(nid) if told.contains(nid) => {
+                    self.put_member_by(&*self.event(*nid).await?, position).await?
+                }
                 Some(nid) => self.set_member_by(&*self.event(*nid).await?, position).await?,
                 None => self.forget_member(&name.state_key, position).await?,
             }

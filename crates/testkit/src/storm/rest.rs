@@ -9,7 +9,7 @@ use super::Storm;
 use crate::{
     agreement,
     client::{percent, text},
-    lawful::Holding,
+    lawful::{self, Holding},
     user::{Room, User},
 };
 
@@ -63,7 +63,24 @@ impl Storm {
                 }
             }
         }
+        self.compare();
         panic!("seed {}: no agreement:\n{}", self.world.seed(), self.differences().join("\n"));
+    }
+
+    /// Prints what the servers hold of the rooms on which they do not agree.
+    fn compare(&self) {
+        let servers = self.world.running();
+        for room in &self.rooms {
+            if self.world.run(agreement::differences(&servers, &room.id)).is_empty() {
+                continue;
+            }
+            let mut holdings = Vec::new();
+            for (name, server) in &servers {
+                let holding = self.world.run(Holding::of(server, &room.id));
+                holdings.extend(holding.map(|holding| (name.to_string(), holding)));
+            }
+            eprintln!("--- {}:\n{}", room.id, lawful::comparison(&holdings).join("\n"));
+        }
     }
 
     fn differences(&self) -> Vec<String> {

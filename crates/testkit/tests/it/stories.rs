@@ -52,6 +52,28 @@ fn people_on_two_servers_talk() {
     world.agree(&room);
 }
 
+/// The resident server of the join has not heard that the last user left before.
+#[test]
+fn who_left_stays_away_when_another_one_joins_through_a_server_that_does_not_know_it_yet() {
+    let world = World::new(2_004).servers(["a.test", "b.test"]);
+    let (alice, bob) = (world.user("@alice:a.test"), world.user("@bob:b.test"));
+    let carol = world.user("@carol:b.test");
+    let room = two_in_a_room(&world, [&alice, &bob]);
+    bob.sees_room(&room);
+    world.cut(&["a.test"], &["b.test"]);
+    bob.leaves(&room);
+    world.pass(Duration::from_secs(5));
+    world.heal();
+    carol.joins(&room);
+    alice.sees_member(&room, &carol, "join");
+    bob.sees_room_left(&room);
+    alice.sees_member(&room, &bob, "leave");
+    carol.sees_member(&room, &bob, "leave");
+    carol.sends(&room, "where is he?");
+    alice.sees(&room, "where is he?");
+    world.agree(&room);
+}
+
 /// Seed 001: who types is seen the moment the other does something, because the receipt takes it along.
 #[test]
 fn typing_hitches_a_ride() {
