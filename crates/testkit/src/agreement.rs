@@ -7,8 +7,9 @@ use std::{
 };
 
 use myelin_core::EventNid;
+use myelin_store::tables::VerdictRecord;
 use myelin_view::RoomSnapshot;
-use ruma::{OwnedServerName, RoomId};
+use ruma::{EventId, OwnedServerName, RoomId};
 
 use crate::server::Server;
 
@@ -16,7 +17,8 @@ use crate::server::Server;
 pub(crate) type State = BTreeMap<(String, String), String>;
 
 /// What the servers that take part in the room do not agree on, to be read by people; empty if they agree. Who takes part
-/// is what the servers themselves say: each that has a joined user in its own view.
+/// is what the servers themselves say: each that has a joined user in its own view. An event that is soft-failed at one
+/// server stays the other's own extremity, as long as nobody may speak after it.
 pub(crate) async fn differences(servers: &[(OwnedServerName, Rc<Server>)], room_id: &str) -> Vec<String> {
     let mut taking_part = Vec::new();
     for (name, server) in servers {
@@ -38,7 +40,13 @@ pub(crate) async fn differences(servers: &[(OwnedServerName, Rc<Server>)], room_
                 [&state, &other_state].map(|state| state.get(key).map_or("-", String::as_str));
             found.push(format!("{} '{}': {here} at {first_name}, {there} at {name}", key.0, key.1));
         }
-        if tips != other_tips {
+        let unlike = tips.difference(&other_tips).map(|tip| (tip, *server));
+        let unlike = unlike.chain(other_tips.difference(&tips).map(|tip| (tip, *first)));
+        let mut differ = false;
+        for (tip, elsewhere) in unlike {
+            differ |= !is_soft_failed(elsewhere, tip).await;
+        }
+        if differ {
             found.push(format!("extremities: {tips:?} at {first_name}, {other_tips:?} at {name}"));
         }
     }
@@ -59,6 +67,12 @@ pub(crate) async fn extremities(server: &Server, room_id: &str) -> BTreeSet<Stri
         Some(room) => event_ids(server, &room.head.extremities).await.into_iter().collect(),
         None => BTreeSet::new(),
     }
+}
+
+async fn is_soft_failed(server: &Server, event_id: &str) -> bool {
+    let event_id = <&EventId>::try_from(event_id).expect("an event id");
+    let event = server.view.events.load_by_id(event_id).await.expect("readable");
+    event.is_some_and(|event| matches!(event.verdict, VerdictRecord::SoftFailed { .. }))
 }
 
 async fn snapshot(server: &Server, room_id: &str) -> Option<Arc<RoomSnapshot>> {
