@@ -213,8 +213,7 @@ impl Draft<'_> {
         if change.local {
             let key = (change.user, self.room.nid());
             let held = self.rooms().view().store.get(&USER_ROOMS, &key).await?;
-            let known = held.is_some_and(|held| held.value.event == event);
-            if known || self.leave_after(&change, event).await?.is_some() {
+            if held.is_some_and(|held| held.value.event == event) {
                 self.put_member(&change, event, position);
                 return Ok(());
             }

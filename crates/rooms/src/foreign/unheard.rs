@@ -48,11 +48,7 @@ impl Draft<'_> {
     }
 
     /// The leave by which this server knows that a join is over.
-    pub(super) async fn leave_after(
-        &self,
-        change: &Change,
-        join: EventNid,
-    ) -> Result<Option<Arc<Event>>, Error> {
+    async fn leave_after(&self, change: &Change, join: EventNid) -> Result<Option<Arc<Event>>, Error> {
         let room = self.room.nid();
         let held = match self.room.members.get(&change.user) {
             Some(held) => Some(*held),
@@ -79,7 +75,6 @@ impl Draft<'_> {
         if leaves.is_empty() {
             return Ok(());
         }
-        let told: Vec<_> = leaves.iter().map(|leave| leave.nid).collect();
         let mut states = vec![self.room.current_state.clone()];
         for leave in leaves {
             states.push(self.state_after(leave).await?);
@@ -87,6 +82,6 @@ impl Draft<'_> {
             self.room.head.depth = self.room.head.depth.max(leave.pdu.depth);
         }
         let state = self.resolve(&states).await?;
-        self.turn_to(state, position, &told).await
+        self.turn_to(state, position).await
     }
 }

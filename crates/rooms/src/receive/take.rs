@@ -91,18 +91,12 @@ impl Draft<'_> {
         if before.root() == after.root() {
             return Ok(());
         }
-        self.turn_to(after, position, &[]).await?;
+        self.turn_to(after, position).await?;
         self.watch_resets(event, &before).await
     }
 
-    /// From `position` on the current state is this one, with the members that it has. `told`: member events that are no
-    /// news to whom they are about.
-    pub(crate) async fn turn_to(
-        &mut self,
-        after: StateTree,
-        position: Position,
-        told: &[EventNid],
-    ) -> Result<(), Error> {
+    /// From `position` on the current state is this one, with the members that it has.
+    pub(crate) async fn turn_to(&mut self, after: StateTree, position: Position) -> Result<(), Error> {
         let changes = self.room.current_state.diff(&after);
         self.set_state(after);
         let from = (self.room.nid(), TimelineOrder::from(position));
@@ -115,9 +109,6 @@ impl Draft<'_> {
                 continue;
             }
             match now {
-                Some(nid) if told.contains(nid) => {
-                    self.put_member_by(&*self.event(*nid).await?, position).await?
-                }
                 Some(nid) => self.set_member_by(&*self.event(*nid).await?, position).await?,
                 None => self.forget_member(&name.state_key, position).await?,
             }

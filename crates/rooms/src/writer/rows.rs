@@ -115,14 +115,6 @@ impl Draft<'_> {
         }
     }
 
-    /// As [`Draft::set_member_by`], where whom it is about has been told.
-    pub(crate) async fn put_member_by(&mut self, event: &Event, position: Position) -> Result<(), Error> {
-        if let Some(change) = self.member_of(event).await? {
-            self.put_member(&change, event.nid, position);
-        }
-        Ok(())
-    }
-
     pub(crate) async fn set_member(
         &mut self,
         change: Change,
