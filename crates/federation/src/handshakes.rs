@@ -13,7 +13,6 @@ mod invited;
 mod join;
 mod knock;
 mod leave;
-mod percent;
 mod resident;
 mod route;
 mod stripped;

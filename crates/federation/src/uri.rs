@@ -23,5 +23,7 @@ mod tests {
     fn everything_but_the_unreserved_is_encoded() {
         assert_eq!(segment("!r/o?m:a.test"), "%21r%2Fo%3Fm%3Aa.test");
         assert_eq!(segment("$ü-_~9"), "%24%C3%BC-_~9");
+        assert_eq!(segment("$a/b:c.d?"), "%24a%2Fb%3Ac.d%3F");
+        assert_eq!(segment("ä"), "%C3%A4");
     }
 }

@@ -3,7 +3,6 @@
 use myelin_dag::checks::{RawPdu, VerifiedPdu};
 use myelin_rooms::{Adoption, Error, Join, MembershipChange, Partial, ProtoEvent, Sender};
 use myelin_view::RoomInfo;
-use percent::encoded;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, RoomVersionId, ServerName,
     events::room::member::MembershipState,
@@ -11,8 +10,8 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{HandshakeError, Handshakes, percent, route::QUICK};
-use crate::Budget;
+use super::{HandshakeError, Handshakes, route::QUICK};
+use crate::{Budget, uri::segment};
 
 /// What somebody wants to join.
 #[derive(Debug, Clone)]
@@ -183,8 +182,8 @@ impl Handshakes {
         };
         let uri = format!(
             "/_matrix/federation/v1/make_{membership}/{}/{}{query}",
-            encoded(room_id.as_str()),
-            encoded(sender.user_id.as_str()),
+            segment(room_id.as_str()),
+            segment(sender.user_id.as_str()),
         );
         let made = self.client.get(server, &uri, QUICK).await;
         let made: Made = made.map_err(|error| HandshakeError::of_request(server, error))?;
@@ -235,5 +234,5 @@ impl Handshakes {
 }
 
 pub(super) fn send_uri(what: &str, room_id: &ruma::RoomId, event_id: &OwnedEventId) -> String {
-    format!("/_matrix/federation/{what}/{}/{}", encoded(room_id.as_str()), encoded(event_id.as_str()))
+    format!("/_matrix/federation/{what}/{}/{}", segment(room_id.as_str()), segment(event_id.as_str()))
 }

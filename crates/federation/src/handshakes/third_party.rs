@@ -5,7 +5,8 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{HandshakeError, Handshakes, percent::encoded, route::QUICK};
+use super::{HandshakeError, Handshakes, route::QUICK};
+use crate::uri::segment;
 
 /// Invites of one notification of an identity server.
 const INVITES_MAX: usize = 100;
@@ -78,7 +79,7 @@ impl Handshakes {
             return self.issue(&room_id, &ThirdPartyInvite { sender, target: mxid, signed }).await;
         }
         let server = sender.server_name().to_owned();
-        let uri = format!("/_matrix/federation/v1/exchange_third_party_invite/{}", encoded(room_id.as_str()));
+        let uri = format!("/_matrix/federation/v1/exchange_third_party_invite/{}", segment(room_id.as_str()));
         let content = json!({
             "membership": "invite",
             "third_party_invite": { "display_name": mxid.localpart(), "signed": signed },
