@@ -8,13 +8,16 @@ use super::{Violation, workspace::Crate};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("myelin-core", &[]),
     ("myelin-dag", &["myelin-core"]),
+    ("myelin-push", &["myelin-core"]),
     ("myelin-store", &["myelin-core"]),
     ("myelin-store-fjall", &["myelin-core", "myelin-store"]),
     ("myelin-store-postgres", &["myelin-core", "myelin-store"]),
-    ("myelin-view", &["myelin-core", "myelin-dag", "myelin-store"]),
+    ("myelin-view", &["myelin-core", "myelin-dag", "myelin-push", "myelin-store"]),
     ("myelin-rooms", BELOW_DOMAIN),
     ("myelin-users", BELOW_DOMAIN),
     ("myelin-sync", BELOW_DOMAIN),
+    ("myelin-media", BELOW_DOMAIN),
+    ("myelin-search", BELOW_SEARCH),
     ("myelin-outbound", &["myelin-core"]),
     ("myelin-federation", BELOW_FEDERATION),
     ("myelin-api", BELOW_API),
@@ -24,8 +27,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-const BELOW_DOMAIN: &[&str] = &["myelin-core", "myelin-dag", "myelin-store", "myelin-view"];
+const BELOW_DOMAIN: &[&str] =
+    &["myelin-core", "myelin-dag", "myelin-push", "myelin-store", "myelin-view"];
+const BELOW_SEARCH: &[&str] =
+    &["myelin-core", "myelin-dag", "myelin-push", "myelin-store", "myelin-view", "myelin-sync"];
 const BELOW_FEDERATION: &[&str] = &[
+    "myelin-push",
+    "myelin-media",
     "myelin-core",
     "myelin-dag",
     "myelin-store",
@@ -35,6 +43,9 @@ const BELOW_FEDERATION: &[&str] = &[
     "myelin-sync",
 ];
 const BELOW_API: &[&str] = &[
+    "myelin-push",
+    "myelin-media",
+    "myelin-search",
     "myelin-core",
     "myelin-dag",
     "myelin-store",
@@ -45,6 +56,9 @@ const BELOW_API: &[&str] = &[
     "myelin-federation",
 ];
 const BELOW_BINARY: &[&str] = &[
+    "myelin-push",
+    "myelin-media",
+    "myelin-search",
     "myelin-core",
     "myelin-dag",
     "myelin-store",
@@ -59,6 +73,9 @@ const BELOW_BINARY: &[&str] = &[
     "myelin-api",
 ];
 const BELOW_TESTKIT: &[&str] = &[
+    "myelin-push",
+    "myelin-media",
+    "myelin-search",
     "myelin-core",
     "myelin-dag",
     "myelin-store",
