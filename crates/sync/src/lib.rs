@@ -22,6 +22,7 @@ mod room_state;
 pub mod spaces;
 mod timeline;
 mod typing;
+pub mod unread;
 pub mod v2;
 pub mod visibility;
 
