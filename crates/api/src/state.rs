@@ -11,6 +11,7 @@ use myelin_core::Env;
 use myelin_federation::{
     Client, Devices, Federation, Handshakes, Inbound, Keyring, Peers, Remote, Sender, Serve,
 };
+use myelin_media::Media;
 use myelin_rooms::Rooms;
 use myelin_store::Store;
 use myelin_sync::Sync;
@@ -27,6 +28,7 @@ pub struct Parts {
     pub rooms: Arc<Rooms>,
     pub sync: Arc<Sync>,
     pub federation: Federation,
+    pub media: Arc<Media>,
     pub shutdown: Shutdown,
 }
 
@@ -41,6 +43,7 @@ struct Shares {
     rooms: Arc<Rooms>,
     sync: Arc<Sync>,
     federation: Federation,
+    media: Arc<Media>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
 }
@@ -55,6 +58,7 @@ impl AppState {
             rooms: parts.rooms,
             sync: parts.sync,
             federation: parts.federation,
+            media: parts.media,
             shutdown: parts.shutdown,
             limiter: Arc::new(limiter),
         }))
@@ -88,6 +92,7 @@ parts!(
     users: Arc<Users>,
     rooms: Arc<Rooms>,
     sync: Arc<Sync>,
+    media: Arc<Media>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
 );

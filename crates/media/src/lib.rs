@@ -2,3 +2,111 @@
 //! "Content repository").
 //!
 //! Must not know: HTTP, rooms, how remote servers are reached (it names what it needs of them as a port).
+//!
+//! - [`Objects`]: bytes in an object store, streamed in and out.
+//! - `catalog`: the rows that say what lies where; reference counts.
+//! - [`Origin`], [`Pages`]: what is needed of other servers and of the web.
+//!
+//! An object is *announced* (a durable row in `unclaimed_objects`) before its first byte is written, and *claimed* in the
+//! commit that makes media of it. Whatever is never claimed is deleted by the sweep, whenever the process died.
+
+mod access;
+pub mod backend;
+mod catalog;
+mod config;
+mod download;
+mod error;
+mod mxc;
+mod objects;
+mod pending;
+mod ports;
+mod quota;
+mod remote;
+pub mod sanitize;
+pub mod thumbnails;
+mod upload;
+
+use std::sync::Arc;
+
+use myelin_store::tables::MediaRecord;
+use myelin_view::View;
+use tokio::sync::Notify;
+
+pub use backend::Backend;
+pub use catalog::Description;
+pub use config::{Config, Retention};
+pub use download::{Download, Wants};
+pub use error::Error;
+pub use mxc::Mxc;
+pub use objects::{Objects, Writer, Written};
+pub use pending::Created;
+pub use ports::{
+    BytesStream, FetchError, FetchLimits, Fetched, NoOrigin, NoPages, Origin, Page, PageError, Pages,
+};
+pub use upload::Upload;
+
+use crate::{access::Accesses, catalog::Catalog, quota::UserLocks};
+
+/// What the composition root hands in.
+pub struct Setup {
+    pub view: View,
+    pub config: Config,
+    pub objects: Backend,
+    pub origin: Arc<dyn Origin>,
+    pub pages: Arc<dyn Pages>,
+}
+
+/// The media repository of this server.
+pub struct Media {
+    pub(crate) view: View,
+    pub config: Config,
+    pub(crate) objects: Objects,
+    pub(crate) catalog: Catalog,
+    pub(crate) accesses: Accesses,
+    pub(crate) users: UserLocks,
+    /// Told when content came for a URI that was created before.
+    pub(crate) arrived: Notify,
+    #[expect(dead_code, reason = "for media of other servers")]
+    pub(crate) origin: Arc<dyn Origin>,
+    #[expect(dead_code, reason = "for previews of URLs")]
+    pub(crate) pages: Arc<dyn Pages>,
+}
+
+impl Media {
+    /// Nothing runs yet: spawn [`Media::run`].
+    pub fn new(setup: Setup) -> Arc<Self> {
+        let Setup { view, config, objects, origin, pages } = setup;
+        let objects = Objects::new(objects, view.store.clone(), view.env.clone());
+        Arc::new(Self {
+            catalog: Catalog::new(view.store.clone(), view.env.clone()),
+            accesses: Accesses::new(view.store.clone(), view.env.clone()),
+            users: UserLocks::default(),
+            arrived: Notify::new(),
+            view,
+            config,
+            objects,
+            origin,
+            pages,
+        })
+    }
+    /// Makes `written` the content of `mxc`, in place of what it has; durable when this returns. For media of other
+    /// servers, and (with [`Media::new_mxc`]) for what this server stores for itself.
+    pub async fn keep(
+        &self,
+        mxc: &Mxc,
+        written: Written,
+        description: &Description,
+    ) -> Result<MediaRecord, Error> {
+        self.catalog.keep(&self.objects, mxc, written, description).await
+    }
+
+    /// Bytes on their way into the object store.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Deletes media of any server; `false` if it is not there.
+    pub async fn remove(&self, mxc: &Mxc) -> Result<bool, Error> {
+        Ok(self.catalog.remove(&self.objects, mxc).await?.is_some())
+    }
+}

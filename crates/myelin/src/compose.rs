@@ -6,6 +6,7 @@ use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use myelin_api::{self as api, AppState, Serves, Shutdown};
 use myelin_core::{Env, UserNid};
 use myelin_federation::{Federation, PresencePolicy, Setup};
+use myelin_media::{Media, NoOrigin, NoPages};
 use myelin_rooms::{Rooms, run_profile_propagation};
 use myelin_store::Store;
 use myelin_sync::Sync;
@@ -18,7 +19,7 @@ use crate::{
         types::{BusUri, RateLimit, RegistrationMode, Surface},
     },
     identity::{self, Identity, KeyPlace},
-    outbound, storage,
+    media, outbound, storage,
 };
 
 /// The services over one store.
@@ -30,6 +31,7 @@ pub struct Server {
     pub rooms: Arc<Rooms>,
     pub sync: Arc<Sync>,
     pub federation: Federation,
+    pub media: Arc<Media>,
 }
 
 impl Server {
@@ -59,7 +61,14 @@ impl Server {
                 outgoing: config.federation.outgoing_presence,
             },
         });
-        Ok(Self { env, store, view, users, rooms, sync, federation })
+        let media = Media::new(myelin_media::Setup {
+            view: view.clone(),
+            config: media::config(config),
+            objects: media::backend(config)?,
+            origin: Arc::new(NoOrigin),
+            pages: Arc::new(NoPages),
+        });
+        Ok(Self { env, store, view, users, rooms, sync, federation, media })
     }
 
     pub fn state(&self, config: &Config, shutdown: Shutdown) -> AppState {
@@ -70,6 +79,7 @@ impl Server {
             rooms: self.rooms.clone(),
             sync: self.sync.clone(),
             federation: self.federation.clone(),
+            media: self.media.clone(),
             shutdown,
         })
     }

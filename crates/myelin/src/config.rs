@@ -7,6 +7,7 @@ mod declare;
 pub mod keys;
 mod problem;
 mod reference;
+pub mod size;
 mod tree;
 pub mod types;
 mod value;

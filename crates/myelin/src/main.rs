@@ -10,6 +10,7 @@ mod doctor;
 mod identity;
 mod logging;
 mod maintenance;
+mod media;
 mod outbound;
 mod runtime;
 mod serve;

@@ -1,7 +1,7 @@
 //! The memory backend: for tests and the simulator. Deterministic and runtime-free: a commit happens inside
 //! `submit`, its future is ready at once.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use bytes::Bytes;
 use futures::{
@@ -37,6 +37,8 @@ struct State {
     wakers: Vec<futures::channel::oneshot::Sender<()>>,
     /// What the next submits do instead of committing; for crash tests.
     fault: Option<Fault>,
+    /// What lies on the same disk and is no table.
+    beside: Option<Box<dyn Any + Send>>,
 }
 
 /// An injected failure.
@@ -63,6 +65,18 @@ impl MemoryDisk {
     /// From now on (`None`: until now) commits fail as `fault` says.
     pub fn inject(&self, fault: Option<Fault>) {
         self.0.lock().fault = fault;
+    }
+
+    /// What lies on the same disk and is no table (files): survives what the disk survives. Made when first asked for; one
+    /// thing of one type.
+    pub fn beside<T: Clone + Send + 'static>(&self, make: impl FnOnce() -> T) -> T {
+        let mut state = self.0.lock();
+        let found = state.beside.as_ref().and_then(|beside| beside.downcast_ref::<T>()).cloned();
+        found.unwrap_or_else(|| {
+            let made = make();
+            state.beside = Some(Box::new(made.clone()));
+            made
+        })
     }
 
     /// An independent copy of all data, as a backup or a torn-off disk would be.

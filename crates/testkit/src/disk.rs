@@ -42,6 +42,11 @@ impl SimDisk {
         Self { platters, memory, queue: Arc::default(), env }
     }
 
+    /// Where media lies: on the same platters.
+    pub fn objects(&self) -> myelin_media::Backend {
+        self.platters.beside(myelin_media::Backend::memory)
+    }
+
     /// The power goes: some prefix of the queue reached the disk, nobody hears of it.
     pub fn crash(&self) -> MemoryDisk {
         let mut queue = self.queue.lock();

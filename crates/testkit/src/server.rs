@@ -9,6 +9,7 @@ use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_core::EventNid;
 use myelin_dag::SigningKey;
 use myelin_federation::{Federation, PresencePolicy, Setup};
+use myelin_media::{Media, NoOrigin, NoPages};
 use myelin_rooms::Rooms;
 use myelin_store::{
     Direction, Store,
@@ -95,13 +96,20 @@ impl Server {
             notaries: Vec::new(),
             presence: PresencePolicy::default(),
         });
+        let media = Media::new(myelin_media::Setup {
+            view: view.clone(),
+            config: myelin_media::Config::default(),
+            objects: disk.objects(),
+            origin: Arc::new(NoOrigin),
+            pages: Arc::new(NoPages),
+        });
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock.clone())));
         env.spawner.spawn("typing expiry", Box::pin(sync.clone().run_expiry()));
         env.spawner.spawn("profiles", Box::pin(myelin_rooms::run_profile_propagation(rooms.clone())));
         federation.start(&env);
         let shutdown = Shutdown::never();
         let held = federation.clone();
-        let parts = Parts { view: view.clone(), users, rooms, sync, federation, config, shutdown };
+        let parts = Parts { view: view.clone(), users, rooms, sync, federation, media, config, shutdown };
         let router = router(AppState::new(parts), Serves::ALL);
         network.connect_machine(name, router.clone(), sim.clone());
         Self { router, sim, view, federation: held, disk }

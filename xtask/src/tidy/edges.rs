@@ -27,8 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-const BELOW_DOMAIN: &[&str] =
-    &["myelin-core", "myelin-dag", "myelin-push", "myelin-store", "myelin-view"];
+const BELOW_DOMAIN: &[&str] = &["myelin-core", "myelin-dag", "myelin-push", "myelin-store", "myelin-view"];
 const BELOW_SEARCH: &[&str] =
     &["myelin-core", "myelin-dag", "myelin-push", "myelin-store", "myelin-view", "myelin-sync"];
 const BELOW_FEDERATION: &[&str] = &[

@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_dag::SigningKey;
 use myelin_federation::{Federation, Nowhere, PresencePolicy, Setup};
+use myelin_media::{Backend, Media, NoOrigin, NoPages};
 use myelin_rooms::Rooms;
 use myelin_store::{Store, memory::Memory};
 use myelin_sync::Sync;
@@ -85,12 +86,20 @@ impl World {
             notaries: Vec::new(),
             presence: PresencePolicy::default(),
         });
+        let media = Media::new(myelin_media::Setup {
+            view: view.clone(),
+            config: myelin_media::Config::default(),
+            objects: Backend::memory(),
+            origin: Arc::new(NoOrigin),
+            pages: Arc::new(NoPages),
+        });
         let parts = Parts {
             view: view.clone(),
             users: users.clone(),
             rooms: rooms.clone(),
             sync,
             federation,
+            media,
             config,
             shutdown: Shutdown::never(),
         };

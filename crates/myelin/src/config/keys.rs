@@ -10,6 +10,7 @@ use url::Url;
 use super::{
     declare::{Key, Section, declare, read_key},
     problem::Problem,
+    size::{ByteSize, Date},
     tree::Node,
     types::{BusUri, Contact, Listener, LogFilter, MediaUri, RateLimit, RegistrationMode, StoreUri, Terms},
     value::{FromNode, Secret},
@@ -61,10 +62,54 @@ declare! {
         uri: BusUri = "mem://";
     }
 
-    /// Uploaded files. The keys are checked and recorded; the media repository itself is not built yet.
+    /// Uploaded files, and files of other servers that users here have looked at.
     ["media"] media: Media {
-        /// `file:PATH` or `s3://bucket/prefix`.
-        uri: MediaUri = "file:./myelin-data/media";
+        /// `file:PATH` keeps the files in that directory; `s3://bucket/prefix` in a bucket behind an S3 API
+        /// (`media.s3`). Not set: the directory `media` in that of an embedded store, `./myelin-data/media` with
+        /// PostgreSQL, and nothing but memory with `memory:`. Backups of the store do not contain it.
+        uri: Option<MediaUri> => "file:/var/lib/myelin/media";
+        /// The largest upload. A proxy before the server has a limit of its own.
+        upload_size_max: ByteSize = "100MiB";
+        /// What one user may have stored in all. Not set: no limit.
+        user_size_max: Option<ByteSize> => "10GiB";
+        /// What one user may upload in one day (UTC). Not set: no limit.
+        user_size_per_day_max: Option<ByteSize> => "1GiB";
+        /// URIs that one user may have created without uploading their content yet.
+        pending_per_user_max: u32 = 10;
+        /// How long the content of a created URI may be in coming.
+        unused_expires_after: Duration = "24h";
+        /// Serve media without an access token at the paths of specifications before 1.11. Links to media then work for
+        /// whoever has them.
+        unauthenticated: bool = false;
+        /// With `unauthenticated`: only media that was stored before this day is served without an access token.
+        unauthenticated_until: Option<Date> => "2026-01-01";
+        /// Delete what users here uploaded once nobody has asked for it for so long. Not set: keep it. Nothing tells
+        /// whether a message still refers to it.
+        local_retention: Option<Duration> => "730d";
+        /// Delete files of other servers once nobody has asked for them for so long; they are fetched again when
+        /// somebody does. Not set: keep them.
+        remote_retention: Option<Duration> => "90d";
+        /// The largest image that thumbnails are made of, in pixels.
+        thumbnail_pixels_max: u32 = 67108864;
+        /// Thumbnails that are made at the same time; each takes a processor, and up to 8 bytes per pixel of its image.
+        thumbnails_at_once: u32 = 2;
+    }
+
+    /// The bucket of `media.uri`. What is not set comes from the environment (`AWS_ENDPOINT`, `AWS_REGION`,
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and whatever else such tools read). Give the bucket a lifecycle rule
+    /// that aborts incomplete multipart uploads after a day.
+    ["media.s3"] media_s3: MediaS3 {
+        /// The URL of the API. Not set: Amazon's of the region.
+        endpoint: Option<Url> => "https://s3.example.org";
+        region: Option<String> => "eu-central-1";
+        access_key_id: Option<Secret> => "AKIA…";
+        secret_access_key: Option<Secret> => "a secret";
+        /// A file that holds the secret access key, instead of `secret_access_key`.
+        secret_access_key_file: Option<PathBuf> => "/etc/myelin/s3-secret";
+        /// Speak plain HTTP to the endpoint. Only inside a network that you trust.
+        allow_http: bool = false;
+        /// Name the bucket in the host name (`bucket.s3.example.org`) instead of in the path.
+        virtual_hosted: bool = false;
     }
 
     /// Who may create an account.

@@ -9,10 +9,7 @@ use myelin_core::Env;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, bad, doubtful, good};
-use crate::{
-    config::{Config, types::MediaUri},
-    storage,
-};
+use crate::{config::Config, media::Place, storage};
 
 /// 2026-01-01; this program is younger than that.
 const PAST_MS: u64 = 1_767_225_600_000;
@@ -79,14 +76,16 @@ fn judge_disk(free: u64, path: &Path) -> Finding {
     }
 }
 
-/// The media repository is not built yet; what is found here is what it would find.
 pub fn media(config: &Config) -> Vec<Finding> {
-    match &config.media.uri {
-        MediaUri::S3(uri) => vec![good("media", format!("{uri} is recorded and not used yet"))],
-        MediaUri::File(path) => {
+    match crate::media::place(config) {
+        Place::Memory => {
+            vec![doubtful("media", "media is in memory and lost at the end", "set store.uri or media.uri")]
+        }
+        Place::Bucket(uri) => vec![good("media", format!("{uri} is used when somebody uploads"))],
+        Place::Directory(path) => {
             let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
             vec![judge_media(
-                path,
+                &path,
                 existing,
                 rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_ok(),
             )]

@@ -7,6 +7,7 @@ mod devices;
 mod federation;
 mod inbound;
 mod keys;
+mod media;
 mod rooms;
 mod users;
 
@@ -19,6 +20,7 @@ pub use devices::*;
 pub use federation::*;
 pub use inbound::*;
 pub use keys::*;
+pub use media::*;
 pub use rooms::*;
 pub use users::*;
 
@@ -223,6 +225,26 @@ tables! {
     INBOUND_PDUS = 90 "inbound_pdus": (RoomNid, String) => InboundPduRecord;
     /// The newest transaction of a server and the answer it got.
     INBOUND_TRANSACTIONS = 91 "inbound_transactions": String => InboundTransactionRecord;
+
+    // Media: (server name, media id) is an `mxc://` URI.
+    MEDIA = 110 "media": (String, String) => MediaRecord;
+    /// By the SHA-256 of the bytes.
+    MEDIA_BLOBS = 111 "media_blobs": [u8; 32] => BlobRecord;
+    /// Media of a local user: (uploader, created at in milliseconds, media id).
+    USER_MEDIA = 112 "user_media": (UserNid, u64, String) => ();
+    MEDIA_USAGE = 113 "media_usage": UserNid => MediaUsageRecord;
+    /// URIs whose content is still to come: (creator, expiry in milliseconds, media id).
+    PENDING_MEDIA = 114 "pending_media": (UserNid, u64, String) => ();
+    /// (blob, width, height, method and kind).
+    THUMBNAILS = 115 "thumbnails": ([u8; 32], u64, u64, u8) => ThumbnailRecord;
+    /// Day of the last access, written at most once a day.
+    MEDIA_ACCESS = 116 "media_access": (String, String) => MediaAccessRecord;
+    /// The same by day, so that what nobody asked for the longest comes first: (day, server name, media id).
+    MEDIA_BY_ACCESS = 117 "media_by_access": (u64, String, String) => ();
+    /// Objects that are deleted unless somebody claims them: an upload that is under way, or what nothing refers to
+    /// any more. By object name.
+    UNCLAIMED_OBJECTS = 118 "unclaimed_objects": String => UnclaimedObjectRecord;
+    QUARANTINED_MEDIA = 119 "quarantined_media": (String, String) => QuarantineRecord;
 }
 
 /// The name of a table, for messages.
