@@ -52,6 +52,10 @@ pub enum LogEntry {
     KeyStock { user: UserNid },
     /// A local user signed the keys of somebody else: `user_stream` says whose.
     Signed { user: UserNid },
+    /// The event of the *next* entry is sticky until `until_ms` (MSC4354).
+    Sticky { room: RoomNid, event: EventNid, until_ms: u64 },
+    /// The texts of these messages are gone, and they are not in the timeline any more: their time was over (MSC1763).
+    Purged { room: RoomNid, events: Vec<EventNid> },
 }
 
 impl Record for LogEntry {}

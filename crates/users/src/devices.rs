@@ -4,7 +4,9 @@ use myelin_core::{UserNid, limits};
 use myelin_store::{
     Batch, Direction,
     log::LogEntry,
-    tables::{DEVICE_KEYS, DEVICE_TOKENS, DEVICES, DeviceRecord, KEY_STOCKS, ONE_TIME_KEYS},
+    tables::{
+        DEHYDRATED_DEVICES, DEVICE_KEYS, DEVICE_TOKENS, DEVICES, DeviceRecord, KEY_STOCKS, ONE_TIME_KEYS,
+    },
 };
 
 use crate::{
@@ -89,11 +91,13 @@ impl Users {
         self.delete_devices(session.user, std::slice::from_ref(&session.device_id)).await
     }
 
-    /// `POST /logout/all`.
+    /// `POST /logout/all`. A dehydrated device stays: it is nobody's session, and waits for the next log-in.
     pub async fn logout_all(&self, user: UserNid) -> Result<(), Error> {
         transact(&self.view.store, || async {
             let mut batch = Batch::new();
-            self.delete_all_devices(&mut batch, user, None).await?;
+            let dehydrated = self.view.store.get(&DEHYDRATED_DEVICES, &user).await?;
+            let keep = dehydrated.as_ref().map(|device| device.device_id.as_str());
+            self.delete_all_devices(&mut batch, user, keep).await?;
             batch.log(&LogEntry::Account { user });
             Ok::<_, Error>((batch, ()))
         })
@@ -142,6 +146,16 @@ impl Users {
 
     /// The change of the device list if the device had keys.
     async fn delete_keys_and_inbox(
+        &self,
+        batch: &mut Batch,
+        user: UserNid,
+        device_id: &str,
+    ) -> Result<Option<Change>, Error> {
+        self.forget_dehydrated(batch, user, device_id).await?;
+        self.delete_keys_and_messages(batch, user, device_id).await
+    }
+
+    pub(crate) async fn delete_keys_and_messages(
         &self,
         batch: &mut Batch,
         user: UserNid,

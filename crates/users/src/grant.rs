@@ -181,7 +181,7 @@ impl Users {
         Ok(rows.len())
     }
 
-    async fn check_device_count(&self, user: UserNid) -> Result<(), DeviceRequestError> {
+    pub(crate) async fn check_device_count(&self, user: UserNid) -> Result<(), DeviceRequestError> {
         let limit = limits::DEVICES_PER_USER_MAX;
         let devices = self.view.store.scan(&DEVICES, &user, Direction::Forward, limit).await?;
         if devices.len() < limit { Ok(()) } else { Err(DeviceRequestError::TooManyDevices) }

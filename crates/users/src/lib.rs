@@ -6,7 +6,7 @@
 //! - [`uia`]: user-interactive authentication, its sessions and stages.
 //! - [`keys`], [`cross_signing`]: public keys for end-to-end encryption; [`remote_devices`]: those of remote users.
 //! - [`key_backup`]: room keys that clients encrypted for themselves.
-//! - [`to_device`]: messages between devices.
+//! - [`to_device`]: messages between devices; [`dehydrated_devices`] receive them while nobody is logged in.
 //! - [`profile`], [`account_data`], [`tags`], [`filters`], [`openid`], [`directory`].
 //! - [`departure`]: what remains to be done in rooms after a deactivation; rooms are behind a port.
 //!
@@ -18,6 +18,7 @@ pub mod account_data;
 mod config;
 pub mod cross_signing;
 mod deactivation;
+pub mod dehydrated_devices;
 pub mod departure;
 pub mod device_lists;
 pub mod devices;

@@ -3,11 +3,15 @@
 //! Rows refer to each other by numeric id. "Blind" in a comment means: written without reading first, so that
 //! commits of one room can be pipelined.
 
+mod dehydrated;
+mod delayed;
 mod devices;
 mod federation;
 mod inbound;
 mod keys;
 mod media;
+mod notices;
+mod retention;
 mod rooms;
 mod users;
 
@@ -16,11 +20,15 @@ use std::marker::PhantomData;
 use myelin_core::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder, UserNid};
 use serde::{Deserialize, Serialize};
 
+pub use dehydrated::*;
+pub use delayed::*;
 pub use devices::*;
 pub use federation::*;
 pub use inbound::*;
 pub use keys::*;
 pub use media::*;
+pub use notices::*;
+pub use retention::*;
 pub use rooms::*;
 pub use users::*;
 
@@ -184,6 +192,8 @@ tables! {
     KEY_BACKUPS = 65 "key_backups": (UserNid, u64) => KeyBackupRecord;
     /// (user, version, room id, session id).
     BACKED_UP_KEYS = 66 "backed_up_keys": (UserNid, u64, String, String) => BackedUpKeyRecord;
+    /// The dehydrated device of a user.
+    DEHYDRATED_DEVICES = 68 "dehydrated_devices": UserNid => DehydratedDeviceRecord;
 
     // End-to-end encryption.
     /// Identity keys by user and device id: of local devices, and of remote ones as far as `device_lists` knows their user.
@@ -245,6 +255,19 @@ tables! {
     /// any more. By object name.
     UNCLAIMED_OBJECTS = 118 "unclaimed_objects": String => UnclaimedObjectRecord;
     QUARANTINED_MEDIA = 119 "quarantined_media": (String, String) => QuarantineRecord;
+    // Events that are sent later, or hold for a while.
+    /// Delayed events by delay id.
+    DELAYED_EVENTS = 140 "delayed_events": String => DelayedEventRecord;
+    /// The same by user.
+    USER_DELAYED_EVENTS = 141 "user_delayed_events": (UserNid, String) => DelayedEventRef;
+    /// The same by when something is to be done: to be sent, or, once that is decided, to be forgotten.
+    DUE_DELAYED_EVENTS = 142 "due_delayed_events": (u64, String) => ();
+    /// Sticky events by when they end (milliseconds since 1970), with the position at which they came.
+    STICKY_EVENTS = 143 "sticky_events": (u64, EventNid) => AtPosition<StickyEventRecord>;
+    /// The room in which the server speaks to a user.
+    NOTICE_ROOMS = 144 "notice_rooms": UserNid => NoticeRoomRecord;
+    /// Rooms from which messages were purged because their time was over.
+    PURGED = 145 "purged": RoomNid => PurgedRecord;
 }
 
 /// The name of a table, for messages.

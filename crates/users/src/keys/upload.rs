@@ -11,6 +11,7 @@ use myelin_store::{
         OneTimeKeyRecord,
     },
 };
+use ruma::UserId;
 use serde_json::Value;
 
 use super::{
@@ -64,10 +65,10 @@ impl From<myelin_store::Error> for KeyUploadError {
 }
 
 /// A key whose name and size are as they should be.
-struct NamedKey {
-    algorithm: String,
-    name: String,
-    json: String,
+pub(crate) struct NamedKey {
+    pub algorithm: String,
+    pub name: String,
+    pub json: String,
 }
 
 impl Users {
@@ -78,7 +79,7 @@ impl Users {
         upload: &KeyUpload,
     ) -> Result<BTreeMap<String, u64>, KeyUploadError> {
         if let Some(keys) = &upload.device_keys {
-            check_device_keys(session, keys)?;
+            check_device_keys(&session.user_id, &session.device_id, keys)?;
         }
         let one_time = named_keys(&upload.one_time_keys)?;
         let fallback = named_keys(&upload.fallback_keys)?;
@@ -181,7 +182,7 @@ impl Users {
     }
 }
 
-pub(super) trait Stock {
+pub(crate) trait Stock {
     fn add(&mut self, algorithm: &str, count: u64);
 }
 
@@ -194,7 +195,7 @@ impl Stock for KeyStockRecord {
     }
 }
 
-fn put_one_time_key(
+pub(crate) fn put_one_time_key(
     batch: &mut Batch,
     (user, device_id): &(myelin_core::UserNid, String),
     position: Position,
@@ -205,7 +206,10 @@ fn put_one_time_key(
 }
 
 /// Whether anything changed. A key that is there already stays used if it was.
-fn replace_fallback_keys(stock: &mut KeyStockRecord, uploaded: &[NamedKey]) -> Result<bool, KeyUploadError> {
+pub(crate) fn replace_fallback_keys(
+    stock: &mut KeyStockRecord,
+    uploaded: &[NamedKey],
+) -> Result<bool, KeyUploadError> {
     let before = stock.fallback_keys.clone();
     for key in uploaded {
         let algorithm = &key.algorithm;
@@ -235,13 +239,17 @@ fn is_same_json(a: &str, b: &str) -> bool {
     a == b || parse(a) == parse(b)
 }
 
-fn check_device_keys(session: &Session, keys: &Json) -> Result<(), KeyUploadError> {
+pub(crate) fn check_device_keys(
+    user_id: &UserId,
+    device_id: &str,
+    keys: &Json,
+) -> Result<(), KeyUploadError> {
     use KeyUploadError::DeviceKeys;
     let text = |field: &str| keys.get(field).and_then(Value::as_str);
-    if text("user_id") != Some(session.user_id.as_str()) {
+    if text("user_id") != Some(user_id.as_str()) {
         return Err(DeviceKeys("user_id is not the user's"));
     }
-    if text("device_id") != Some(&session.device_id) {
+    if text("device_id") != Some(device_id) {
         return Err(DeviceKeys("device_id is not the device's"));
     }
     let strings = |items: &Vec<Value>| items.iter().all(Value::is_string);
@@ -255,15 +263,15 @@ fn check_device_keys(session: &Session, keys: &Json) -> Result<(), KeyUploadErro
     if Value::Object(keys.clone()).to_string().len() > SIGNED_KEYS_SIZE_MAX {
         return Err(DeviceKeys("they are too large"));
     }
-    let own = ed25519_keys(keys).find(|(id, key)| *id == session.device_id && is_public_key(key));
+    let own = ed25519_keys(keys).find(|(id, key)| *id == device_id && is_public_key(key));
     let (_, public_key) = own.ok_or(DeviceKeys("they have no ed25519 key of the device"))?;
-    match is_signed(keys, &session.user_id, &session.device_id, public_key) {
+    match is_signed(keys, user_id, device_id, public_key) {
         true => Ok(()),
         false => Err(KeyUploadError::Signature),
     }
 }
 
-fn named_keys(keys: &Json) -> Result<Vec<NamedKey>, KeyUploadError> {
+pub(crate) fn named_keys(keys: &Json) -> Result<Vec<NamedKey>, KeyUploadError> {
     if keys.len() > ONE_TIME_KEYS_PER_DEVICE_MAX {
         return Err(KeyUploadError::TooMany);
     }
