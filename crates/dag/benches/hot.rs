@@ -43,7 +43,14 @@ fn alice() -> OwnedUserId {
 fn event(event_type: &str, state_key: Option<&str>, content: &Value) -> NewEvent {
     let content = to_raw_value(content).expect("JSON");
     let state_key = state_key.map(ToOwned::to_owned);
-    NewEvent { sender: alice(), event_type: event_type.into(), state_key, content, redacts: None }
+    NewEvent {
+        sender: alice(),
+        event_type: event_type.into(),
+        state_key,
+        content,
+        redacts: None,
+        sticky_duration_ms: None,
+    }
 }
 
 impl Room {

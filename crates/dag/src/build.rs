@@ -40,6 +40,8 @@ pub struct NewEvent {
     pub content: Box<RawValue>,
     /// For `m.room.redaction`; put where the room version wants it.
     pub redacts: Option<OwnedEventId>,
+    /// How long it is to be sticky (MSC4354).
+    pub sticky_duration_ms: Option<u64>,
 }
 
 /// Where in the graph the event goes.
@@ -110,7 +112,14 @@ impl NewEvent {
         content: &impl Serialize,
     ) -> Result<Self, serde_json::Error> {
         let content = to_raw_value(content)?;
-        Ok(Self { sender, event_type: event_type.into(), state_key: None, content, redacts: None })
+        Ok(Self {
+            sender,
+            event_type: event_type.into(),
+            state_key: None,
+            content,
+            redacts: None,
+            sticky_duration_ms: None,
+        })
     }
 
     /// A state event with any serialisable content.
@@ -144,6 +153,7 @@ pub fn build(
         names: parents.names.as_ref(),
         now_ms,
         redacts: event.redacts.as_deref().filter(|_| !in_content),
+        sticky_duration_ms: event.sticky_duration_ms,
     };
     let (event_id, json) = seal(&draft, &content, rules, key)?;
     let derived_room_id =
@@ -237,6 +247,9 @@ fn check_integer(name: &'static str, value: u64) -> Result<(), BuildError> {
     if value > JSON_INTEGER_MAX.unsigned_abs() { Err(BuildError::IntegerOutOfRange(name)) } else { Ok(()) }
 }
 
+/// The top-level field of sticky events, under its unstable name (MSC4354).
+pub(crate) const STICKY: &str = "msc4354_sticky";
+
 /// Hashes and signs; gives the event id and the final JSON.
 fn seal(
     draft: &Draft<'_>,
@@ -249,7 +262,7 @@ fn seal(
     let mut kept = String::new();
     push_kept_content(&mut kept, draft.event_type, content, &rules.redaction);
     // What is signed is the redacted event, and the reference hash is over the same bytes.
-    let redacted = Draft { redacts: None, ..*draft }.text(&kept, &hashed);
+    let redacted = Draft { redacts: None, sticky_duration_ms: None, ..*draft }.text(&kept, &hashed);
     let signature = key.sign(redacted.as_bytes());
     let server = draft.event.sender.server_name().as_str();
     let json = draft.text(content, &Seal { signature: Some((server, key.key_id(), &signature)), ..hashed });
@@ -273,6 +286,8 @@ struct Draft<'a> {
     now_ms: u64,
     /// The top-level field of versions up to 10; redaction removes it.
     redacts: Option<&'a EventId>,
+    /// The same goes for this one.
+    sticky_duration_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -299,6 +314,11 @@ impl Draft<'_> {
         push_field(&mut out, "event_id", self.names.map(|names| names.event_id.as_str()));
         if let Some(hash) = seal.hash {
             push_all(&mut out, &[",\"hashes\":{\"sha256\":\"", hash, "\"}"]);
+        }
+        if let Some(duration_ms) = self.sticky_duration_ms {
+            push_all(&mut out, &[",\"", STICKY, "\":{\"duration_ms\":"]);
+            push_number(&mut out, duration_ms);
+            out.push('}');
         }
         out.push_str(",\"origin_server_ts\":");
         push_number(&mut out, self.now_ms);

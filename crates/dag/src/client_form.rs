@@ -17,6 +17,9 @@ pub fn open_event(pdu: &Pdu) -> OpenEvent {
     out.push_str("{\"content\":");
     push_content(&mut out, pdu);
     push_field(&mut out, "event_id", pdu.event_id.as_str());
+    if let Some(duration_ms) = pdu.sticky_duration_ms() {
+        out.push_str(&format!(",\"{}\":{{\"duration_ms\":{duration_ms}}}", crate::build::STICKY));
+    }
     out.push_str(",\"origin_server_ts\":");
     out.push_str(&u64::from(pdu.origin_server_ts.get()).to_string());
     if let Some(redacts) = &pdu.redacts {

@@ -83,6 +83,23 @@ impl Pdu {
         Self { rejected: true, ..self }
     }
 
+    /// How long the event is to be sticky, as its sender says (MSC4354); `None` if it is not.
+    pub fn sticky_duration_ms(&self) -> Option<u64> {
+        #[derive(serde::Deserialize)]
+        struct Field {
+            msc4354_sticky: Sticky,
+        }
+        #[derive(serde::Deserialize)]
+        struct Sticky {
+            duration_ms: u64,
+        }
+        // Most events are not sticky, and that is seen without parsing.
+        if !self.json.contains(crate::build::STICKY) {
+            return None;
+        }
+        serde_json::from_str::<Field>(&self.json).ok().map(|field| field.msc4354_sticky.duration_ms)
+    }
+
     pub fn is_state(&self) -> bool {
         self.state_key.is_some()
     }

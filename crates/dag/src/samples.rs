@@ -74,6 +74,7 @@ impl SampleRoom {
             state_key: state_key.map(ToOwned::to_owned),
             content: to_raw_value(&content).unwrap(),
             redacts: None,
+            sticky_duration_ms: None,
         }
     }
 

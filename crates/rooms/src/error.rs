@@ -57,6 +57,9 @@ pub enum Error {
     /// An invite that the other server has not signed.
     #[error("The invite has to be signed by {0} first.")]
     Unreachable(OwnedServerName),
+    /// `M_CANNOT_LEAVE_SERVER_NOTICE_ROOM`.
+    #[error("An invite of the server to its notices cannot be rejected.")]
+    ServerNotices,
     /// Other writers were first, time and again. Trying again helps.
     #[error("The room is busy with other changes. Try again.")]
     Busy,
@@ -67,6 +70,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// As clients know it.
+    pub fn errcode(&self) -> &'static str {
+        match self {
+            Self::Forbidden(_) => "M_FORBIDDEN",
+            Self::GuestAccess => "M_GUEST_ACCESS_FORBIDDEN",
+            Self::NotFound(_) => "M_NOT_FOUND",
+            Self::InvalidParam(_) => "M_INVALID_PARAM",
+            Self::BadJson(_) => "M_BAD_JSON",
+            Self::TooLarge(_) => "M_TOO_LARGE",
+            Self::BadState(_) => "M_BAD_STATE",
+            Self::DuplicateAnnotation => "M_DUPLICATE_ANNOTATION",
+            Self::BadAlias(_) => "M_BAD_ALIAS",
+            Self::InviteBlocked(_) => "M_INVITE_BLOCKED",
+            Self::ServerNotices => "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM",
+            _ => "M_UNKNOWN",
+        }
+    }
+
     pub(crate) fn unknown_room(room_id: &RoomId) -> Self {
         Self::NotFound(format!("This server does not know the room {room_id}."))
     }

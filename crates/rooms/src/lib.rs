@@ -8,6 +8,7 @@
 mod auth_chains;
 mod authorise;
 mod commands;
+pub mod delayed;
 mod directory;
 mod error;
 mod foreign;
@@ -18,8 +19,10 @@ mod profile;
 mod receive;
 mod relations;
 mod resolution;
+pub mod retention;
 mod runs;
 mod sender;
+pub mod server_notices;
 mod writer;
 
 #[cfg(test)]
@@ -68,14 +71,15 @@ pub struct Rooms {
     chains: AuthChains,
     resolutions: Resolutions,
     policy: OnceLock<policy::Servers>,
+    delayed: delayed::Delayed,
 }
 
 impl Rooms {
     /// `key` signs every event made here.
     pub fn new(view: View, key: Arc<SigningKey>) -> Self {
         let chains = AuthChains::new(view.store.clone());
-        let (writers, transactions, resolutions, policy) = Default::default();
-        Self { view, key, writers, transactions, chains, resolutions, policy }
+        let (writers, transactions, resolutions, policy, delayed) = Default::default();
+        Self { view, key, writers, transactions, chains, resolutions, policy, delayed }
     }
 
     /// From now on events are shown to the policy servers of their rooms. Whoever knows the network calls this once:

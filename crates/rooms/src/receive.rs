@@ -200,7 +200,8 @@ fn in_place(event: &Event) -> bool {
 
 /// Whether it is the far end of a gap: it counts, but clients have not been shown it.
 fn is_unseen(event: &Event) -> bool {
-    event.accepted() && event.state_before.is_some() && event.order.is_none()
+    let outside = event.state_before.is_some() && event.order.is_none();
+    event.accepted() && outside && !crate::retention::is_purged(event)
 }
 
 /// Why a PDU has no place in a room that is there already.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use myelin_dag::{client_form::OpenEvent, pdu::Pdu, redaction::redact};
 use myelin_store::tables::Membership;
-use myelin_view::{Event, View};
+use myelin_view::{DELAYED_BY, Event, View};
 use ruma::RoomId;
 use serde::Deserialize;
 
@@ -66,11 +66,17 @@ impl Writer<'_> {
         let mut unsigned = Object::open(&mut out);
         unsigned.number("age", self.now_ms.saturating_sub(u64::from(event.pdu.origin_server_ts.get())));
         unsigned.string("membership", membership_name(seen.membership));
-        if let Some(sent) = &event.transaction
-            && sent.user == self.requester.user
-            && sent.device_id == self.requester.device_id
+        if let Some(sent) = event.transaction.as_ref().filter(|sent| sent.user == self.requester.user) {
+            if sent.device_id == self.requester.device_id {
+                unsigned.string("transaction_id", &sent.transaction_id);
+            } else if sent.device_id == DELAYED_BY {
+                unsigned.string("org.matrix.msc4140.delay_id", &sent.transaction_id);
+            }
+        }
+        if event.redacted_by.is_none()
+            && let Some(until_ms) = self.view.sticky.until_ms(event.nid)
         {
-            unsigned.string("transaction_id", &sent.transaction_id);
+            unsigned.number("msc4354_sticky_duration_ttl_ms", until_ms.saturating_sub(self.now_ms));
         }
         if event.state_key.is_some() {
             self.push_replaced(event, &mut unsigned).await?;

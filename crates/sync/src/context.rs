@@ -171,11 +171,20 @@ impl Sync {
 
     /// `GET /rooms/{roomId}/initialSync`
     pub async fn room_initial_sync(&self, requester: &Requester, room_id: &RoomId) -> Result<String, Error> {
+        self.initial_room(requester, room_id, INITIAL_SYNC_LIMIT).await
+    }
+
+    /// A room with its newest `limit` events.
+    pub(crate) async fn initial_room(
+        &self,
+        requester: &Requester,
+        room_id: &RoomId,
+        limit: usize,
+    ) -> Result<String, Error> {
         let readable = self.readable(requester, room_id).await?;
         let filter = EventFilter::default();
         let stretch = everything(&readable);
-        let mut found =
-            self.side(requester, &readable, stretch, Direction::Reverse, INITIAL_SYNC_LIMIT, &filter).await?;
+        let mut found = self.side(requester, &readable, stretch, Direction::Reverse, limit, &filter).await?;
         found.events.reverse();
         let start = found.events.first().map_or(readable.until, |first| TimelineOrder(first.order.0 - 1));
         let mut text = String::with_capacity(4096);
@@ -276,6 +285,18 @@ impl Sync {
         body.close();
         Ok(text)
     }
+}
+
+/// An answer of `/events`.
+pub(crate) fn write_chunk(start: Position, end: Position, events: &[String]) -> String {
+    let token = |position| SyncToken { position, ephemeral: 0, to_device: None }.to_string();
+    let mut text = String::new();
+    let mut body = Object::open(&mut text);
+    body.string("start", &token(start));
+    body.string("end", &token(end));
+    body.array("chunk", events);
+    body.close();
+    text
 }
 
 /// Where in the timeline up to `until` a time is found: bisects by the timestamps on the way, O(log) look-ups.

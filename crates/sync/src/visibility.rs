@@ -29,6 +29,8 @@ pub struct Viewer<'v> {
     member_key: Option<StateKeyNid>,
     visibility_key: Option<StateKeyNid>,
     joined_now: bool,
+    /// Messages from before this time are gone (MSC1763).
+    expired_before_ms: u64,
     last_join: Option<Option<TimelineOrder>>,
     moments: HashMap<NodeHash, Moment>,
 }
@@ -61,6 +63,7 @@ impl<'v> Viewer<'v> {
             member_key: view.interner.lookup_state_key("m.room.member", user_id.as_str()).await?,
             visibility_key: view.interner.lookup_state_key("m.room.history_visibility", "").await?,
             joined_now: room.is_joined(user),
+            expired_before_ms: view.expired_before_ms(room).await?.unwrap_or(0),
             last_join: None,
             moments: HashMap::new(),
         })
@@ -72,6 +75,10 @@ impl<'v> Viewer<'v> {
             return Ok(None);
         }
         let Some(root) = event.state_before else { return Ok(None) };
+        let sent_ms = u64::from(event.pdu.origin_server_ts.get());
+        if event.state_key.is_none() && sent_ms < self.expired_before_ms {
+            return Ok(None);
+        }
         let moment = self.moment(root).await?;
         let own_membership = event.state_key.is_some() && event.state_key == self.member_key;
         if own_membership {

@@ -13,6 +13,10 @@ use crate::{Error, RoomInfo};
 /// Events that only merge forward extremities: clients are not shown them.
 pub const DUMMY_EVENT: &str = "org.matrix.dummy_event";
 
+/// In place of the device, where an event was sent by nobody's device but because its time had come (MSC4140); the
+/// transaction id is the delay id.
+pub const DELAYED_BY: &str = "";
+
 /// A PDU with what this server decided about it. Immutable: a redaction makes a new one.
 #[derive(Debug)]
 pub struct Event {

@@ -240,7 +240,9 @@ impl Feed {
             | LogEntry::ToDevice { .. }
             | LogEntry::DeviceList { .. }
             | LogEntry::Outbox { .. }
-            | LogEntry::KeyStock { .. } => (RoomNid::GLOBAL, None),
+            | LogEntry::KeyStock { .. }
+            | LogEntry::Sticky { .. }
+            | LogEntry::Purged { .. } => (RoomNid::GLOBAL, None),
         };
         let state = match entry {
             LogEntry::Event { state_key, .. } => state_key.is_some(),
@@ -284,7 +286,11 @@ impl Feed {
             | LogEntry::Profile { user } => self.waiters.wake(*user),
             LogEntry::DeviceList { user } => self.wake_room_mates(*user),
             // Claims are told with whatever else there is to tell.
-            LogEntry::Directory { .. } | LogEntry::Outbox { .. } | LogEntry::KeyStock { .. } => {}
+            LogEntry::Directory { .. }
+            | LogEntry::Outbox { .. }
+            | LogEntry::KeyStock { .. }
+            | LogEntry::Sticky { .. }
+            | LogEntry::Purged { .. } => {}
         }
         Ok(())
     }

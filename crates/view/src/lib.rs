@@ -7,9 +7,12 @@
 //! - [`Staging`]: events on their way into the store.
 //! - [`UserRooms`]: the rooms of a local user.
 //! - [`Ignored`]: whom a local user ignores.
+//! - [`View::invite_permission`]: whose invites a local user wants.
 //! - [`Acls`]: which servers may take part in a room.
 //! - [`Erased`]: local users whose content was erased.
 //! - [`KeyStocks`], [`Inboxes`]: what devices have in stock of one-time keys, and which have no messages waiting.
+//! - [`Retention`]: how long the messages of a room are kept.
+//! - [`StickyEvents`]: events that hold for a while.
 //! - [`Feed`]: tails the commit log, keeps the newest entries at hand and wakes who waits.
 //! - [`ephemeral`]: typing and presence, which are state and never queued (DESIGN 2).
 //!
@@ -26,11 +29,14 @@ mod feed;
 mod ignored;
 mod inboxes;
 mod interner;
+mod invites;
 mod key_stocks;
+mod retention;
 mod room;
 mod rooms;
 mod staging;
 mod states;
+mod sticky;
 mod user_rooms;
 mod waiters;
 
@@ -39,6 +45,7 @@ use std::sync::Arc;
 use myelin_core::{Env, Metrics, RoomNid, UserNid};
 use myelin_store::{
     Direction, NidAllocator, Store,
+    log::LogEntry,
     tables::{MEMBERS, Membership, SERVER_ROOMS},
 };
 use ruma::OwnedServerName;
@@ -46,17 +53,20 @@ use ruma::OwnedServerName;
 pub use acls::Acls;
 pub use erased::Erased;
 pub use error::Error;
-pub use event::{DUMMY_EVENT, Event};
+pub use event::{DELAYED_BY, DUMMY_EVENT, Event};
 pub use events::Events;
 pub use feed::{Feed, Recent};
 pub use ignored::Ignored;
 pub use inboxes::{BeforeLook, Inboxes};
 pub use interner::{Interner, StateKey};
+pub use invites::InvitePermission;
 pub use key_stocks::{KeyStock, KeyStocks};
+pub use retention::{Retention, RetentionPolicy};
 pub use room::{RoomInfo, RoomSnapshot};
 pub use rooms::RoomViews;
 pub use staging::{Landing, Staging};
 pub use states::States;
+pub use sticky::{STICKY_MS_MAX, StickyEvents};
 pub use user_rooms::{UserRoom, UserRooms};
 pub use waiters::Waiter;
 
@@ -80,6 +90,8 @@ pub struct View {
     pub acls: Arc<Acls>,
     pub key_stocks: Arc<KeyStocks>,
     pub inboxes: Arc<Inboxes>,
+    pub sticky: Arc<StickyEvents>,
+    pub retention: Arc<Retention>,
     pub feed: Arc<Feed>,
     pub ephemeral: Arc<ephemeral::Ephemeral>,
     pub metrics: Arc<Metrics>,
@@ -100,12 +112,18 @@ impl View {
         let erased = Arc::new(Erased::new(store.clone()));
         let key_stocks = Arc::new(KeyStocks::new(store.clone()));
         let inboxes = Arc::new(Inboxes::default());
-        let stale = (ignored.clone(), erased.clone(), key_stocks.clone(), inboxes.clone());
-        feed.listen(move |_, entry| {
+        let sticky = Arc::new(StickyEvents::new(store.clone(), env.clone()));
+        let stale = (ignored.clone(), erased.clone(), key_stocks.clone(), inboxes.clone(), sticky.clone());
+        let read = events.clone();
+        feed.listen(move |position, entry| {
+            if let LogEntry::Purged { events, .. } = entry {
+                events.iter().for_each(|event| read.forget(*event));
+            }
             stale.0.take_in(entry);
             stale.1.take_in(entry);
             stale.2.take_in(entry);
             stale.3.take_in(entry);
+            stale.4.take_in(position, entry);
         });
         let ephemeral = Arc::new(ephemeral::Ephemeral::new(env.now_ms(), feed.clone()));
         Self {
@@ -124,6 +142,8 @@ impl View {
             acls: Arc::new(Acls::new()),
             key_stocks,
             inboxes,
+            sticky,
+            retention: Arc::new(Retention::new(RetentionPolicy::default())),
             feed,
             ephemeral,
             metrics: Arc::default(),

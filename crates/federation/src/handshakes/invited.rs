@@ -43,7 +43,7 @@ impl Handshakes {
         let formed = formed.map_err(|dropped| HandshakeError::Invalid(dropped.to_string()))?;
         let user_id = self.check_invite(formed.claims(), origin, &request)?;
         check_room_state(&request, &rules)?;
-        self.check_user(&user_id).await?;
+        self.check_user(&user_id, &formed.claims().sender).await?;
         self.verify(formed.clone(), &rules).await.map_err(HandshakeError::Invalid)?;
         let signed = self.rooms.countersign(formed, &rules)?;
         self.hold_invite(&signed, origin, &request, &version).await?;
@@ -84,7 +84,7 @@ impl Handshakes {
         Err(HandshakeError::Invalid(wrong.to_owned()))
     }
 
-    async fn check_user(&self, user_id: &UserId) -> Result<(), HandshakeError> {
+    async fn check_user(&self, user_id: &UserId, inviter: &UserId) -> Result<(), HandshakeError> {
         let lookup = self.view.interner.lookup_user(user_id).await.map_err(Error::from)?;
         let account = match lookup {
             Some(user) => self.view.store.get(&ACCOUNTS, &user).await.map_err(Error::from)?,
@@ -93,7 +93,7 @@ impl Handshakes {
         if account.is_none() {
             return Err(HandshakeError::NotFound(format!("There is no user {user_id}.")));
         }
-        if self.rooms.refuses_invites(user_id).await? {
+        if self.rooms.refuses_invites(user_id, inviter).await? {
             return Err(Error::InviteBlocked(user_id.to_owned()).into());
         }
         Ok(())

@@ -26,6 +26,8 @@ pub struct Sight<'v> {
     room: &'v RoomSnapshot,
     server: &'v ServerName,
     visibility_key: Option<StateKeyNid>,
+    /// Messages from before this time are gone (MSC1763).
+    expired_before_ms: u64,
     /// The member keys of all users of that server whom the room has heard of; found when they are first needed.
     member_keys: Option<Arc<[StateKeyNid]>>,
     visibilities: HashMap<NodeHash, HistoryVisibility>,
@@ -35,8 +37,19 @@ pub struct Sight<'v> {
 impl<'v> Sight<'v> {
     pub async fn new(view: &'v View, room: &'v RoomSnapshot, server: &'v ServerName) -> Result<Self, Error> {
         let visibility_key = view.interner.lookup_state_key("m.room.history_visibility", "").await?;
+        let expired_before_ms = view.expired_before_ms(room).await?.unwrap_or(0);
         let (visibilities, memberships) = (HashMap::new(), HashMap::new());
-        Ok(Self { view, room, server, visibility_key, member_keys: None, visibilities, memberships })
+        let member_keys = None;
+        Ok(Self {
+            view,
+            room,
+            server,
+            visibility_key,
+            expired_before_ms,
+            member_keys,
+            visibilities,
+            memberships,
+        })
     }
 
     /// The PDU as that server gets it: whole, or redacted.
@@ -53,6 +66,10 @@ impl<'v> Sight<'v> {
         let Some(root) = event.state_before else { return Ok(event.pdu.is_state()) };
         if self.is_own_membership(event) {
             return Ok(true);
+        }
+        let sent_ms = u64::from(event.pdu.origin_server_ts.get());
+        if !event.pdu.is_state() && sent_ms < self.expired_before_ms {
+            return Ok(false);
         }
         if !event.pdu.is_state() && self.view.erased.contains(event.sender).await? {
             return Ok(self.membership(root).await? == Some(MembershipState::Join));

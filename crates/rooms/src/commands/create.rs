@@ -119,7 +119,7 @@ impl Rooms {
         let distinct: BTreeSet<_> = invite.iter().collect();
         for user_id in distinct.into_iter().filter(|user_id| **user_id != sender.user_id) {
             let target = self.target(user_id).await?;
-            if !self.blocks_invites(target.user).await? {
+            if !self.blocks_invites(target.user, &sender.user_id).await? {
                 let profile = self.profile(target.user).await?;
                 invited.push((target, profile));
             }

@@ -29,12 +29,26 @@ impl Rooms {
         user_id: &UserId,
         change: MembershipChange,
     ) -> Result<OwnedEventId, Error> {
+        self.own_room(room_id).await?;
+        self.check_reachable(user_id)?;
+        let target = self.target(user_id).await?;
+        if self.blocks_invites(target.user, &sender.user_id).await? {
+            return Err(Error::InviteBlocked(user_id.to_owned()));
+        }
+        self.invite_regardless(sender, room_id, user_id, change).await
+    }
+
+    /// Whosever invites the user wants.
+    pub(crate) async fn invite_regardless(
+        &self,
+        sender: &Sender,
+        room_id: &RoomId,
+        user_id: &UserId,
+        change: MembershipChange,
+    ) -> Result<OwnedEventId, Error> {
         let room = self.own_room(room_id).await?;
         self.check_reachable(user_id)?;
         let target = self.target(user_id).await?;
-        if self.blocks_invites(target.user).await? {
-            return Err(Error::InviteBlocked(user_id.to_owned()));
-        }
         let profile = self.profile(target.user).await?;
         self.run(room, &Invite { sender, target, change, profile }).await
     }

@@ -13,6 +13,7 @@ use crate::{
 struct Leave<'a> {
     sender: &'a Sender,
     change: MembershipChange,
+    is_notice_room: bool,
 }
 
 impl Rooms {
@@ -24,7 +25,8 @@ impl Rooms {
         change: MembershipChange,
     ) -> Result<(), Error> {
         let room = self.own_room(room_id).await?;
-        self.run(room, &Leave { sender, change }).await
+        let is_notice_room = self.is_notice_room(sender.user, room).await?;
+        self.run(room, &Leave { sender, change, is_notice_room }).await
     }
 }
 
@@ -38,6 +40,7 @@ impl Command for Leave<'_> {
             Some(Membership::Ban) => {
                 return Err(Error::Forbidden("You are banned from this room.".to_owned()));
             }
+            Some(Membership::Invite) if self.is_notice_room => return Err(Error::ServerNotices),
             Some(Membership::Join | Membership::Invite | Membership::Knock) => {}
         }
         let content = self.change.content(&MembershipState::Leave, &Map::new());

@@ -1,8 +1,8 @@
 //! What all changes of membership share: the content of member events.
 
 use myelin_core::UserNid;
-use myelin_store::tables::{ACCOUNT_DATA, Membership};
-use myelin_view::Event;
+use myelin_store::tables::Membership;
+use myelin_view::{Event, InvitePermission};
 use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
 use serde_json::{Map, Value};
 
@@ -56,12 +56,9 @@ impl Rooms {
         Ok(Target { user, user_id: user_id.to_owned() })
     }
 
-    /// Whether the user's invite permission refuses all invites (Client-Server API, "Invite permission").
-    pub(crate) async fn blocks_invites(&self, user: UserNid) -> Result<bool, Error> {
-        let key = (user, myelin_core::RoomNid::GLOBAL, "m.invite_permission_config".to_owned());
-        let Some(row) = self.view.store.get(&ACCOUNT_DATA, &key).await? else { return Ok(false) };
-        let config: Value = serde_json::from_str(&row.value.json).unwrap_or_default();
-        Ok(config.get("default_action").and_then(Value::as_str) == Some("block"))
+    /// Whether the user's invite permission refuses invites of somebody (Client-Server API, "Invite permission").
+    pub(crate) async fn blocks_invites(&self, user: UserNid, inviter: &UserId) -> Result<bool, Error> {
+        Ok(self.view.invite_permission(user, inviter).await? == InvitePermission::Block)
     }
 }
 

@@ -24,6 +24,7 @@ struct Redact<'a> {
     sender: &'a Sender,
     target: Arc<Event>,
     content: Box<RawValue>,
+    sticky_duration_ms: Option<u64>,
     sent_by: SentBy,
     under_way: UnderWay,
 }
@@ -40,7 +41,7 @@ impl Rooms {
     ) -> Result<OwnedEventId, Error> {
         let room = self.own_room(room_id).await?;
         let scope = format!("redact/{}/{target}", room.0);
-        self.redact_in(scope, sender, room, target, content, transaction).await
+        self.redact_in(scope, sender, room, target, (content, None), transaction).await
     }
 
     /// `PUT /send/m.room.redaction`: the target is in the content, whatever the room version.
@@ -49,6 +50,7 @@ impl Rooms {
         sender: &Sender,
         room_id: &RoomId,
         content: &RawValue,
+        sticky_duration_ms: Option<u64>,
         transaction: &Transaction,
     ) -> Result<OwnedEventId, Error> {
         let mut content: Map<String, Value> = serde_json::from_str(content.get())?;
@@ -59,7 +61,7 @@ impl Rooms {
         })?;
         let room = self.own_room(room_id).await?;
         let scope = format!("send/{}/m.room.redaction", room.0);
-        self.redact_in(scope, sender, room, &target, content, transaction).await
+        self.redact_in(scope, sender, room, &target, (content, sticky_duration_ms), transaction).await
     }
 
     async fn redact_in(
@@ -68,7 +70,7 @@ impl Rooms {
         sender: &Sender,
         room: RoomNid,
         target: &EventId,
-        content: Map<String, Value>,
+        (content, sticky_duration_ms): (Map<String, Value>, Option<u64>),
         transaction: &Transaction,
     ) -> Result<OwnedEventId, Error> {
         let under_way = match self.begin(sender, transaction, scope).await? {
@@ -81,6 +83,7 @@ impl Rooms {
             sender,
             target: found.ok_or_else(|| Error::unknown_event(target))?,
             content: to_raw_value(&content)?,
+            sticky_duration_ms,
             sent_by: transaction.sent_by(sender),
             under_way,
         };
@@ -103,6 +106,7 @@ impl Command for Redact<'_> {
             state_key: None,
             content: self.content.clone(),
             redacts: Some(self.target.pdu.event_id.clone()),
+            sticky_duration_ms: self.sticky_duration_ms,
         };
         let event = draft.append_sent(self.sender, event, Some(self.sent_by.clone())).await?;
         draft.record(&self.under_way, &event);

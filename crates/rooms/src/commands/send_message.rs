@@ -15,6 +15,7 @@ struct SendMessage<'a> {
     sender: &'a Sender,
     event_type: &'a TimelineEventType,
     content: &'a RawValue,
+    sticky_duration_ms: Option<u64>,
     sent_by: SentBy,
     under_way: UnderWay,
 }
@@ -29,9 +30,22 @@ impl Rooms {
         content: &RawValue,
         transaction: &Transaction,
     ) -> Result<OwnedEventId, Error> {
+        self.send_sticky(sender, room_id, event_type, content, None, transaction).await
+    }
+
+    /// As [`Rooms::send_message`], of an event that is sticky for so long (MSC4354).
+    pub async fn send_sticky(
+        &self,
+        sender: &Sender,
+        room_id: &RoomId,
+        event_type: TimelineEventType,
+        content: &RawValue,
+        sticky_duration_ms: Option<u64>,
+        transaction: &Transaction,
+    ) -> Result<OwnedEventId, Error> {
         check_names(&event_type, "")?;
         if event_type == TimelineEventType::RoomRedaction {
-            return self.send_redaction(sender, room_id, content, transaction).await;
+            return self.send_redaction(sender, room_id, content, sticky_duration_ms, transaction).await;
         }
         let room = self.own_room(room_id).await?;
         let scope = format!("send/{}/{event_type}", room.0);
@@ -41,7 +55,9 @@ impl Rooms {
         };
         self.check_relation(room, sender.user, &event_type, content).await?;
         let sent_by = transaction.sent_by(sender);
-        self.run(room, &SendMessage { sender, event_type: &event_type, content, sent_by, under_way }).await
+        let command =
+            SendMessage { sender, event_type: &event_type, content, sticky_duration_ms, sent_by, under_way };
+        self.run(room, &command).await
     }
 }
 
@@ -59,6 +75,7 @@ impl Command for SendMessage<'_> {
             state_key: None,
             content: self.content.to_owned(),
             redacts: None,
+            sticky_duration_ms: self.sticky_duration_ms,
         };
         let event = draft.append_sent(self.sender, event, Some(self.sent_by.clone())).await?;
         draft.record(&self.under_way, &event);

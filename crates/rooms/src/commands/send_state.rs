@@ -7,7 +7,7 @@ use ruma::{
 use serde_json::{Map, Value, value::RawValue};
 
 use myelin_dag::NewEvent;
-use myelin_store::tables::Membership;
+use myelin_store::tables::{Membership, SentBy};
 
 use crate::{
     Error, Join, MembershipChange, Rooms, Sender,
@@ -21,6 +21,7 @@ struct SendState<'a> {
     event_type: &'a TimelineEventType,
     state_key: &'a str,
     content: &'a RawValue,
+    sent_by: Option<SentBy>,
 }
 
 impl Rooms {
@@ -33,6 +34,19 @@ impl Rooms {
         state_key: &str,
         content: &RawValue,
     ) -> Result<OwnedEventId, Error> {
+        self.send_state_by(sender, room_id, event_type, state_key, content, None).await
+    }
+
+    /// As [`Rooms::send_state`], remembering by what it was sent.
+    pub(crate) async fn send_state_by(
+        &self,
+        sender: &Sender,
+        room_id: &RoomId,
+        event_type: TimelineEventType,
+        state_key: &str,
+        content: &RawValue,
+        sent_by: Option<SentBy>,
+    ) -> Result<OwnedEventId, Error> {
         check_names(&event_type, state_key)?;
         match event_type {
             TimelineEventType::RoomMember => self.send_member(sender, room_id, state_key, content).await,
@@ -41,7 +55,8 @@ impl Rooms {
                 let room = self.own_room(room_id).await?;
                 self.check_in_room(sender, room).await?;
                 self.view.interner.state_key(&event_type.to_string(), state_key).await?;
-                let command = SendState { rooms: self, sender, event_type: &event_type, state_key, content };
+                let command =
+                    SendState { rooms: self, sender, event_type: &event_type, state_key, content, sent_by };
                 self.run(room, &command).await
             }
         }
@@ -128,8 +143,9 @@ impl Command for SendState<'_> {
             state_key: Some(self.state_key.to_owned()),
             content: self.content.to_owned(),
             redacts: None,
+            sticky_duration_ms: None,
         };
-        Ok(id_of(&draft.append(self.sender, event).await?))
+        Ok(id_of(&draft.append_sent(self.sender, event, self.sent_by.clone()).await?))
     }
 }
 

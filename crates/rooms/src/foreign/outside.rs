@@ -159,9 +159,9 @@ impl Rooms {
     }
 
     /// Whether the user accepts invites at all (Client-Server API, "Invite permission").
-    pub async fn refuses_invites(&self, user_id: &UserId) -> Result<bool, Error> {
+    pub async fn refuses_invites(&self, user_id: &UserId, inviter: &UserId) -> Result<bool, Error> {
         let user = self.view.interner.user(user_id).await?;
-        self.blocks_invites(user).await
+        self.blocks_invites(user, inviter).await
     }
 
     /// A leave of the user's own, made here because nobody there can be asked.

@@ -40,6 +40,7 @@ impl Command for MergeExtremities {
             state_key: None,
             content: RawValue::from_string("{}".to_owned())?,
             redacts: None,
+            sticky_duration_ms: None,
         };
         draft.relay = Some(false);
         draft.append(&sender, event).await?;

@@ -90,6 +90,7 @@ impl Fork {
             state_key: state_key.map(ToOwned::to_owned),
             content: to_raw_value(&content).unwrap(),
             redacts: content.get("target").and_then(Value::as_str).map(|id| id.try_into().unwrap()),
+            sticky_duration_ms: None,
         };
         self.world.run(self.world.view.interner.state_key("m.room.member", remote(sender).as_str())).unwrap();
         let snapshot = self.world.snapshot(&self.room);
@@ -291,6 +292,7 @@ fn what_nobody_vouches_for_is_dropped() {
         state_key,
         content: to_raw_value(&json!({ "room_version": "11" })).unwrap(),
         redacts: None,
+        sticky_duration_ms: None,
     };
     let parents = || Parents { room_id: Some(fork.room.clone()), depth: 1, ..Parents::default() };
     orphan = build(&rules, event("m.room.message", None), parents(), 1, &fork.remote).unwrap_or(orphan);

@@ -10,12 +10,12 @@ use myelin_store::{
     log::LogEntry,
     tables::{
         AUTH_CHAINS, CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, EVENTS, MEMBERS, MemberRecord,
-        Membership, Placement, RELATIONS, RelationRecord, SERVER_ROOMS, STATE_NODES, SentBy,
-        ServerRoomRecord, THREAD_ROOTS, TIMELINE, ThreadRootRecord, USER_ROOMS, USER_STREAM, UserChange,
-        UserRoomRecord, VerdictRecord,
+        Membership, Placement, RELATIONS, RelationRecord, SERVER_ROOMS, STATE_NODES, STICKY_EVENTS, SentBy,
+        ServerRoomRecord, StickyEventRecord, THREAD_ROOTS, TIMELINE, ThreadRootRecord, USER_ROOMS,
+        USER_STREAM, UserChange, UserRoomRecord, VerdictRecord,
     },
 };
-use myelin_view::{Event, Landing};
+use myelin_view::{Event, Landing, STICKY_MS_MAX};
 use ruma::{OwnedUserId, ServerName, UserId, events::TimelineEventType};
 
 use super::Draft;
@@ -75,7 +75,16 @@ impl Draft<'_> {
         let relay = self.relay.unwrap_or_else(|| self.is_local(&event.pdu.sender));
         let head = self.next_version();
         let entry = LogEntry::Event { room, event: event.nid, sender, state_key, member, head, relay };
+        // Invariant: the entry of what makes it sticky comes right before that of the event.
+        let sticky_until_ms = self.sticky_until(event);
+        if let Some(until_ms) = sticky_until_ms {
+            self.batch.log(&LogEntry::Sticky { room, event: event.nid, until_ms });
+        }
         let position = self.batch.log(&entry);
+        if let Some(until_ms) = sticky_until_ms {
+            let row = AtPosition { position, value: StickyEventRecord { room } };
+            self.batch.put(&STICKY_EVENTS, &(until_ms, event.nid), &row);
+        }
         self.batch.put(&EVENTS, &event.nid, &event.row(Placement::Live, position));
         self.batch.put(&EVENT_NIDS, &event.pdu.event_id.to_string(), &event.nid);
         self.batch.put(&TIMELINE, &(room, TimelineOrder::from(position)), &event.nid);
@@ -83,6 +92,14 @@ impl Draft<'_> {
         let index = position.placeholder().unwrap_or_default();
         self.landings.push((index, Landing { event: event.clone(), redacted: None, snapshot: None }));
         Ok(position)
+    }
+
+    /// When an event that comes now ends to be sticky (MSC4354).
+    fn sticky_until(&self, event: &Event) -> Option<u64> {
+        let duration_ms = event.pdu.sticky_duration_ms()?.min(STICKY_MS_MAX);
+        let now_ms = self.rooms.view.env.now_ms();
+        let until_ms = now_ms.min(event.pdu.origin_server_ts.get().into()) + duration_ms;
+        Some(until_ms).filter(|until_ms| *until_ms > now_ms && event.redacted_by.is_none())
     }
 
     /// Keeps the auth chain of a state event.

@@ -14,6 +14,7 @@ use crate::{
     Error, Sync,
     filter::TIMELINE_LIMIT_DEFAULT,
     json::Object,
+    sticky::StickyRequest,
     timeline::{Found, PassedOver, Placed, Stretch, Wanted, walk},
     visibility::Viewer,
 };
@@ -34,6 +35,7 @@ struct Joined {
     timeline: Timeline,
     ephemeral: Vec<String>,
     account_data: Vec<String>,
+    sticky: Vec<String>,
 }
 
 impl Sync {
@@ -90,6 +92,9 @@ impl Sync {
         self.push_timeline(context, &parts.timeline, &mut out).await?;
         out.events("ephemeral", &parts.ephemeral);
         out.events("account_data", &parts.account_data);
+        if !parts.sticky.is_empty() {
+            out.events("msc4354_sticky", &parts.sticky);
+        }
         out.close();
         Ok(Some(json))
     }
@@ -122,7 +127,11 @@ impl Sync {
         let state = self.write_state(context, &request, &mut viewer).await?;
         let ephemeral = self.room_ephemeral(context, changes, room, since).await?;
         let account_data = self.room_account_data(context, changes, room, since).await?;
-        Ok(Joined { summary, state, timeline, ephemeral, account_data })
+        let shown: Vec<_> = timeline.events.iter().map(|placed| placed.event.nid).collect();
+        let request =
+            StickyRequest { since: since.unwrap_or(Position::ZERO), until: context.now, shown: &shown };
+        let sticky = self.sticky_events(&context.writer, &mut viewer, room, &request).await?;
+        Ok(Joined { summary, state, timeline, ephemeral, account_data, sticky })
     }
 
     /// Not joined at the token: the client starts with this room anew. Who left and came back in between gets what
@@ -277,6 +286,10 @@ impl Timeline {
 impl Joined {
     fn is_quiet(&self) -> bool {
         let nothing_shown = self.timeline.events.is_empty() && !self.timeline.limited;
-        nothing_shown && self.state.is_empty() && self.ephemeral.is_empty() && self.account_data.is_empty()
+        nothing_shown
+            && self.state.is_empty()
+            && self.ephemeral.is_empty()
+            && self.account_data.is_empty()
+            && self.sticky.is_empty()
     }
 }

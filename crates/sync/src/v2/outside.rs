@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use myelin_core::{Position, RoomNid, TimelineOrder, TimelineToken, UserNid};
-use myelin_store::tables::{Membership, STRIPPED_STATES};
-use myelin_view::{Event, RoomInfo, RoomSnapshot, UserRoom};
+use myelin_store::tables::{Membership, NOTICE_ROOMS, STRIPPED_STATES};
+use myelin_view::{Event, InvitePermission, RoomInfo, RoomSnapshot, UserRoom};
 
 use super::{Changes, Context, state::StateRequest};
 use crate::{Error, Sync, client_event::stripped as stripped_event, json::Object, visibility::Seen};
@@ -59,12 +59,24 @@ impl Sync {
         let Some(info) = self.view.interner.room_info(nid).await? else { return Ok(None) };
         let Some(member) = self.view.events.load(held.event).await? else { return Ok(None) };
         let ignored = self.view.ignored.load(context.request.requester.user).await?;
-        let unwanted = held.membership == Membership::Invite && ignored.contains(&member.pdu.sender);
+        let invited = held.membership == Membership::Invite;
+        let unwanted = invited && ignored.contains(&member.pdu.sender)
+            || invited && self.suppresses_invite(context.request.requester.user, &member).await?;
         if unwanted || !context.request.filter.room.allows_room(&info.room_id) {
             return Ok(None);
         }
         let events = self.recognisable_state(context.request.requester.user, nid, &member).await?;
         Ok(Some((info, events)))
+    }
+
+    /// Invites that the user does not want are not shown (Client-Server API, "Invite permission").
+    pub(crate) async fn suppresses_invite(&self, user: UserNid, invite: &Event) -> Result<bool, Error> {
+        if self.view.invite_permission(user, &invite.pdu.sender).await? == InvitePermission::Allow {
+            return Ok(false);
+        }
+        // The server is heard all the same.
+        let notices = self.view.store.get(&NOTICE_ROOMS, &user).await?;
+        Ok(notices.is_none_or(|notices| notices.room != invite.room))
     }
 
     /// From the room, if this server takes part in it; else what came with the invite or the knock.
