@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use myelin_rooms::{delayed::DelayLimits, server_notices::NoticeRoom};
 use ruma::{OwnedServerName, ServerName};
 use serde::Serialize;
 
@@ -18,6 +19,14 @@ pub struct ServerConfig {
     pub query_access_tokens: bool,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
+    pub delayed_events: DelayLimits,
+    /// The localpart of the user by whom the server speaks.
+    pub notices_localpart: String,
+    pub notice_room: NoticeRoom,
+    /// `None`: there is no TURN server.
+    pub turn: Option<Turn>,
+    /// URLs of the services that admit users to LiveKit media servers (MSC4195).
+    pub livekit_services: Vec<String>,
 }
 
 impl ServerConfig {
@@ -30,6 +39,11 @@ impl ServerConfig {
             rate_limits: RateLimits::default(),
             query_access_tokens: true,
             trusted_proxies: Vec::new(),
+            delayed_events: DelayLimits::default(),
+            notices_localpart: "server".to_owned(),
+            notice_room: NoticeRoom { name: "Server notices".to_owned(), topic: String::new() },
+            turn: None,
+            livekit_services: Vec::new(),
         }
     }
 }
@@ -43,6 +57,26 @@ pub struct WellKnown {
     pub server: Option<String>,
     pub support_page: Option<String>,
     pub support_contacts: Vec<SupportContact>,
+    /// The ed25519 key of a policy server of this name, in unpadded base64.
+    pub policy_server_key: Option<String>,
+}
+
+/// Where clients that cannot reach each other meet.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    pub uris: Vec<String>,
+    pub credentials: TurnCredentials,
+    pub lifetime_s: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum TurnCredentials {
+    /// Shared with the TURN server: every user gets credentials of their own, for a while.
+    Secret(String),
+    Account {
+        username: String,
+        password: String,
+    },
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -24,6 +24,8 @@ use myelin_core::Env;
 
 use crate::{ApiError, leftover::Leftover, respond::Empty};
 
+const ALLOWED_HEADERS: &str = "X-Requested-With, Content-Type, Authorization";
+
 #[derive(Clone)]
 pub struct Front<S> {
     routes: S,
@@ -50,7 +52,7 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         if request.method() == Method::OPTIONS {
-            return std::future::ready(Ok(with_cors(Empty.into_response()))).boxed();
+            return std::future::ready(Ok(with_cors(preflight(request.uri())))).boxed();
         }
         if let Some(uri) = without_r0(request.uri()) {
             *request.uri_mut() = uri;
@@ -76,10 +78,19 @@ fn with_cors(mut response: Response) -> Response {
     let headers: &mut HeaderMap = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS"));
-    headers.insert(
-        ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("X-Requested-With, Content-Type, Authorization"),
-    );
+    headers.entry(ACCESS_CONTROL_ALLOW_HEADERS).or_insert(HeaderValue::from_static(ALLOWED_HEADERS));
+    response
+}
+
+/// Rendezvous sessions need more headers than the rest (MSC4108).
+fn preflight(uri: &Uri) -> Response {
+    let mut response = Empty.into_response();
+    if uri.path().contains("/org.matrix.msc4108/rendezvous") {
+        let allowed = format!("{ALLOWED_HEADERS}, If-Match, If-None-Match");
+        if let Ok(allowed) = HeaderValue::try_from(allowed) {
+            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        }
+    }
     response
 }
 

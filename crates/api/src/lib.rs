@@ -17,6 +17,7 @@ mod health;
 mod leftover;
 mod metrics;
 pub mod rate_limit;
+mod rendezvous;
 pub mod respond;
 mod router;
 mod state;

@@ -18,7 +18,7 @@ use myelin_sync::Sync;
 use myelin_users::Users;
 use myelin_view::View;
 
-use crate::{config::ServerConfig, rate_limit::RateLimiter};
+use crate::{config::ServerConfig, rate_limit::RateLimiter, rendezvous::Rendezvous};
 
 /// Everything that the composition root hands in.
 pub struct Parts {
@@ -46,11 +46,13 @@ struct Shares {
     media: Arc<Media>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
+    rendezvous: Arc<Rendezvous>,
 }
 
 impl AppState {
     pub fn new(parts: Parts) -> Self {
         let limiter = RateLimiter::new(parts.view.env.clock.clone(), parts.config.rate_limits.clone());
+        let rendezvous = Rendezvous::new(parts.view.env.clone());
         Self(Arc::new(Shares {
             view: parts.view,
             config: Arc::new(parts.config),
@@ -61,6 +63,7 @@ impl AppState {
             media: parts.media,
             shutdown: parts.shutdown,
             limiter: Arc::new(limiter),
+            rendezvous,
         }))
     }
 
@@ -95,6 +98,7 @@ parts!(
     media: Arc<Media>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
+    rendezvous: Arc<Rendezvous>,
 );
 
 macro_rules! federation_parts {

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
-use myelin_api::{self as api, AppState, Serves, Shutdown};
+use myelin_api::{self as api, AppState, Serves, Shutdown, config::TurnCredentials};
 use myelin_core::{Env, UserNid};
 use myelin_federation::{Federation, PresencePolicy, Setup};
 use myelin_media::{Media, NoOrigin, NoPages};
-use myelin_rooms::{Rooms, run_profile_propagation};
+use myelin_rooms::{
+    Rooms, delayed, retention::run_retention, run_profile_propagation, server_notices::NoticeRoom,
+};
 use myelin_store::Store;
 use myelin_sync::Sync;
 use myelin_users::{Users, departure};
-use myelin_view::View;
+use myelin_view::{RetentionPolicy, View};
 
 use crate::{
     config::{
@@ -44,6 +46,7 @@ impl Server {
         let Identity { signing_key, .. } =
             identity::establish(&store, &place, &config.server.name, &env).await?;
         let view = View::new(store.clone(), env.clone(), config.server.name.clone());
+        let view = view.with_retention(retention_policy(config));
         let users = Arc::new(Users::new(view.clone(), users_config(config)));
         let key = Arc::new(signing_key);
         let rooms = Arc::new(Rooms::new(view.clone(), key.clone()));
@@ -90,6 +93,8 @@ impl Server {
         spawn("feed", self.view.feed.clone().run(self.env.clock.clone()).boxed());
         spawn("typing expiry", self.sync.clone().run_expiry().boxed());
         spawn("profile propagation", run_profile_propagation(self.rooms.clone()).boxed());
+        spawn("retention", run_retention(self.rooms.clone()).boxed());
+        spawn("delayed events", delayed::run_delayed_events(self.rooms.clone()).boxed());
         let departing = Arc::new(Departing(self.rooms.clone()));
         self.federation.start(&self.env);
         spawn("departures", self.users.clone().run_departures(departing).boxed());
@@ -139,7 +144,48 @@ fn api_config(config: &Config) -> api::ServerConfig {
         rate_limits: rate_limits(config),
         query_access_tokens: config.accounts.query_access_tokens,
         trusted_proxies: config.server.trusted_proxies.clone(),
+        delayed_events: delayed_events(config),
+        turn: turn(config),
+        notices_localpart: config.server_notices.localpart.clone(),
+        notice_room: NoticeRoom {
+            name: config.server_notices.room_name.clone(),
+            topic: config.server_notices.room_topic.clone(),
+        },
+        livekit_services: config.calls.livekit_services.iter().map(ToString::to_string).collect(),
         ..api::ServerConfig::new(&config.server.name)
+    }
+}
+
+fn retention_policy(config: &Config) -> RetentionPolicy {
+    let ms = |duration: Option<std::time::Duration>| {
+        duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    };
+    let retention = &config.retention;
+    RetentionPolicy {
+        default_ms: ms(retention.default_lifetime),
+        shortest_ms: ms(retention.shortest_lifetime),
+        longest_ms: ms(retention.longest_lifetime),
+    }
+}
+
+/// `None` without servers, or without a way to make credentials for them.
+fn turn(config: &Config) -> Option<api::config::Turn> {
+    let calls = &config.calls;
+    let secret = calls.turn_secret.as_ref().map(|secret| TurnCredentials::Secret(secret.0.clone()));
+    let account = calls.turn_username.clone().zip(calls.turn_password.as_ref());
+    let account = account
+        .map(|(username, password)| TurnCredentials::Account { username, password: password.0.clone() });
+    let credentials = secret.or(account)?;
+    let uris = calls.turn_uris.clone();
+    let turn = api::config::Turn { uris, credentials, lifetime_s: calls.turn_lifetime.as_secs() };
+    (!turn.uris.is_empty()).then_some(turn)
+}
+
+fn delayed_events(config: &Config) -> delayed::DelayLimits {
+    let ms = config.delayed_events.max_delay.as_millis();
+    delayed::DelayLimits {
+        delay_ms_max: u64::try_from(ms).unwrap_or(u64::MAX),
+        scheduled_per_user_max: config.delayed_events.max_per_user as usize,
     }
 }
 
@@ -155,6 +201,7 @@ fn well_known(config: &Config) -> api::config::WellKnown {
         server: config.well_known.server.as_ref().map(ToString::to_string),
         support_page: config.well_known.support_page.as_ref().map(ToString::to_string),
         support_contacts: contacts.collect(),
+        policy_server_key: config.well_known.policy_server_key.clone(),
     }
 }
 

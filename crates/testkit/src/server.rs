@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::{Router, body::Body};
-use http::{Method, Request, StatusCode};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_core::EventNid;
@@ -12,15 +13,16 @@ use myelin_federation::{Federation, PresencePolicy, Setup};
 use myelin_media::{Media, NoOrigin, NoPages};
 use myelin_rooms::Rooms;
 use myelin_store::{
-    Direction, Store,
+    Batch, Direction, Store,
+    log::LogEntry,
     memory::MemoryDisk,
-    tables::{EVENTS, TIMELINE},
+    tables::{ACCOUNTS, AccountRecord, EVENTS, TIMELINE},
 };
 use myelin_sync::Sync;
 use myelin_testenv::Sim;
 use myelin_users::{Config, PasswordCost, RegistrationMode, Users};
 use myelin_view::View;
-use ruma::{RoomId, ServerName, server_name};
+use ruma::{RoomId, ServerName, UserId, server_name};
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -106,6 +108,9 @@ impl Server {
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock.clone())));
         env.spawner.spawn("typing expiry", Box::pin(sync.clone().run_expiry()));
         env.spawner.spawn("profiles", Box::pin(myelin_rooms::run_profile_propagation(rooms.clone())));
+        env.spawner.spawn("retention", Box::pin(myelin_rooms::retention::run_retention(rooms.clone())));
+        env.spawner
+            .spawn("delayed events", Box::pin(myelin_rooms::delayed::run_delayed_events(rooms.clone())));
         federation.start(&env);
         let shutdown = Shutdown::never();
         let held = federation.clone();
@@ -169,6 +174,32 @@ impl Server {
     /// If the server goes down before it answers.
     pub async fn call(&self, request: Request<Body>) -> Answer {
         self.try_call(request).await.expect("the server goes on until it has answered")
+    }
+
+    /// The answer as it is: status, headers, body.
+    ///
+    /// # Panics
+    /// If the server goes down before it answers.
+    pub async fn call_raw(&self, request: Request<Body>) -> (StatusCode, HeaderMap, Bytes) {
+        let response = self.router.clone().oneshot(request).await.expect("the router cannot fail");
+        let (parts, body) = response.into_parts();
+        (parts.status, parts.headers, body.collect().await.expect("bodies are in memory").to_bytes())
+    }
+
+    /// Makes a user a server administrator.
+    ///
+    /// # Panics
+    /// If there is no such account.
+    pub async fn make_admin(&self, user_id: &str) {
+        let user_id = <&UserId>::try_from(user_id).expect("a user id");
+        let user = self.view.interner.lookup_user(user_id).await.expect("readable").expect("a known user");
+        let store = &self.view.store;
+        let account = store.get(&ACCOUNTS, &user).await.expect("readable").expect("an account");
+        let mut batch = Batch::new();
+        batch.put(&ACCOUNTS, &user, &AccountRecord { admin: true, ..account });
+        batch.log(&LogEntry::Account { user });
+        store.commit(batch).await.expect("committed");
+        self.view.feed.caught_up().await;
     }
 
     async fn try_call(&self, request: Request<Body>) -> Option<Answer> {

@@ -42,6 +42,11 @@ impl User {
         Self { id, server: name.to_owned(), world: world.clone(), token, client }
     }
 
+    /// The access token, for requests that have no words of their own.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// `None`: the server is off, or went down before it answered.
     pub async fn request(&self, method: Method, path: &str, body: Option<Value>) -> Option<Answer> {
         let server = self.world.server(&self.server)?;

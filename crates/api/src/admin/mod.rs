@@ -2,6 +2,8 @@
 
 mod partial_rooms;
 mod register;
+mod retention;
+mod server_notices;
 mod state_resets;
 
 use axum::Router;
@@ -9,5 +11,10 @@ use axum::Router;
 use crate::AppState;
 
 pub fn routes() -> Router<AppState> {
-    Router::new().merge(partial_rooms::routes()).merge(register::routes()).merge(state_resets::routes())
+    Router::new()
+        .merge(partial_rooms::routes())
+        .merge(register::routes())
+        .merge(retention::routes())
+        .merge(server_notices::routes())
+        .merge(state_resets::routes())
 }

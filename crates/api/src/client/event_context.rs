@@ -1,4 +1,4 @@
-//! `/context`, `/timestamp_to_event`, `/initialSync` of a room and `/events` (Client-Server API, "Getting events for a
+//! `/context`, `/timestamp_to_event` and `/initialSync` of a room (Client-Server API, "Getting events for a
 //! room", "Room previews").
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::message_pagination::{direction, token};
+use super::message_pagination::direction;
 use crate::{
     ApiError, AppState,
     extract::{Auth, Path, Query, WithGuests, parse_json},
@@ -23,7 +23,6 @@ pub fn routes() -> Router<AppState> {
         .route("/_matrix/client/v3/rooms/{roomId}/context/{eventId}", get(context))
         .route("/_matrix/client/v1/rooms/{roomId}/timestamp_to_event", get(timestamp_to_event))
         .route("/_matrix/client/v3/rooms/{roomId}/initialSync", get(initial_sync))
-        .route("/_matrix/client/v3/events", get(peek))
 }
 
 #[derive(Deserialize)]
@@ -76,24 +75,4 @@ async fn initial_sync(
     Path(room_id): Path<OwnedRoomId>,
 ) -> Result<RawJson, ApiError> {
     Ok(RawJson(sync.room_initial_sync(&auth.requester(), &room_id).await?.into()))
-}
-
-#[derive(Deserialize)]
-struct PeekParams {
-    room_id: Option<OwnedRoomId>,
-    from: Option<String>,
-    /// Milliseconds.
-    #[serde(default)]
-    timeout: u64,
-}
-
-async fn peek(
-    auth: Auth<WithGuests>,
-    State(sync): State<Arc<Sync>>,
-    Query(params): Query<PeekParams>,
-) -> Result<RawJson, ApiError> {
-    // Without a room it is the old event stream, which `/sync` has replaced.
-    let room_id = params.room_id.ok_or_else(|| ApiError::missing_param("room_id: the room to peek into."))?;
-    let from = token("from", params.from.as_deref())?;
-    Ok(RawJson(sync.peek(&auth.requester(), &room_id, from, params.timeout).await?.into()))
 }

@@ -37,6 +37,8 @@ mod banning;
 mod capabilities;
 mod create_room;
 mod cross_signing;
+mod dehydrated_devices;
+mod delayed_events;
 mod device_management;
 mod directory;
 mod elsewhere;
@@ -55,6 +57,7 @@ mod login_token;
 mod logout;
 mod message_pagination;
 mod mutual_rooms;
+mod old_sync;
 mod openid;
 mod own;
 mod password_management;
@@ -67,12 +70,14 @@ mod refresh;
 mod registration;
 mod registration_tokens;
 mod relations;
+mod rendezvous;
 mod report_content;
 mod room_errors;
 mod room_send;
 mod room_state;
 mod room_upgrades;
 mod rooms;
+mod rtc_transports;
 mod space_hierarchy;
 mod sync;
 mod tags;
@@ -97,6 +102,8 @@ pub fn routes() -> Router<AppState> {
         .merge(capabilities::routes())
         .merge(create_room::routes())
         .merge(cross_signing::routes())
+        .merge(dehydrated_devices::routes())
+        .merge(delayed_events::routes())
         .merge(device_management::routes())
         .merge(directory::routes())
         .merge(event_context::routes())
@@ -114,6 +121,7 @@ pub fn routes() -> Router<AppState> {
         .merge(logout::routes())
         .merge(message_pagination::routes())
         .merge(mutual_rooms::routes())
+        .merge(old_sync::routes())
         .merge(openid::routes())
         .merge(password_management::routes())
         .merge(presence::routes())
@@ -125,11 +133,13 @@ pub fn routes() -> Router<AppState> {
         .merge(registration::routes())
         .merge(registration_tokens::routes())
         .merge(relations::routes())
+        .merge(rendezvous::routes())
         .merge(report_content::routes())
         .merge(room_send::routes())
         .merge(room_state::routes())
         .merge(room_upgrades::routes())
         .merge(rooms::routes())
+        .merge(rtc_transports::routes())
         .merge(space_hierarchy::routes())
         .merge(sync::routes())
         .merge(tags::routes())

@@ -8,7 +8,7 @@ use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::room_send::{EventId, transaction};
+use super::room_send::{Sent, transaction};
 use crate::{
     ApiError, AppState,
     extract::{Auth, OptionalJsonBody, Path},
@@ -32,12 +32,12 @@ async fn redact(
     State(rooms): State<Arc<Rooms>>,
     Path((room_id, event_id, txn_id)): Path<(OwnedRoomId, OwnedEventId, String)>,
     OptionalJsonBody(body): OptionalJsonBody<Body>,
-) -> Result<Json<EventId>, ApiError> {
+) -> Result<Json<Sent>, ApiError> {
     limits.check(Class::Message, &auth)?;
     let reason = body.reason.map(|reason| ("reason".to_owned(), Value::from(reason)));
     let content: Map<String, Value> = reason.into_iter().collect();
     let transaction = transaction(&auth, txn_id);
     let sender = auth.sender();
     let sent = rooms.redact(&sender, &room_id, &event_id, content, &transaction);
-    Ok(Json(EventId { event_id: sent.await? }))
+    Ok(Json(Sent::Now { event_id: sent.await? }))
 }

@@ -39,6 +39,7 @@ impl From<Error> for ApiError {
             Error::UnableToGrantJoin => Self::unable_to_grant_join(message),
             Error::UnableToAuthoriseJoin => Self::unable_to_authorise_join(message),
             Error::InviteBlocked(_) => Self::invite_blocked(message),
+            Error::ServerNotices => Self::cannot_leave_server_notice_room(message),
             Error::Unknown(_) => Self::unknown(message),
             Error::Unreachable(_) => Self::unknown(message).with_status(StatusCode::BAD_GATEWAY),
             Error::Busy => Self::conflict(),

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::put};
-use myelin_rooms::Rooms;
+use myelin_rooms::{Rooms, delayed::NewDelayedEvent};
 use ruma::OwnedRoomId;
 use serde_json::value::RawValue;
 
-use super::room_send::EventId;
+use super::{
+    delayed_events::schedule_with,
+    room_send::{SendQuery, Sent},
+};
 use crate::{
-    ApiError, AppState,
-    extract::{Auth, GuestsNotSuspended, JsonBody, Path},
+    ApiError, AppState, ServerConfig,
+    extract::{Auth, GuestsNotSuspended, JsonBody, Path, Query},
     rate_limit::{Class, Limits},
     respond::Json,
 };
@@ -26,21 +29,37 @@ async fn set_without_key(
     auth: Auth<GuestsNotSuspended>,
     limits: Limits,
     rooms: State<Arc<Rooms>>,
+    config: State<Arc<ServerConfig>>,
     Path((room_id, event_type)): Path<(OwnedRoomId, String)>,
+    query: Query<SendQuery>,
     content: JsonBody<Box<RawValue>>,
-) -> Result<Json<EventId>, ApiError> {
-    set(auth, limits, rooms, Path((room_id, event_type, String::new())), content).await
+) -> Result<Json<Sent>, ApiError> {
+    set(auth, limits, rooms, config, Path((room_id, event_type, String::new())), query, content).await
 }
 
 async fn set(
     auth: Auth<GuestsNotSuspended>,
     limits: Limits,
     State(rooms): State<Arc<Rooms>>,
+    State(config): State<Arc<ServerConfig>>,
     Path((room_id, event_type, state_key)): Path<(OwnedRoomId, String, String)>,
+    Query(query): Query<SendQuery>,
     JsonBody(content): JsonBody<Box<RawValue>>,
-) -> Result<Json<EventId>, ApiError> {
+) -> Result<Json<Sent>, ApiError> {
     limits.check(Class::Message, &auth)?;
+    if let Some(delay_ms) = query.delay_ms {
+        let new = NewDelayedEvent {
+            room_id,
+            event_type: event_type.into(),
+            state_key: Some(state_key),
+            content: &content,
+            delay_ms,
+            sticky_duration_ms: None,
+            transaction: None,
+        };
+        return Ok(Json(Sent::Later { delay_id: schedule_with(&auth, &rooms, &config, new).await? }));
+    }
     let sender = auth.sender();
     let sent = rooms.send_state(&sender, &room_id, event_type.into(), &state_key, &content);
-    Ok(Json(EventId { event_id: sent.await? }))
+    Ok(Json(Sent::Now { event_id: sent.await? }))
 }

@@ -13,11 +13,19 @@ const VERSIONS: [&str; 25] = [
 ];
 
 /// What clients ask for by name, because they looked before it was in a version: private read receipts, threads, lists
-/// of threads, relations in both directions, profile fields. All under their stable names and paths.
-const FEATURES: [&str; 5] = [
+/// of threads, relations in both directions, profile fields; dehydrated devices, delayed
+/// events and sticky events under their unstable ones.
+const FEATURES: [&str; 12] = [
     "org.matrix.msc2285.stable",
     "org.matrix.msc3440.stable",
     "org.matrix.msc3715.stable",
+    "org.matrix.msc3814",
+    "org.matrix.msc4108",
+    "org.matrix.msc4140",
+    "org.matrix.msc4143",
+    "org.matrix.msc4354",
+    "org.matrix.msc4155",
+    "io.element.msc4388",
     "org.matrix.msc3856.stable",
     "uk.tcpip.msc4133.stable",
 ];

@@ -1,4 +1,4 @@
-//! `GET /.well-known/matrix/{client,support,server}` (Client-Server API, "Server discovery"; Server-Server API,
+//! `GET /.well-known/matrix/{client,support,server,policy_server}` (Client-Server API, "Server discovery"; Server-Server API,
 //! "Resolving server names").
 
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::{Router, extract::State, routing::get};
 use serde_json::{Map, Value, json};
 
+use super::rtc_transports::livekit;
 use crate::{ApiError, AppState, ServerConfig, respond::Json};
 
 pub fn routes() -> Router<AppState> {
@@ -13,11 +14,17 @@ pub fn routes() -> Router<AppState> {
         .route("/.well-known/matrix/client", get(client))
         .route("/.well-known/matrix/support", get(support))
         .route("/.well-known/matrix/server", get(server))
+        .route("/.well-known/matrix/policy_server", get(policy_server))
 }
 
 async fn client(State(config): State<Arc<ServerConfig>>) -> Result<Json<Value>, ApiError> {
     let base_url = config.well_known.client_base_url.as_ref().ok_or_else(nothing)?;
-    Ok(Json(json!({ "m.homeserver": { "base_url": base_url } })))
+    let mut answer = json!({ "m.homeserver": { "base_url": base_url } });
+    let transports = livekit(&config);
+    if !transports.is_empty() {
+        answer["org.matrix.msc4143.rtc_foci"] = Value::Array(transports);
+    }
+    Ok(Json(answer))
 }
 
 async fn support(State(config): State<Arc<ServerConfig>>) -> Result<Json<Value>, ApiError> {
@@ -34,6 +41,11 @@ async fn support(State(config): State<Arc<ServerConfig>>) -> Result<Json<Value>,
 async fn server(State(config): State<Arc<ServerConfig>>) -> Result<Json<Value>, ApiError> {
     let server = config.well_known.server.as_ref().ok_or_else(nothing)?;
     Ok(Json(json!({ "m.server": server })))
+}
+
+async fn policy_server(State(config): State<Arc<ServerConfig>>) -> Result<Json<Value>, ApiError> {
+    let key = config.well_known.policy_server_key.as_ref().ok_or_else(nothing)?;
+    Ok(Json(json!({ "public_keys": { "ed25519": key } })))
 }
 
 fn nothing() -> ApiError {

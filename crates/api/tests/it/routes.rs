@@ -5,7 +5,7 @@ use http::Method;
 use crate::world::World;
 
 /// `(file of the specification's data/api/client-server, its operations)`.
-pub const FAMILIES: [(&str, &[&str]); 56] = [
+pub const FAMILIES: [(&str, &[&str]); 58] = [
     (
         "account-data",
         &[
@@ -130,7 +130,16 @@ pub const FAMILIES: [(&str, &[&str]); 56] = [
             "POST /_matrix/client/v3/account/password/msisdn/requestToken",
         ],
     ),
+    (
+        "old_sync",
+        &[
+            "GET /_matrix/client/v3/events",
+            "GET /_matrix/client/v3/events/{eventId}",
+            "GET /_matrix/client/v3/initialSync",
+        ],
+    ),
     ("peeking_events", &["GET /_matrix/client/v3/events"]),
+    ("policy_server", &["GET /.well-known/matrix/policy_server"]),
     (
         "presence",
         &[

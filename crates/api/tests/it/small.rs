@@ -1,6 +1,6 @@
 //! The small endpoints: versions, well-known, health, capabilities, push rules.
 
-use myelin_api::config::SupportContact;
+use myelin_api::config::{SupportContact, Turn, TurnCredentials};
 use myelin_core::{Position, RoomNid};
 use myelin_store::{
     Batch,
@@ -24,7 +24,7 @@ fn versions() {
 #[test]
 fn well_known_documents_are_there_when_there_is_something_to_say() {
     let world = World::new();
-    for name in ["client", "server", "support"] {
+    for name in ["client", "server", "support", "policy_server"] {
         assert_eq!(world.get(&format!("/.well-known/matrix/{name}"), None).error(), (404, "M_NOT_FOUND"));
     }
     let world = World::with(|config| {
@@ -129,4 +129,42 @@ fn no_turn_server() {
     let world = World::new();
     let token = world.user("alice");
     assert_eq!(world.get("/_matrix/client/v3/voip/turnServer", Some(&token)).error(), (404, "M_NOT_FOUND"));
+}
+
+#[test]
+fn calls_get_what_is_configured() {
+    const TURN: &str = "/_matrix/client/v3/voip/turnServer";
+    const TRANSPORTS: &str = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports";
+    let world = World::new();
+    let alice = world.user("alice");
+    assert_eq!(world.get(TURN, Some(&alice)).error(), (404, "M_NOT_FOUND"));
+    assert_eq!(world.get(TRANSPORTS, Some(&alice)).ok(), json!({ "rtc_transports": [] }));
+    let with = |credentials| {
+        let world = World::with(|config| {
+            config.well_known.client_base_url = Some("https://m.example.org".to_owned());
+            config.well_known.policy_server_key = Some("key".to_owned());
+            config.livekit_services = vec!["https://livekit.example.org/".to_owned()];
+            let uris = vec!["turn:turn.example.org".to_owned()];
+            config.turn = Some(Turn { uris, credentials, lifetime_s: 600 });
+        });
+        let alice = world.user("alice");
+        (world, alice)
+    };
+    let (world, alice) = with(TurnCredentials::Secret("secret".to_owned()));
+    let answer = world.get(TURN, Some(&alice)).ok();
+    assert_eq!((&answer["ttl"], &answer["uris"]), (&json!(600), &json!(["turn:turn.example.org"])));
+    let until_s = world.sim.env().now_ms() / 1000 + 600;
+    assert_eq!(answer["username"], format!("{until_s}:@alice:localhost"));
+    assert_eq!(world.get(TURN, None).error(), (401, "M_MISSING_TOKEN"));
+    let transport = json!({ "type": "livekit", "livekit_service_url": "https://livekit.example.org/" });
+    assert_eq!(world.get(TRANSPORTS, Some(&alice)).ok(), json!({ "rtc_transports": [transport] }));
+    let known = world.get("/.well-known/matrix/client", None).ok();
+    assert_eq!(known["org.matrix.msc4143.rtc_foci"], json!([transport]));
+    let policy = world.get("/.well-known/matrix/policy_server", None).ok();
+    assert_eq!(policy, json!({ "public_keys": { "ed25519": "key" } }));
+
+    let account = TurnCredentials::Account { username: "u".to_owned(), password: "p".to_owned() };
+    let (world, alice) = with(account);
+    let answer = world.get(TURN, Some(&alice)).ok();
+    assert_eq!((&answer["username"], &answer["password"]), (&json!("u"), &json!("p")));
 }

@@ -47,6 +47,9 @@ declare! {
         /// Whom to contact, for `/.well-known/matrix/support`. `role` is `m.role.admin`, `m.role.security` or
         /// one of your own; each contact has a `matrix_id`, an `email_address` or both.
         support_contacts: Vec<Contact> = [];
+        /// The ed25519 public key (unpadded base64) of a policy server that runs under this server's name, for
+        /// `/.well-known/matrix/policy_server`.
+        policy_server_key: Option<String> => "6yhHGKhCiXTSEN2ksjV7kX_N6rBQZ3Xb-M7LlC6NS-s";
     }
 
     /// Where everything durable is kept.
@@ -139,6 +142,54 @@ declare! {
         /// Accept `?access_token=` in URLs, as clients of specifications before 1.11 send it. URLs end up in logs of
         /// proxies: turn it off if no such client is in use.
         query_access_tokens: bool = true;
+    }
+
+    /// Events that the server sends later on behalf of their users (MSC4140). Calls need them: they end the membership of
+    /// whoever is gone.
+    ["delayed_events"] delayed_events: DelayedEvents {
+        /// The longest delay that may be asked for.
+        max_delay: Duration = "24h";
+        /// Delayed events that one user may have waiting. 0: none.
+        max_per_user: u32 = 100;
+    }
+
+    /// How long messages are kept. Rooms say it for themselves (`m.room.retention`); here are the limits to that. What has
+    /// expired is hidden at once and deleted soon; state is never deleted. A day is `1d`; not set means for ever.
+    ["retention"] retention: Retention {
+        /// Of messages in rooms that do not say it.
+        default_lifetime: Option<Duration> => "365d";
+        /// The least that a room can ask for; rooms that ask for less get this.
+        shortest_lifetime: Option<Duration> => "1d";
+        /// The most that a room can ask for; rooms that ask for more, or for nothing, get this.
+        longest_lifetime: Option<Duration> => "1825d";
+    }
+
+    /// What the server says to its users, in a room of its own for each (`POST /_synapse/admin/v1/send_server_notice`).
+    ["server_notices"] server_notices: ServerNotices {
+        /// The localpart of the user by whom the server speaks. The account is made with the first notice.
+        localpart: String = "server";
+        /// How these rooms are called.
+        room_name: String = "Server notices";
+        /// Their topic; empty for none.
+        room_topic: String = "";
+    }
+
+    /// What calls need besides this server.
+    ["calls"] calls: Calls {
+        /// TURN servers for calls between two (`turn:` and `turns:` URIs). Empty: clients are told that there is none.
+        turn_uris: Vec<String> = [];
+        /// The secret that the TURN server shares (`static-auth-secret` of coturn): every user gets credentials that
+        /// hold for `turn_lifetime`.
+        turn_secret: Option<Secret> => "a long random string";
+        /// Credentials that all users share, for TURN servers without such a secret.
+        turn_username: Option<String> => "myelin";
+        /// The password that goes with `turn_username`.
+        turn_password: Option<Secret> => "a long random string";
+        /// For how long clients may use what they were given.
+        turn_lifetime: Duration = "1d";
+        /// Services that admit users to LiveKit media servers, for calls of many (MatrixRTC). Announced to clients in the
+        /// order of preference.
+        livekit_services: Vec<Url> = [];
     }
 
     /// How often things may be done, by user and by address. Whoever exceeds a limit gets `429 M_LIMIT_EXCEEDED` and is
@@ -241,6 +292,10 @@ impl FromNode for IpNet {
 
 impl super::value::List for IpNet {
     const LIST_EXPECTS: &'static str = "a list of ranges of IP addresses";
+}
+
+impl super::value::List for Url {
+    const LIST_EXPECTS: &'static str = "a list of http(s) URLs";
 }
 
 impl super::value::List for OwnedServerName {

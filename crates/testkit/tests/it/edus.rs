@@ -100,6 +100,7 @@ fn a_receipt_that_overtakes_its_event_waits_for_it() {
         state_key: None,
         content: serde_json::value::to_raw_value(&json!({ "body": "late" })).expect("JSON"),
         redacts: None,
+        sticky_duration_ms: None,
     };
     let puppet = &stage.remote().puppet;
     let message = stage.run(puppet.makes_next(&stage.home().view, &stage.room, message));

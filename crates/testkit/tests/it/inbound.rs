@@ -34,6 +34,7 @@ fn event(sender: &str, kind: &str, state_key: Option<&str>, content: &Value) -> 
         state_key: state_key.map(ToOwned::to_owned),
         content: to_raw_value(content).unwrap(),
         redacts: None,
+        sticky_duration_ms: None,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod client;
 mod cost;
+mod delayed;
 mod devices;
 mod edus;
 mod forks;
@@ -12,15 +13,19 @@ mod history;
 mod inbound;
 mod keys;
 mod long_polls;
+mod notices;
+mod old_clients;
 mod outside;
 mod pages;
 mod receipts;
+mod retention;
 mod rooms_read;
 mod sending;
 mod sending_outages;
 mod serving;
 mod serving_hostile;
 mod simulation;
+mod sticky;
 mod stories;
 mod storms;
 mod syncs;

@@ -237,6 +237,7 @@ impl Stage {
             state_key: Some(user.to_string()),
             content: to_raw_value(&json!({ "membership": "join" })).expect("JSON"),
             redacts: None,
+            sticky_duration_ms: None,
         };
         let reply = self.run(async {
             let join = remote.puppet.makes_next(&self.home().view, room, join).await;
@@ -367,6 +368,7 @@ fn what_other_servers_made_is_theirs_to_send() {
         state_key: None,
         content: to_raw_value(&json!({ "body": "mine" })).expect("JSON"),
         redacts: None,
+        sticky_duration_ms: None,
     };
     let remote = stage.remote().puppet.clone();
     let reply = stage.run(async {

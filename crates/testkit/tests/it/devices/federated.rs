@@ -48,6 +48,7 @@ impl Stage {
             state_key: Some(BOB.to_owned()),
             content: to_raw_value(&json!({ "membership": membership })).unwrap(),
             redacts: None,
+            sticky_duration_ms: None,
         };
         let room = <&RoomId>::try_from(self.room.as_str()).unwrap();
         let pdu = self.puppet.makes_next(&self.home.view, room, event).await;
