@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::{
     addresses::AddressPolicy,
+    body::{self, Body, Deadline},
     dial::{Dialer, Endpoint, Host},
     error::{Error, Refusal, Step},
     network::Network,
@@ -43,6 +44,10 @@ pub struct Redirects {
     pub plain_http: bool,
 }
 
+/// The URL that an answer came from in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Landed(pub Url);
+
 /// Requests to URLs.
 pub struct Fetcher {
     env: Env,
@@ -73,7 +78,19 @@ impl Fetcher {
         redirects: Redirects,
         budget: Budget,
     ) -> Result<Response<Bytes>, Error> {
-        let following = Box::pin(self.follow(url.clone(), request, redirects, budget.body_size_max));
+        body::collected(self.open(url, request, redirects, budget).await?).await
+    }
+
+    /// As [`Fetcher::fetch`], with the body as it comes. Where it came from, after all redirects, is among the extensions
+    /// of the answer: [`Landed`].
+    pub async fn open(
+        &self,
+        url: &Url,
+        request: Request<Bytes>,
+        redirects: Redirects,
+        budget: Budget,
+    ) -> Result<Response<Body>, Error> {
+        let following = Box::pin(self.follow(url.clone(), request, redirects, budget));
         let timed_out = || Error::TimedOut { step: Step::Answer, after: budget.timeout };
         self.env.timeout(budget.timeout, following).await.ok_or_else(timed_out)?
     }
@@ -83,15 +100,17 @@ impl Fetcher {
         mut url: Url,
         request: Request<Bytes>,
         redirects: Redirects,
-        body_size_max: usize,
-    ) -> Result<Response<Bytes>, Error> {
+        budget: Budget,
+    ) -> Result<Response<Body>, Error> {
+        let deadline = Deadline::of(budget, &self.env);
         let mut visited = HashSet::new();
         loop {
             if url.scheme() != "https" && !(url.scheme() == "http" && redirects.plain_http) {
                 return Err(Refusal::Scheme(url.scheme().to_owned()).into());
             }
-            let response = self.once(&url, request.clone(), body_size_max).await?;
+            let mut response = self.once(&url, request.clone(), budget.body_size_max, deadline).await?;
             if !is_redirect(response.status()) || request.method() != Method::GET {
+                response.extensions_mut().insert(Landed(url));
                 return Ok(response);
             }
             visited.insert(url.clone());
@@ -110,7 +129,8 @@ impl Fetcher {
         url: &Url,
         mut request: Request<Bytes>,
         body_size_max: usize,
-    ) -> Result<Response<Bytes>, Error> {
+        deadline: Deadline,
+    ) -> Result<Response<Body>, Error> {
         let unusable = |what: &str| Error::unreachable(Step::Send, format!("{url} {what}"));
         let peer = peer(url).ok_or_else(|| unusable("names no host"))?;
         let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
@@ -122,7 +142,7 @@ impl Fetcher {
             .map_err(|()| unusable("names no host"))?;
         *request.uri_mut() = bare.as_str().parse().map_err(|_| unusable("cannot be sent"))?;
         request.headers_mut().insert(header::HOST, host);
-        self.pool.exchange(&peer, request, body_size_max).await
+        self.pool.exchange(&peer, request, body_size_max, deadline).await
     }
 }
 
@@ -151,7 +171,7 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn next(url: &Url, response: &Response<Bytes>) -> Result<Url, Error> {
+fn next(url: &Url, response: &Response<Body>) -> Result<Url, Error> {
     let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
     let location = location.ok_or_else(|| Error::Redirect(format!("{url} leads nowhere")))?;
     url.join(location)

@@ -7,6 +7,7 @@
 //! Must not know: rooms, events, signatures; what the requests are for.
 
 mod addresses;
+mod body;
 mod dial;
 mod discovery;
 mod dns;
@@ -31,14 +32,15 @@ use ruma::ServerName;
 
 pub use self::{
     addresses::AddressPolicy,
+    body::Body,
     discovery::Destination,
     error::{Error, Refusal, Step},
-    fetch::{Budget, Fetcher, Options, Redirects},
+    fetch::{Budget, Fetcher, Landed, Options, Redirects},
     network::{LookupError, Network, Resolver, Service, Sockets},
     server_names::ServerNames,
     tls::{Trust, TrustError},
 };
-use self::{discovery::Discovery, pool::Peer};
+use self::{body::Deadline, discovery::Discovery, pool::Peer};
 
 /// Requests to servers by their names.
 pub struct Outbound {
@@ -65,6 +67,11 @@ impl Outbound {
         (self.discovery.find(server, &mut steps).await, steps)
     }
 
+    /// For URLs, through the same guards.
+    pub fn fetcher(&self) -> &Arc<Fetcher> {
+        &self.fetcher
+    }
+
     /// Sends `request`, whose URI is a path with a query. Redirects are not followed.
     pub async fn send(
         &self,
@@ -72,6 +79,16 @@ impl Outbound {
         request: Request<Bytes>,
         budget: Budget,
     ) -> Result<Response<Bytes>, Error> {
+        body::collected(self.open(server, request, budget).await?).await
+    }
+
+    /// As [`Outbound::send`], with the body as it comes.
+    pub async fn open(
+        &self,
+        server: &ServerName,
+        request: Request<Bytes>,
+        budget: Budget,
+    ) -> Result<Response<Body>, Error> {
         if !self.names.permits(server) {
             return Err(Refusal::Server(server.to_owned()).into());
         }
@@ -85,13 +102,15 @@ impl Outbound {
         server: &ServerName,
         request: Request<Bytes>,
         budget: Budget,
-    ) -> Result<Response<Bytes>, Error> {
+    ) -> Result<Response<Body>, Error> {
+        let deadline = Deadline::of(budget, &self.env);
         let destination = self.discovery.find(server, &mut Vec::new()).await?;
         let request = addressed_to(&destination.host, request)?;
         let mut failure = None;
         for endpoint in &destination.endpoints {
             let peer = Peer::secure(endpoint.clone(), destination.certificate_name.clone());
-            match self.fetcher.pool.exchange(&peer, request.clone(), budget.body_size_max).await {
+            let exchange = self.fetcher.pool.exchange(&peer, request.clone(), budget.body_size_max, deadline);
+            match exchange.await {
                 Err(error) if error.is_before_sending() => failure = Some(error),
                 outcome => return outcome,
             }

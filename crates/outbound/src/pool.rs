@@ -12,19 +12,21 @@ use std::{
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use myelin_core::Env;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::conversation::{Failure, Sender};
+use self::conversation::Sender;
 use crate::{
+    body::{Body, Deadline, Held},
     dial::{Dialer, Endpoint},
     error::{Error, Step},
 };
 
-mod conversation;
+pub mod conversation;
 
 /// Requests at once to one peer; with HTTP/1.1 that many connections.
 const REQUESTS_PER_PEER_MAX: usize = 16;
@@ -71,8 +73,8 @@ struct Lanes {
 }
 
 /// What goes to one peer.
-struct Lane {
-    turns: Semaphore,
+pub struct Lane {
+    turns: Arc<Semaphore>,
     kept: Mutex<Vec<Kept>>,
 }
 
@@ -95,38 +97,47 @@ impl Pool {
         })
     }
 
-    /// The URI of `request` is absolute.
+    /// The head of the answer, and its body as it comes. The URI of `request` is absolute.
     pub async fn exchange(
         &self,
         peer: &Peer,
         request: Request<Bytes>,
         body_size_max: usize,
-    ) -> Result<Response<Bytes>, Error> {
+        deadline: Deadline,
+    ) -> Result<Response<Body>, Error> {
         let lane = self.lane(peer);
-        let _turn = lane.turns.acquire().await;
-        while let Some(sender) = lane.take(self.env.now_ms()) {
-            match self.converse(&lane, sender, &request, body_size_max).await {
-                Err(failure) if failure.is_worth_another_connection(request.method()) => lane.forget(),
-                outcome => return outcome.map_err(Error::from),
-            }
-        }
-        let sender = self.open(&lane, peer).await?;
-        self.converse(&lane, sender, &request, body_size_max).await.map_err(Error::from)
+        let closed = |_| Error::unreachable(Step::Queue, "nothing is sent any more");
+        let turn = lane.turns.clone().acquire_owned().await.map_err(closed)?;
+        let (sender, response) = self.answered(&lane, peer, &request).await?;
+        let (head, incoming) = response.into_parts();
+        let held = Held { sender, lane, pool: self.this.clone(), turn };
+        let body = Body::new(self.env.clone(), incoming, body_size_max, deadline, held)?;
+        Ok(Response::from_parts(head, body))
     }
 
-    async fn converse(
+    async fn answered(
         &self,
         lane: &Lane,
-        mut sender: Sender,
+        peer: &Peer,
         request: &Request<Bytes>,
-        body_size_max: usize,
-    ) -> Result<Response<Bytes>, Failure> {
-        let response = conversation::hold(&self.env, &mut sender, request, body_size_max).await?;
+    ) -> Result<(Sender, Response<Incoming>), Error> {
+        while let Some(mut sender) = lane.take(self.env.now_ms()) {
+            match sender.send(request).await {
+                Err(failure) if failure.is_worth_another_connection(request.method()) => lane.forget(),
+                outcome => return Ok((sender, outcome?)),
+            }
+        }
+        let mut sender = self.open(lane, peer).await?;
+        let response = sender.send(request).await?;
+        Ok((sender, response))
+    }
+
+    /// A connection whose answer has been read to its end.
+    pub fn take_back(&self, lane: &Lane, sender: Sender) {
         // Somebody who waits for a vacancy needs it more.
         if !sender.is_shared() && self.waiting.load(Ordering::Relaxed) == 0 {
             lane.keep(sender, self.env.now_ms());
         }
-        Ok(response)
     }
 
     async fn open(&self, lane: &Lane, peer: &Peer) -> Result<Sender, Error> {
@@ -227,7 +238,7 @@ async fn sweep(pool: Weak<Pool>, env: Env) {
 
 impl Default for Lane {
     fn default() -> Self {
-        Self { turns: Semaphore::new(REQUESTS_PER_PEER_MAX), kept: Mutex::default() }
+        Self { turns: Arc::new(Semaphore::new(REQUESTS_PER_PEER_MAX)), kept: Mutex::default() }
     }
 }
 

@@ -3,4 +3,5 @@
 mod discovery;
 mod exchange;
 mod guards;
+mod streams;
 mod world;

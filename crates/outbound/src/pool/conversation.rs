@@ -2,26 +2,22 @@
 
 use std::{error::Error as _, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Request, Response, Uri, header};
-use http_body_util::{BodyExt, Full};
-use hyper::{
-    body::{Body, Incoming},
-    client::conn,
-};
+use http_body_util::Full;
+use hyper::{body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use myelin_core::Env;
 
 use crate::error::{Error, Step};
 
-/// Longest pause between two pieces of an answer's body.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Half-dead HTTP/2 connections are found out by pings while a request waits.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_SIZE_MAX: u32 = 64 * 1024;
-/// What a peer may send before it is read, per stream and per connection.
-const WINDOW: u32 = 1024 * 1024;
+/// What a peer may send before it is read, per stream.
+const STREAM_WINDOW: u32 = 512 * 1024;
+/// Per connection: enough for as many streams as there are, so that a body that is read slowly stops no other.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * super::REQUESTS_PER_PEER_MAX as u32;
 
 pub type Http1 = conn::http1::SendRequest<Full<Bytes>>;
 pub type Http2 = conn::http2::SendRequest<Full<Bytes>>;
@@ -33,16 +29,11 @@ pub enum Sender {
     Http2(Http2),
 }
 
-/// Why there is no answer.
-pub enum Failure {
-    /// The connection broke before the answer began.
-    Broken {
-        reason: String,
-        /// Not a byte of the request was sent.
-        unsent: bool,
-    },
-    /// Another connection would not help.
-    Final(Error),
+/// The connection broke before the answer began.
+pub struct Failure {
+    reason: String,
+    /// Not a byte of the request was sent.
+    unsent: bool,
 }
 
 pub async fn http1<S>(stream: S) -> hyper::Result<(Http1, conn::http1::Connection<S, Full<Bytes>>)>
@@ -63,36 +54,10 @@ where
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .max_header_list_size(HEAD_SIZE_MAX)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .handshake(stream)
         .await
-}
-
-/// Sends `request` and reads the whole answer.
-pub async fn hold(
-    env: &Env,
-    sender: &mut Sender,
-    request: &Request<Bytes>,
-    body_size_max: usize,
-) -> Result<Response<Bytes>, Failure> {
-    let (head, mut body) = sender.send(request).await?.into_parts();
-    let size_hint = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if size_hint > body_size_max {
-        return Err(Failure::Final(Error::TooLarge(body_size_max)));
-    }
-    let mut read = BytesMut::new();
-    loop {
-        let stalled = || Failure::Final(Error::TimedOut { step: Step::Body, after: STALL_TIMEOUT });
-        let piece = env.timeout(STALL_TIMEOUT, body.frame()).await.ok_or_else(stalled)?;
-        let Some(piece) = piece else { return Ok(Response::from_parts(head, read.freeze())) };
-        let cut_off = |error| Failure::Final(Error::unreachable(Step::Body, explain(&error)));
-        let Ok(piece) = piece.map_err(cut_off)?.into_data() else { continue };
-        if read.len() + piece.len() > body_size_max {
-            return Err(Failure::Final(Error::TooLarge(body_size_max)));
-        }
-        read.extend_from_slice(&piece);
-    }
 }
 
 impl Sender {
@@ -115,7 +80,8 @@ impl Sender {
         }
     }
 
-    async fn send(&mut self, request: &Request<Bytes>) -> Result<Response<Incoming>, Failure> {
+    /// Sends `request` and waits for the head of its answer.
+    pub async fn send(&mut self, request: &Request<Bytes>) -> Result<Response<Incoming>, Failure> {
         let answer = match self {
             Self::Http1(sender) => {
                 sender.ready().await.map_err(|error| Failure::broken(&error, true))?;
@@ -151,26 +117,20 @@ fn for_http2(request: &Request<Bytes>) -> Request<Full<Bytes>> {
 
 impl Failure {
     fn broken(error: &hyper::Error, unsent: bool) -> Self {
-        Self::Broken { reason: explain(error), unsent }
+        Self { reason: explain(error), unsent }
     }
 
     /// A kept connection may have ended just before it was used. What may have arrived is repeated only if the method
     /// means the same twice.
     pub fn is_worth_another_connection(&self, method: &Method) -> bool {
-        match self {
-            Self::Broken { unsent, .. } => *unsent || method.is_idempotent(),
-            Self::Final(_) => false,
-        }
+        self.unsent || method.is_idempotent()
     }
 }
 
 impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Broken { reason, unsent: true } => Self::unreachable(Step::Send, reason),
-            Failure::Broken { reason, unsent: false } => Self::unreachable(Step::Answer, reason),
-            Failure::Final(error) => error,
-        }
+    fn from(Failure { reason, unsent }: Failure) -> Self {
+        let step = if unsent { Step::Send } else { Step::Answer };
+        Self::unreachable(step, reason)
     }
 }
 
