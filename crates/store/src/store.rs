@@ -85,6 +85,16 @@ impl Store {
         self.read().range(table, from, to, direction, limit).await
     }
 
+    /// See [`Read::after`].
+    pub async fn after<K: KeyPart, V: Value>(
+        &self,
+        table: &Table<K, V>,
+        key: &K,
+        limit: usize,
+    ) -> Result<Vec<(K, V)>, Error> {
+        self.read().after(table, key, limit).await
+    }
+
     /// Commits a batch. It is enqueued *before this returns*: batches commit in the order of these calls, and
     /// dropping the future cancels nothing. The future completes when the batch is durable.
     pub fn commit(&self, batch: Batch) -> CommitFuture {
@@ -163,6 +173,18 @@ impl<'a> Read<'a> {
         limit: usize,
     ) -> Result<Vec<(K, V)>, Error> {
         self.rows(table, KeyRange { start: Vec::new(), end: None }, Direction::Forward, limit).await
+    }
+
+    /// At most `limit` rows behind `key`: for going through a whole table in pages.
+    pub async fn after<K: KeyPart, V: Value>(
+        &self,
+        table: &Table<K, V>,
+        key: &K,
+        limit: usize,
+    ) -> Result<Vec<(K, V)>, Error> {
+        let mut start = key.to_key().bytes;
+        start.push(0);
+        self.rows(table, KeyRange { start, end: None }, Direction::Forward, limit).await
     }
 
     /// The row with the greatest key.

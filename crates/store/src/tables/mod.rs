@@ -11,6 +11,7 @@ mod inbound;
 mod keys;
 mod media;
 mod notices;
+mod previews;
 mod retention;
 mod rooms;
 mod users;
@@ -28,6 +29,7 @@ pub use inbound::*;
 pub use keys::*;
 pub use media::*;
 pub use notices::*;
+pub use previews::*;
 pub use retention::*;
 pub use rooms::*;
 pub use users::*;
@@ -255,6 +257,14 @@ tables! {
     /// any more. By object name.
     UNCLAIMED_OBJECTS = 118 "unclaimed_objects": String => UnclaimedObjectRecord;
     QUARANTINED_MEDIA = 119 "quarantined_media": (String, String) => QuarantineRecord;
+
+    // Previews of URLs.
+    /// Versions of a page: (SHA-256 of the URL, made at in milliseconds).
+    URL_PREVIEWS = 120 "url_previews": ([u8; 32], u64) => UrlPreviewRecord;
+    /// The same, oldest first.
+    URL_PREVIEWS_BY_AGE = 121 "url_previews_by_age": (u64, [u8; 32]) => ();
+    /// Images of previews: (to be deleted at in milliseconds, media id), durable before the media is there.
+    PREVIEW_IMAGES = 122 "preview_images": (u64, String) => PreviewImageRecord;
     // Events that are sent later, or hold for a while.
     /// Delayed events by delay id.
     DELAYED_EVENTS = 140 "delayed_events": String => DelayedEventRecord;
