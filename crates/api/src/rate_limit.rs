@@ -43,6 +43,8 @@ pub enum Class {
     Read,
     /// Searches of the user directory and the room directory.
     Search,
+    /// Previews of URLs: each may fetch a page and its image.
+    UrlPreview,
 }
 
 /// `burst` requests at once, `per_second` sustained.
@@ -69,6 +71,7 @@ pub struct RateLimits {
     pub write: Limit,
     pub read: Limit,
     pub search: Limit,
+    pub url_preview: Limit,
 }
 
 impl Default for RateLimits {
@@ -89,6 +92,7 @@ impl Default for RateLimits {
             write: limit(20.0, 200),
             read: limit(50.0, 500),
             search: limit(1.0, 100),
+            url_preview: limit(1.0, 50),
         }
     }
 }
@@ -113,6 +117,7 @@ impl RateLimits {
             Class::Write => self.write,
             Class::Read => self.read,
             Class::Search => self.search,
+            Class::UrlPreview => self.url_preview,
         }
     }
 }

@@ -11,7 +11,7 @@ use myelin_core::Env;
 use myelin_federation::{
     Client, Devices, Federation, Handshakes, Inbound, Keyring, Peers, Remote, Sender, Serve,
 };
-use myelin_media::Media;
+use myelin_media::{Media, preview::Previews};
 use myelin_rooms::Rooms;
 use myelin_store::Store;
 use myelin_sync::Sync;
@@ -29,6 +29,7 @@ pub struct Parts {
     pub sync: Arc<Sync>,
     pub federation: Federation,
     pub media: Arc<Media>,
+    pub previews: Arc<Previews>,
     pub shutdown: Shutdown,
 }
 
@@ -44,6 +45,7 @@ struct Shares {
     sync: Arc<Sync>,
     federation: Federation,
     media: Arc<Media>,
+    previews: Arc<Previews>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
     rendezvous: Arc<Rendezvous>,
@@ -61,6 +63,7 @@ impl AppState {
             sync: parts.sync,
             federation: parts.federation,
             media: parts.media,
+            previews: parts.previews,
             shutdown: parts.shutdown,
             limiter: Arc::new(limiter),
             rendezvous,
@@ -96,6 +99,7 @@ parts!(
     rooms: Arc<Rooms>,
     sync: Arc<Sync>,
     media: Arc<Media>,
+    previews: Arc<Previews>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
     rendezvous: Arc<Rendezvous>,

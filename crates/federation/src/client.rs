@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt;
 use http::{Method, Request, Response, StatusCode, header};
 use myelin_dag::SigningKey;
 use ruma::{OwnedServerName, ServerName, canonical_json::to_canonical_value};
@@ -13,10 +14,12 @@ use serde_json::Value;
 
 use crate::{
     peers::Peers,
-    transport::{Budget, Transport, TransportError},
+    transport::{Budget, Pieces, Transport, TransportError},
     x_matrix::SignedParts,
 };
 
+/// Bytes of an error's body that are read where the body is read as it comes.
+const ERROR_BODY_SIZE_MAX: usize = 16 * 1024;
 /// Bytes of a peer's error message that are kept.
 const MESSAGE_SIZE_MAX: usize = 512;
 
@@ -160,6 +163,48 @@ impl Client {
         parse(&self.send(server, Method::GET, uri, None, Bytes::new(), budget).await?)
     }
 
+    /// The head of a success, and its body as it comes.
+    pub async fn open(
+        &self,
+        server: &ServerName,
+        uri: &str,
+        budget: Budget,
+    ) -> Result<Response<Pieces>, RequestError> {
+        let header = self.sign(server, &Method::GET, uri, None);
+        self.open_with(server, uri, Some(header), budget).await
+    }
+
+    /// The same without a signature.
+    pub async fn open_unsigned(
+        &self,
+        server: &ServerName,
+        uri: &str,
+        budget: Budget,
+    ) -> Result<Response<Pieces>, RequestError> {
+        self.open_with(server, uri, None, budget).await
+    }
+
+    /// What a URL leads to that another server has named.
+    pub async fn open_url(&self, url: &str, budget: Budget) -> Result<Response<Pieces>, RequestError> {
+        opened(self.transport.open_url(url, budget).await?).await
+    }
+
+    async fn open_with(
+        &self,
+        server: &ServerName,
+        uri: &str,
+        authorization: Option<String>,
+        budget: Budget,
+    ) -> Result<Response<Pieces>, RequestError> {
+        let request = request(Method::GET, uri, authorization, Bytes::new())?;
+        let outcome = self.transport.open(server, request, budget).await;
+        match &outcome {
+            Ok(response) => self.peers.answered(server, response.status()),
+            Err(error) => self.peers.failed(server, error),
+        }
+        opened(outcome?).await
+    }
+
     async fn send(
         &self,
         server: &ServerName,
@@ -187,27 +232,54 @@ impl Client {
         body: Bytes,
         budget: Budget,
     ) -> Result<Response<Bytes>, RequestError> {
-        let mut request = Request::builder().method(method).uri(uri);
-        if let Some(authorization) = authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
-        }
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        let request = request.body(body).map_err(|_| RequestError::Content)?;
+        let request = request(method, uri, authorization, body)?;
         Ok(self.transport.send(server, request, budget).await?)
     }
 }
 
-fn success(response: Response<Bytes>) -> Result<Bytes, RequestError> {
-    if response.status().is_success() {
-        return Ok(response.into_body());
+fn request(
+    method: Method,
+    uri: &str,
+    authorization: Option<String>,
+    body: Bytes,
+) -> Result<Request<Bytes>, RequestError> {
+    let mut request = Request::builder().method(method).uri(uri);
+    if let Some(authorization) = authorization {
+        request = request.header(header::AUTHORIZATION, authorization);
     }
-    let status = response.status();
-    let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+    if !body.is_empty() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    request.body(body).map_err(|_| RequestError::Content)
+}
+
+/// A success as it is; of an error, what it says.
+async fn opened(response: Response<Pieces>) -> Result<Response<Pieces>, RequestError> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let (head, mut body) = response.into_parts();
+    let mut read = BytesMut::new();
+    while let Ok(Some(piece)) = body.try_next().await
+        && read.len() + piece.len() <= ERROR_BODY_SIZE_MAX
+    {
+        read.extend_from_slice(&piece);
+    }
+    Err(refusal(head.status, &read))
+}
+
+fn success(response: Response<Bytes>) -> Result<Bytes, RequestError> {
+    match response.status() {
+        status if status.is_success() => Ok(response.into_body()),
+        status => Err(refusal(status, response.body())),
+    }
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> RequestError {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let said = ErrorBody::deserialize(&body).unwrap_or_default();
     let message = said.error.chars().take(MESSAGE_SIZE_MAX).collect();
-    Err(RequestError::Status { status, errcode: said.errcode, message, body })
+    RequestError::Status { status, errcode: said.errcode, message, body }
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, RequestError> {

@@ -6,6 +6,7 @@
 //! - [`sender`]: one queue per destination, derived from the log and a cursor.
 //! - [`devices`]: keys and device lists of users elsewhere.
 //! - [`handshakes`]: joins, knocks, leaves and invites, from both sides.
+//! - [`media`]: files of users elsewhere.
 //! - [`serve`]: what other servers may read here. [`remote`]: what local users look up elsewhere.
 //!
 //! The rules of rooms are pure (`myelin-dag`), rooms are written by `myelin-rooms` alone; here is what brings the one to
@@ -17,6 +18,7 @@ pub mod edus;
 pub mod handshakes;
 pub mod inbound;
 pub mod keys;
+pub mod media;
 pub mod peers;
 pub mod remote;
 pub mod sender;
@@ -47,7 +49,7 @@ pub use self::{
     remote::Remote,
     sender::Sender,
     serve::Serve,
-    transport::{Budget, Nowhere, Transport, TransportError},
+    transport::{Budget, Nowhere, Pieces, Transport, TransportError},
 };
 
 /// What federation stands on.

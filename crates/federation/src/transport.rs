@@ -1,11 +1,15 @@
-//! The port to the network: one request to a server by its name, one answer.
+//! The port to the network: one request to a server by its name, one answer, whole or as it comes.
 //!
 //! Whoever implements it resolves the name, connects, and refuses what the configuration refuses.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{
+    FutureExt,
+    future::{self, BoxFuture},
+    stream::BoxStream,
+};
 use http::{Request, Response};
 use ruma::ServerName;
 
@@ -39,6 +43,9 @@ pub enum TransportError {
     Refused(String),
 }
 
+/// The body of an answer as it comes; its first error is its end.
+pub type Pieces = BoxStream<'static, Result<Bytes, TransportError>>;
+
 /// Requests name a path (with a query), never a host: the server name is what is resolved.
 pub trait Transport: Send + Sync + 'static {
     fn send<'a>(
@@ -47,6 +54,22 @@ pub trait Transport: Send + Sync + 'static {
         request: Request<Bytes>,
         budget: Budget,
     ) -> BoxFuture<'a, Result<Response<Bytes>, TransportError>>;
+
+    /// Completes with the head of the answer. The budget covers the body, too.
+    fn open<'a>(
+        &'a self,
+        server: &'a ServerName,
+        request: Request<Bytes>,
+        budget: Budget,
+    ) -> BoxFuture<'a, Result<Response<Pieces>, TransportError>>;
+
+    /// What an `https` URL leads to that another server has named. Redirects are followed; addresses that are refused for
+    /// servers are refused here.
+    fn open_url<'a>(
+        &'a self,
+        url: &'a str,
+        budget: Budget,
+    ) -> BoxFuture<'a, Result<Response<Pieces>, TransportError>>;
 
     /// Whether the configuration lets this server talk with `server`, in either direction.
     fn permits(&self, server: &ServerName) -> bool;
@@ -62,11 +85,31 @@ impl Transport for Nowhere {
         _: Request<Bytes>,
         _: Budget,
     ) -> BoxFuture<'a, Result<Response<Bytes>, TransportError>> {
-        let refused = TransportError::Refused(format!("federation is off, so '{server}' is not asked"));
-        Box::pin(std::future::ready(Err(refused)))
+        future::ready(Err(refused(server.as_str()))).boxed()
+    }
+
+    fn open<'a>(
+        &'a self,
+        server: &'a ServerName,
+        _: Request<Bytes>,
+        _: Budget,
+    ) -> BoxFuture<'a, Result<Response<Pieces>, TransportError>> {
+        future::ready(Err(refused(server.as_str()))).boxed()
+    }
+
+    fn open_url<'a>(
+        &'a self,
+        url: &'a str,
+        _: Budget,
+    ) -> BoxFuture<'a, Result<Response<Pieces>, TransportError>> {
+        future::ready(Err(refused(url))).boxed()
     }
 
     fn permits(&self, _: &ServerName) -> bool {
         false
     }
+}
+
+fn refused(who: &str) -> TransportError {
+    TransportError::Refused(format!("federation is off, so '{who}' is not asked"))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::thumbnails;
+use crate::{remote, thumbnails};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -18,6 +18,7 @@ pub struct Config {
     pub unused_expires_after: Duration,
     pub thumbnails: thumbnails::Config,
     pub retention: Retention,
+    pub remote: remote::Config,
 }
 
 /// How long media is kept that nobody asks for; `None`: for ever.
@@ -38,6 +39,7 @@ impl Default for Config {
             unused_expires_after: Duration::from_secs(24 * 60 * 60),
             thumbnails: thumbnails::Config::default(),
             retention: Retention::default(),
+            remote: remote::Config::default(),
         }
     }
 }

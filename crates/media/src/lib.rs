@@ -20,11 +20,13 @@ mod mxc;
 mod objects;
 mod pending;
 mod ports;
+pub mod preview;
 mod quota;
-mod remote;
+pub mod remote;
 pub mod sanitize;
 pub mod thumbnails;
 mod upload;
+mod wildcard;
 
 use std::sync::Arc;
 
@@ -45,7 +47,7 @@ pub use ports::{
 };
 pub use upload::Upload;
 
-use crate::{access::Accesses, catalog::Catalog, quota::UserLocks};
+use crate::{access::Accesses, catalog::Catalog, quota::UserLocks, remote::Remote};
 
 /// What the composition root hands in.
 pub struct Setup {
@@ -66,9 +68,7 @@ pub struct Media {
     pub(crate) users: UserLocks,
     /// Told when content came for a URI that was created before.
     pub(crate) arrived: Notify,
-    #[expect(dead_code, reason = "for media of other servers")]
-    pub(crate) origin: Arc<dyn Origin>,
-    #[expect(dead_code, reason = "for previews of URLs")]
+    pub(crate) remote: Remote,
     pub(crate) pages: Arc<dyn Pages>,
 }
 
@@ -77,15 +77,17 @@ impl Media {
     pub fn new(setup: Setup) -> Arc<Self> {
         let Setup { view, config, objects, origin, pages } = setup;
         let objects = Objects::new(objects, view.store.clone(), view.env.clone());
+        let catalog = Catalog::new(view.store.clone(), view.env.clone());
+        let (env, limits) = (view.env.clone(), config.remote.clone());
         Arc::new(Self {
-            catalog: Catalog::new(view.store.clone(), view.env.clone()),
+            remote: Remote::new(env, catalog.clone(), objects.clone(), origin, limits),
+            catalog,
             accesses: Accesses::new(view.store.clone(), view.env.clone()),
             users: UserLocks::default(),
             arrived: Notify::new(),
             view,
             config,
             objects,
-            origin,
             pages,
         })
     }

@@ -12,11 +12,13 @@ pub type BytesStream = BoxStream<'static, Result<Bytes, std::io::Error>>;
 
 /// How media of other servers is fetched.
 pub trait Origin: Send + Sync + 'static {
-    /// Asks `server` for media of its own. Completes when the head of the answer is there; the body follows.
+    /// Asks `server` for media of its own. Completes when the head of the answer is there; the body follows. If its
+    /// content has not been uploaded there yet, the server may wait for `wait`.
     fn fetch<'a>(
         &'a self,
         server: &'a ServerName,
         media_id: &'a str,
+        wait: Duration,
         limits: FetchLimits,
     ) -> BoxFuture<'a, Result<Fetched, FetchError>>;
 }
@@ -83,6 +85,7 @@ impl Origin for NoOrigin {
         &'a self,
         _: &'a ServerName,
         _: &'a str,
+        _: Duration,
         _: FetchLimits,
     ) -> BoxFuture<'a, Result<Fetched, FetchError>> {
         std::future::ready(Err(FetchError::NotFound)).boxed()

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use myelin_api::{self as api, AppState, Serves, Shutdown, config::TurnCredentials};
 use myelin_core::{Env, UserNid};
-use myelin_federation::{Federation, PresencePolicy, Setup};
-use myelin_media::{Media, NoOrigin, NoPages};
+use myelin_federation::{Federation, PresencePolicy, Setup, media::RemoteMedia};
+use myelin_media::{Media, preview::Previews};
 use myelin_rooms::{
     Rooms, delayed, retention::run_retention, run_profile_propagation, server_notices::NoticeRoom,
 };
@@ -21,7 +21,7 @@ use crate::{
         types::{BusUri, RateLimit, RegistrationMode, Surface},
     },
     identity::{self, Identity, KeyPlace},
-    media, outbound, storage,
+    media, outbound, previews, storage,
 };
 
 /// The services over one store.
@@ -34,6 +34,7 @@ pub struct Server {
     pub sync: Arc<Sync>,
     pub federation: Federation,
     pub media: Arc<Media>,
+    pub previews: Arc<Previews>,
 }
 
 impl Server {
@@ -68,10 +69,11 @@ impl Server {
             view: view.clone(),
             config: media::config(config),
             objects: media::backend(config)?,
-            origin: Arc::new(NoOrigin),
-            pages: Arc::new(NoPages),
+            origin: Arc::new(RemoteMedia::new(federation.client.clone())),
+            pages: previews::pages(config, &env)?,
         });
-        Ok(Self { env, store, view, users, rooms, sync, federation, media })
+        let previews = Previews::new(media.clone(), previews::config(config));
+        Ok(Self { env, store, view, users, rooms, sync, federation, media, previews })
     }
 
     pub fn state(&self, config: &Config, shutdown: Shutdown) -> AppState {
@@ -83,6 +85,7 @@ impl Server {
             sync: self.sync.clone(),
             federation: self.federation.clone(),
             media: self.media.clone(),
+            previews: self.previews.clone(),
             shutdown,
         })
     }
@@ -97,6 +100,8 @@ impl Server {
         spawn("delayed events", delayed::run_delayed_events(self.rooms.clone()).boxed());
         let departing = Arc::new(Departing(self.rooms.clone()));
         self.federation.start(&self.env);
+        spawn("room for remote media", self.media.clone().run_eviction().boxed());
+        spawn("old previews", self.previews.clone().run_sweep().boxed());
         spawn("departures", self.users.clone().run_departures(departing).boxed());
     }
 }
@@ -235,5 +240,6 @@ fn rate_limits(config: &Config) -> api::rate_limit::RateLimits {
         write: limit(limits.write),
         read: limit(limits.read),
         search: limit(limits.search),
+        url_preview: limit(limits.url_preview),
     }
 }

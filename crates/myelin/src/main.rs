@@ -12,6 +12,7 @@ mod logging;
 mod maintenance;
 mod media;
 mod outbound;
+mod previews;
 mod runtime;
 mod serve;
 mod storage;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use myelin_media::{Backend, Retention, backend::S3, thumbnails};
+use myelin_media::{Backend, Retention, backend::S3, remote, thumbnails};
 
 use crate::config::{
     Config,
@@ -85,5 +85,12 @@ pub fn config(config: &Config) -> myelin_media::Config {
             ..thumbnails::Config::default()
         },
         retention: Retention { local: media.local_retention, remote: media.remote_retention },
+        remote: remote::Config {
+            size_max: config.media_remote.size_max.0,
+            kept_size_max: Some(config.media_remote.kept_size_max.0),
+            timeout: config.media_remote.timeout,
+            allow: config.media_remote.allow.clone(),
+            deny: config.media_remote.deny.clone(),
+        },
     }
 }

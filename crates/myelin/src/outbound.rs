@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 use http::{Request, Response};
 use myelin_core::Env;
-use myelin_federation::{Budget, Transport, TransportError};
-use myelin_outbound::{AddressPolicy, Error, Fetcher, Network, Options, Outbound, ServerNames, Step, Trust};
+use myelin_federation::{Budget, Pieces, Transport, TransportError};
+use myelin_outbound::{
+    AddressPolicy, Body, Error, Fetcher, Network, Options, Outbound, Redirects, ServerNames, Step, Trust,
+};
 use ruma::ServerName;
 use rustix::process::{Resource, getrlimit};
+use url::Url;
 
 use crate::{config::keys, serve::tls};
 
@@ -50,6 +53,9 @@ pub fn trust(config: &keys::Federation) -> anyhow::Result<Trust> {
     Ok(Trust::system().and(own.context("federation.ca_file")?.unwrap_or_default()))
 }
 
+/// What another server names instead of sending it: media in an object store, mostly.
+const REDIRECTS: Redirects = Redirects { follow_max: 3, plain_http: false };
+
 struct ToServers(Outbound);
 
 impl Transport for ToServers {
@@ -59,14 +65,47 @@ impl Transport for ToServers {
         request: Request<Bytes>,
         budget: Budget,
     ) -> BoxFuture<'a, Result<Response<Bytes>, TransportError>> {
-        let Budget { timeout, body_size_max } = budget;
-        let budget = myelin_outbound::Budget { timeout, body_size_max };
-        async move { self.0.send(server, request, budget).await.map_err(|error| told(&error)) }.boxed()
+        async move { self.0.send(server, request, cost(budget)).await.map_err(|error| told(&error)) }.boxed()
+    }
+
+    fn open<'a>(
+        &'a self,
+        server: &'a ServerName,
+        request: Request<Bytes>,
+        budget: Budget,
+    ) -> BoxFuture<'a, Result<Response<Pieces>, TransportError>> {
+        async move {
+            self.0.open(server, request, cost(budget)).await.map(in_pieces).map_err(|error| told(&error))
+        }
+        .boxed()
+    }
+
+    fn open_url<'a>(
+        &'a self,
+        url: &'a str,
+        budget: Budget,
+    ) -> BoxFuture<'a, Result<Response<Pieces>, TransportError>> {
+        async move {
+            let unusable = |_| TransportError::Unreachable("what it names is not a URL".to_owned());
+            let url = Url::parse(url).map_err(unusable)?;
+            let request = Request::new(Bytes::new());
+            let opened = self.0.fetcher().open(&url, request, REDIRECTS, cost(budget)).await;
+            opened.map(in_pieces).map_err(|error| told(&error))
+        }
+        .boxed()
     }
 
     fn permits(&self, server: &ServerName) -> bool {
         self.0.permits(server)
     }
+}
+
+fn cost(Budget { timeout, body_size_max }: Budget) -> myelin_outbound::Budget {
+    myelin_outbound::Budget { timeout, body_size_max }
+}
+
+fn in_pieces(response: Response<Body>) -> Response<Pieces> {
+    response.map(|body| body.into_stream().map_err(|error| told(&error)).boxed())
 }
 
 fn told(error: &Error) -> TransportError {

@@ -29,6 +29,8 @@ pub struct Faults {
     pub duplicated: usize,
     /// So many requests are given up by a broken connection while the server works on them: it stops where it waits.
     pub hung_up: usize,
+    /// So many bodies that are read as they come are cut off somewhere.
+    pub cut_off: usize,
     /// Bytes that a connection carries per second.
     pub bytes_per_second: Option<u64>,
     /// Servers that take so much longer over every request.
@@ -54,6 +56,7 @@ impl Default for Faults {
             lost_answers: 0,
             duplicated: 0,
             hung_up: 0,
+            cut_off: 0,
             bytes_per_second: None,
             slow: BTreeMap::new(),
             keyless: BTreeSet::new(),
@@ -80,6 +83,7 @@ impl Faults {
             lost_answers: 40,
             duplicated: 30,
             hung_up: 20,
+            cut_off: 50,
             bytes_per_second: Some(1_000_000),
             ..Self::default()
         }

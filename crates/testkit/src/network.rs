@@ -11,15 +11,17 @@ use std::{
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
-use futures::{FutureExt, future::BoxFuture};
-use http::{Request, Response};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
+use http::{Request, Response, header};
 use http_body_util::BodyExt;
 use myelin_core::Env;
-use myelin_federation::{Budget, Transport, TransportError};
+use myelin_federation::{Budget, Pieces, Transport, TransportError};
+use myelin_media::{FetchLimits, Page, PageError, Pages};
 use myelin_testenv::Sim;
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tower::ServiceExt;
+use url::Url;
 
 use crate::{
     faults::{Faults, happens},
@@ -28,6 +30,8 @@ use crate::{
 
 /// Exchanges that are kept to be shown when something fails.
 const TRACE_MAX: usize = 400;
+/// Pieces of a body that is read as it comes.
+const PIECE_SIZE_MAX: usize = 4_096;
 /// What a duplicated request is late by, in milliseconds.
 const DUPLICATE_LATE_MS: usize = 10_000;
 
@@ -105,6 +109,11 @@ impl Network {
         Arc::new(Port { network: self.clone(), name: name.to_owned() })
     }
 
+    /// The web as one server sees it: who answers under a name answers its URLs.
+    pub fn web_of(&self, name: &ServerName) -> Arc<dyn Pages> {
+        Arc::new(Port { network: self.clone(), name: name.to_owned() })
+    }
+
     /// Something to read in the trace.
     pub fn note(&self, what: &str) {
         let now_ms = self.0.env.as_ref().map_or(0, Env::now_ms) % 10_000_000;
@@ -153,8 +162,77 @@ impl Transport for Port {
         .boxed()
     }
 
+    fn open<'a>(
+        &'a self,
+        server: &'a ServerName,
+        request: Request<Bytes>,
+        budget: Budget,
+    ) -> BoxFuture<'a, Result<Response<Pieces>, TransportError>> {
+        async move {
+            let answer = self.send(server, request, budget).await?;
+            Ok(answer.map(|body| self.network.0.in_pieces(body)))
+        }
+        .boxed()
+    }
+
+    fn open_url<'a>(
+        &'a self,
+        url: &'a str,
+        budget: Budget,
+    ) -> BoxFuture<'a, Result<Response<Pieces>, TransportError>> {
+        async move {
+            let unusable = || TransportError::Refused(format!("'{url}' is not fetched"));
+            let (host, path) =
+                url.strip_prefix("https://").and_then(|rest| rest.split_once('/')).ok_or_else(unusable)?;
+            let server = <&ServerName>::try_from(host).map_err(|_| unusable())?;
+            let request = Request::get(format!("/{path}")).body(Bytes::new()).map_err(|_| unusable())?;
+            self.open(server, request, budget).await
+        }
+        .boxed()
+    }
+
     fn permits(&self, _: &ServerName) -> bool {
         true
+    }
+}
+
+impl Inner {
+    /// What has arrived, handed on as if it were arriving; where it is cut off, the rest never comes.
+    fn in_pieces(&self, body: Bytes) -> Pieces {
+        let Some(env) = self.env.clone() else { return stream::iter([Ok(body)]).boxed() };
+        let broken = happens(&env, self.faults.lock().cut_off).then(|| crate::below(&env, body.len() + 1));
+        let mut pieces = Vec::new();
+        let mut rest = body;
+        let mut left = broken.unwrap_or(rest.len());
+        while left > 0 {
+            let piece = rest.split_to((1 + crate::below(&env, PIECE_SIZE_MAX)).min(left));
+            left -= piece.len();
+            pieces.push(Ok(piece));
+        }
+        if broken.is_some() {
+            pieces.push(Err(TransportError::Unreachable("the connection broke".to_owned())));
+        }
+        stream::iter(pieces).boxed()
+    }
+}
+
+impl Pages for Port {
+    fn fetch<'a>(&'a self, url: &'a Url, limits: FetchLimits) -> BoxFuture<'a, Result<Page, PageError>> {
+        async move {
+            let size_max = usize::try_from(limits.size_max).unwrap_or(usize::MAX);
+            let budget = Budget { timeout: limits.timeout, body_size_max: size_max };
+            let answer = self.open_url(url.as_str(), budget).await;
+            let (head, body) = answer.map_err(|error| PageError::Failed(error.to_string()))?.into_parts();
+            let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            Ok(Page {
+                status: head.status.as_u16(),
+                url: url.clone(),
+                content_type: content_type.map(str::to_owned),
+                size: None,
+                body: body.map_err(std::io::Error::other).boxed(),
+            })
+        }
+        .boxed()
     }
 }
 

@@ -9,8 +9,8 @@ use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_core::EventNid;
 use myelin_dag::SigningKey;
-use myelin_federation::{Federation, PresencePolicy, Setup};
-use myelin_media::{Media, NoOrigin, NoPages};
+use myelin_federation::{Federation, PresencePolicy, Setup, media::RemoteMedia};
+use myelin_media::{Media, preview, preview::Previews};
 use myelin_rooms::Rooms;
 use myelin_store::{
     Batch, Direction, Store,
@@ -35,6 +35,7 @@ pub struct Server {
     pub sim: Sim,
     pub view: View,
     pub federation: Federation,
+    pub media: Arc<Media>,
     disk: SimDisk,
     router: Router,
 }
@@ -102,9 +103,11 @@ impl Server {
             view: view.clone(),
             config: myelin_media::Config::default(),
             objects: disk.objects(),
-            origin: Arc::new(NoOrigin),
-            pages: Arc::new(NoPages),
+            origin: Arc::new(RemoteMedia::new(federation.client.clone())),
+            pages: network.web_of(name),
         });
+        let previews =
+            Previews::new(media.clone(), preview::Config { enabled: true, ..preview::Config::default() });
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock.clone())));
         env.spawner.spawn("typing expiry", Box::pin(sync.clone().run_expiry()));
         env.spawner.spawn("profiles", Box::pin(myelin_rooms::run_profile_propagation(rooms.clone())));
@@ -113,11 +116,12 @@ impl Server {
             .spawn("delayed events", Box::pin(myelin_rooms::delayed::run_delayed_events(rooms.clone())));
         federation.start(&env);
         let shutdown = Shutdown::never();
-        let held = federation.clone();
-        let parts = Parts { view: view.clone(), users, rooms, sync, federation, media, config, shutdown };
+        let (held, files) = (federation.clone(), media.clone());
+        let parts =
+            Parts { view: view.clone(), users, rooms, sync, federation, media, previews, config, shutdown };
         let router = router(AppState::new(parts), Serves::ALL);
         network.connect_machine(name, router.clone(), sim.clone());
-        Self { router, sim, view, federation: held, disk }
+        Self { router, sim, view, federation: held, media: files, disk }
     }
 
     /// Everything in memory is gone, every task ends where it stands; what the disk kept is handed on.

@@ -49,9 +49,13 @@ impl User {
 
     /// `None`: the server is off, or went down before it answered.
     pub async fn request(&self, method: Method, path: &str, body: Option<Value>) -> Option<Answer> {
+        self.requests(method, &format!("/_matrix/client/v3/{path}"), body).await
+    }
+
+    /// The same with a whole path.
+    pub async fn requests(&self, method: Method, path: &str, body: Option<Value>) -> Option<Answer> {
         let server = self.world.server(&self.server)?;
-        let path = format!("/_matrix/client/v3/{path}");
-        server.try_request(method, &path, Some(&self.token), body.as_ref()).await
+        server.try_request(method, path, Some(&self.token), body.as_ref()).await
     }
 
     #[track_caller]

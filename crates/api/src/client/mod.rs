@@ -83,6 +83,7 @@ mod sync;
 mod tags;
 mod to_device;
 mod typing;
+mod url_preview;
 mod users;
 mod versions;
 mod voip;
@@ -145,6 +146,8 @@ pub fn routes() -> Router<AppState> {
         .merge(tags::routes())
         .merge(to_device::routes())
         .merge(typing::routes())
+        .merge(url_preview::routes())
+        .merge(url_preview::deprecated_routes())
         .merge(users::routes())
         .merge(versions::routes())
         .merge(voip::routes())

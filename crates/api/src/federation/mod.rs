@@ -11,6 +11,7 @@ mod joins;
 mod keys_query;
 mod knocks;
 mod leaving;
+mod media;
 mod openid;
 mod public_rooms;
 mod query;
@@ -42,6 +43,7 @@ pub fn routes() -> Router<AppState> {
         .merge(public_rooms::routes())
         .merge(query::routes())
         .merge(handshakes)
+        .merge(media::routes())
         .merge(space_hierarchy::routes())
         .merge(openid::routes())
         .merge(server_keys::routes())

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_dag::SigningKey;
 use myelin_federation::{Federation, Nowhere, PresencePolicy, Setup};
-use myelin_media::{Backend, Media, NoOrigin, NoPages};
+use myelin_media::{Backend, Media, NoOrigin, NoPages, preview, preview::Previews};
 use myelin_rooms::Rooms;
 use myelin_store::{Store, memory::Memory};
 use myelin_sync::Sync;
@@ -93,6 +93,7 @@ impl World {
             origin: Arc::new(NoOrigin),
             pages: Arc::new(NoPages),
         });
+        let previews = Previews::new(media.clone(), preview::Config::default());
         let parts = Parts {
             view: view.clone(),
             users: users.clone(),
@@ -100,6 +101,7 @@ impl World {
             sync,
             federation,
             media,
+            previews,
             config,
             shutdown: Shutdown::never(),
         };

@@ -115,6 +115,52 @@ declare! {
         virtual_hosted: bool = false;
     }
 
+    /// Files of other servers, which are fetched when somebody here looks at them, and kept while there is room.
+    ["media.remote"] media_remote: MediaRemote {
+        /// The largest file that is fetched.
+        size_max: ByteSize = "100MiB";
+        /// All files of other servers together. Beyond that, those go that nobody has asked for the longest; they are
+        /// fetched again when somebody does.
+        kept_size_max: ByteSize = "10GiB";
+        /// How long one file may take.
+        timeout: Duration = "10m";
+        /// If not empty, only files of these servers. `*` stands for any characters; a name without a port means the
+        /// host with any port.
+        allow: Vec<String> = [];
+        /// Never files of these servers, even if `allow` has them. Written like `allow`.
+        deny: Vec<String> = [];
+    }
+
+    /// Previews of URLs that are posted in rooms without encryption.
+    ["media.previews"] media_previews: MediaPreviews {
+        /// Whether this server makes previews. It then fetches whatever URL somebody posts, from its own address, and
+        /// shows what it found. Private, loopback and other special addresses are refused whatever leads there, but what
+        /// answers to this server's public address and to nobody else's is known to you alone: so it is off until you say
+        /// so.
+        enabled: bool = false;
+        /// If not empty, only these: hosts, or with `://` whole URLs; `*` stands for any characters.
+        allow: Vec<String> = [];
+        /// Never these, even if `allow` has them; nor images there, nor what redirects there. Written like `allow`.
+        deny: Vec<String> = [];
+        /// Ranges of addresses that may be connected to although they are not of the public Internet. Whatever answers
+        /// there can then be read by every user.
+        allow_addresses: Vec<IpNet> = [];
+        /// Ranges of addresses that are never connected to, even if `allow_addresses` has them.
+        deny_addresses: Vec<IpNet> = [];
+        /// `Accept-Language` of the requests: in which languages pages are wanted.
+        accept_language: String = "en";
+        /// How much of a page is read; what it says about itself stands at its beginning.
+        page_size_max: ByteSize = "1MiB";
+        /// Larger images are left out of previews.
+        image_size_max: ByteSize = "10MiB";
+        /// All images of previews together; the oldest go first. They are deleted after eight days in any case.
+        images_size_max: ByteSize = "2GiB";
+        /// How long a page or an image may take.
+        timeout: Duration = "10s";
+        /// After this a page is looked at again.
+        fresh_for: Duration = "24h";
+    }
+
     /// Who may create an account.
     ["registration"] registration: Registration {
         /// `token`: whoever holds a registration token (the first start prints one; `myelin registration-token create`
@@ -223,6 +269,8 @@ declare! {
         read: RateLimit = { per_second = 50, burst = 500 };
         /// Searches of the user directory and the room directory, by user.
         search: RateLimit = { per_second = 1, burst = 100 };
+        /// Previews of URLs, by user: each may fetch a page and its image.
+        url_preview: RateLimit = { per_second = 1, burst = 50 };
     }
 
     /// Other servers.

@@ -19,6 +19,7 @@ mod outside;
 mod pages;
 mod receipts;
 mod retention;
+mod remote_media;
 mod rooms_read;
 mod sending;
 mod sending_outages;
