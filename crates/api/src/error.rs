@@ -204,6 +204,9 @@ impl From<myelin_sync::Error> for ApiError {
             myelin_sync::Error::Forbidden(message) => Self::forbidden(message),
             myelin_sync::Error::NotFound(message) => Self::not_found(message),
             myelin_sync::Error::InvalidParam(message) => Self::invalid_param(message),
+            myelin_sync::Error::UnknownPos => {
+                Self::new(StatusCode::BAD_REQUEST, "M_UNKNOWN_POS", error.to_string())
+            }
             myelin_sync::Error::Busy => Self::conflict(),
         }
     }

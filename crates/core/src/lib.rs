@@ -12,4 +12,4 @@ pub mod token;
 pub use env::{Clock, Env, Rng, Spawner};
 pub use ids::{EventNid, Position, RoomNid, StateKeyNid, TimelineOrder, UserNid};
 pub use metrics::Metrics;
-pub use token::{SyncToken, TimelineToken, TokenError};
+pub use token::{SlidingToken, SyncToken, TimelineToken, TokenError};

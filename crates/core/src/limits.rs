@@ -35,6 +35,10 @@ pub const DEVICE_ID_SIZE_MAX: usize = 255;
 pub const DEVICE_DISPLAY_NAME_SIZE_MAX: usize = 255;
 /// Devices of one account.
 pub const DEVICES_PER_USER_MAX: usize = 1000;
+/// Sliding sync connections of one device whose state is kept: the one that was not used for longest goes first.
+pub const SLIDING_CONNECTIONS_PER_DEVICE_MAX: usize = 16;
+/// States of one such connection: the one that the client has, and those of answers that it may or may not have got.
+pub const SLIDING_STATES_PER_CONNECTION_MAX: usize = 4;
 /// Value of one entry in the store; the conformance suite checks 1 MiB values.
 pub const STORE_VALUE_SIZE_MAX: usize = 16 * 1024 * 1024;
 /// Keys are compared byte by byte in index pages: keep them short.

@@ -30,6 +30,18 @@ impl SyncToken {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimelineToken(pub TimelineOrder);
 
+/// `p<state>_<owner>_<position>_<ephemeral>`: a position of a sliding sync connection (MSC4186): everything up to `position`
+/// has been seen of what the connection's state says that it is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SlidingToken {
+    /// Number of the connection's state; 0 is the empty one, of which nothing is stored.
+    pub state: u64,
+    /// Of user, device and connection, so that one that was given to somebody else is noticed.
+    pub owner: u32,
+    pub position: Position,
+    pub ephemeral: u64,
+}
+
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("'{0}' is not a token that this server gave out")]
 pub struct TokenError(String);
@@ -55,18 +67,45 @@ impl FromStr for SyncToken {
     }
 }
 
+impl fmt::Display for SlidingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}_{}_{}_{}", self.state, self.owner, self.position.0, self.ephemeral)
+    }
+}
+
+impl FromStr for SlidingToken {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let parse = || {
+            let mut parts = text.strip_prefix('p')?.split('_');
+            let token = Self {
+                state: number(parts.next()?)?,
+                owner: number(parts.next()?)?.try_into().ok()?,
+                position: placed(parts.next()?)?,
+                ephemeral: number(parts.next()?)?,
+            };
+            parts.next().is_none().then_some(token)
+        };
+        parse().ok_or_else(|| TokenError(text.chars().take(64).collect()))
+    }
+}
+
 impl fmt::Display for TimelineToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "t{}", self.0.0)
     }
 }
 
-/// Accepts a [`SyncToken`] too: its position is a gap in every timeline.
+/// Accepts a [`SyncToken`] and a [`SlidingToken`] too: their position is a gap in every timeline.
 impl FromStr for TimelineToken {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
         if let Ok(token) = text.parse::<SyncToken>() {
+            return Ok(Self(token.position.into()));
+        }
+        if let Ok(token) = text.parse::<SlidingToken>() {
             return Ok(Self(token.position.into()));
         }
         let order = text.strip_prefix('t').and_then(|n| n.parse().ok());
@@ -95,6 +134,9 @@ mod tests {
         assert_eq!((behind.to_string().as_str(), behind.to_string().parse()), ("s42_7_9", Ok(behind)));
         assert_eq!((token.to_device_seen(), behind.to_device_seen()), (Position(42), Position(9)));
         assert_eq!("s42_7".parse(), Ok(TimelineToken(TimelineOrder(42))));
+        let sliding = SlidingToken { state: 7, owner: u32::MAX, position: Position(42), ephemeral: 3 };
+        assert_eq!(sliding.to_string().parse(), Ok(sliding));
+        assert_eq!(sliding.to_string().parse(), Ok(TimelineToken(TimelineOrder(42))));
         for order in [-5, 0, 9] {
             let token = TimelineToken(TimelineOrder(order));
             assert_eq!(token.to_string().parse(), Ok(token));
@@ -118,6 +160,18 @@ mod tests {
             "t1.5",
         ] {
             assert!(bad.parse::<SyncToken>().is_err(), "{bad}");
+        }
+        for bad in [
+            "",
+            "p",
+            "p1_2_3",
+            "p1_2_3_4_5",
+            "p1_4294967296_3_4",
+            "p-1_2_3_4",
+            "p1_2_18446744073709551615_0",
+            "s1_2",
+        ] {
+            assert!(bad.parse::<SlidingToken>().is_err(), "{bad}");
         }
     }
 }

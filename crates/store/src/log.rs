@@ -56,6 +56,8 @@ pub enum LogEntry {
     Sticky { room: RoomNid, event: EventNid, until_ms: u64 },
     /// The texts of these messages are gone, and they are not in the timeline any more: their time was over (MSC1763).
     Purged { room: RoomNid, events: Vec<EventNid> },
+    /// A local user subscribed to a thread, or no longer is.
+    ThreadSubscription { user: UserNid },
 }
 
 impl Record for LogEntry {}

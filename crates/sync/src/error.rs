@@ -12,6 +12,9 @@ pub enum Error {
     /// A parameter cannot be used; the message says which and why.
     #[error("{0}")]
     InvalidParam(String),
+    /// A position of a sliding sync connection that is not known (any more): the client starts anew.
+    #[error("This position is not known.")]
+    UnknownPos,
     /// Somebody else wrote the same thing again and again meanwhile.
     #[error("too many concurrent changes, try again")]
     Busy,

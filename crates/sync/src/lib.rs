@@ -1,11 +1,12 @@
 //! The read side: what a client may see, in the order in which it happened, as the JSON that it gets.
 //!
 //! - [`Sync::sync`]: `/v3/sync`, a reader of the commit log with the client's token as its cursor (DESIGN 1).
+//! - [`Sync::sliding_sync`]: the same for clients that look through a window (MSC4186).
 //! - [`visibility`]: who may see which event; asked wherever an event leaves the server.
 //! - the other modules: one endpoint family each.
 //!
-//! Reads the store through `myelin-view` and writes nothing but receipts and read markers. Must not know: HTTP,
-//! how rooms are written.
+//! Reads the store through `myelin-view` and writes nothing but receipts, read markers, thread subscriptions and what
+//! sliding sync connections were told. Must not know: HTTP, how rooms are written.
 
 pub mod access;
 pub mod aggregations;
@@ -20,8 +21,10 @@ pub mod receipts;
 pub mod relations;
 pub mod room_read;
 mod room_state;
+pub mod sliding;
 pub mod spaces;
 pub mod sticky;
+pub mod thread_subscriptions;
 mod timeline;
 mod typing;
 pub mod unread;
@@ -67,6 +70,9 @@ pub struct Requester {
 pub struct Sync {
     pub(crate) view: View,
     pub(crate) lazy: v2::lazy::Memory,
+    pub(crate) connections: sliding::Connections,
+    pub(crate) recency: Arc<sliding::Recency>,
+    pub(crate) facts: Arc<sliding::Facts>,
     filters: Cache<(UserNid, u64), Arc<Filter>>,
     draining: AtomicBool,
 }
@@ -74,7 +80,15 @@ pub struct Sync {
 impl Sync {
     pub fn new(view: View) -> Arc<Self> {
         let (lazy, filters) = (v2::lazy::Memory::default(), Cache::new(FILTERS_MAX));
-        Arc::new(Self { view, lazy, filters, draining: AtomicBool::new(false) })
+        let (recency, facts) = (Arc::<sliding::Recency>::default(), Arc::<sliding::Facts>::default());
+        let told = (recency.clone(), facts.clone());
+        view.feed.listen(move |position, entry| {
+            told.0.take_in(position, entry);
+            told.1.take_in(entry);
+        });
+        let connections = sliding::Connections::default();
+        let draining = AtomicBool::new(false);
+        Arc::new(Self { view, lazy, connections, recency, facts, filters, draining })
     }
 
     /// A filter that the user stored, parsed once: what an id stands for never changes.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use myelin_core::{EventNid, RoomNid, TimelineOrder};
+use myelin_core::{EventNid, Position, RoomNid, TimelineOrder};
 use myelin_dag::state_tree::{NodeHash, StateTree};
 use myelin_store::{Direction, tables::CURRENT_STATES};
-use myelin_view::{Event, View};
+use myelin_view::{Event, RoomSnapshot, View};
 
 use crate::Error;
 
@@ -18,6 +18,14 @@ pub async fn state_at(view: &View, room: RoomNid, order: TimelineOrder) -> Resul
         Some((_, row)) => Ok(view.states.load(NodeHash(row.root)).await?),
         None => Ok(StateTree::new()),
     }
+}
+
+/// The state at `now`, which is in memory if nothing happened in the room since.
+pub async fn state_now(view: &View, room: &RoomSnapshot, now: Position) -> Result<StateTree, Error> {
+    if view.feed.last_change(room.nid()).is_none_or(|position| position <= now) {
+        return Ok(room.current_state.clone());
+    }
+    state_at(view, room.nid(), now.into()).await
 }
 
 /// The events of a state but for the members, of whom there may be very many: for clients that load them lazily.

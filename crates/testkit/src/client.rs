@@ -35,6 +35,10 @@ pub struct RoomView {
     /// User -> the event that the newest public receipt names.
     pub read: BTreeMap<String, String>,
     pub joined: bool,
+    /// Type -> content.
+    pub account_data: BTreeMap<String, Value>,
+    /// Unread notifications and highlights.
+    pub unread: Option<(u64, u64)>,
 }
 
 impl Client {
@@ -160,11 +164,20 @@ impl Client {
         for event in room["ephemeral"]["events"].as_array().into_iter().flatten() {
             view.take_in_ephemeral(event);
         }
+        for event in room["account_data"]["events"].as_array().into_iter().flatten() {
+            view.account_data.insert(text(&event["type"]), event["content"].clone());
+        }
+        let unread = &room["unread_notifications"];
+        if let (Some(notifications), Some(highlights)) =
+            (unread["notification_count"].as_u64(), unread["highlight_count"].as_u64())
+        {
+            view.unread = Some((notifications, highlights));
+        }
         self.rooms.insert(room_id.to_owned(), view);
     }
 
     /// Pages back from `from` to what the client has, or to the beginning. Oldest first.
-    async fn fill_gap(
+    pub(crate) async fn fill_gap(
         &self,
         server: &Server,
         room_id: &str,
@@ -209,13 +222,13 @@ impl RoomView {
         self.events.get(self.state.get(&(event_type.to_owned(), state_key.to_owned()))?)
     }
 
-    fn append(&mut self, event: Value) {
+    pub(crate) fn append(&mut self, event: Value) {
         let id = text(&event["event_id"]);
         self.timeline.push(id.clone());
         self.events.insert(id, event);
     }
 
-    fn set_state(&mut self, event: &Value) {
+    pub(crate) fn set_state(&mut self, event: &Value) {
         if let Some(state_key) = event["state_key"].as_str() {
             let id = text(&event["event_id"]);
             self.state.insert((text(&event["type"]), state_key.to_owned()), id.clone());
@@ -223,7 +236,7 @@ impl RoomView {
         }
     }
 
-    fn take_in_ephemeral(&mut self, event: &Value) {
+    pub(crate) fn take_in_ephemeral(&mut self, event: &Value) {
         let content = &event["content"];
         match event["type"].as_str() {
             Some("m.typing") => {

@@ -6,6 +6,7 @@
 //! - [`network`]: what servers reach each other by; [`faults`]: what goes wrong on the way.
 //! - [`puppet`]: a remote server in the hands of a test.
 //! - [`client`]: a client that keeps what it was shown, as a real one does.
+//! - [`sliding`]: the same for sliding sync.
 //! - [`world`]: several servers and their users, as stories are told; [`user`]: what users do and see in them.
 //! - [`workload`]: many clients doing random things, with crashes, and the checks of what must hold.
 //! - [`storm`]: random users on several servers in bad weather, and the checks of what must hold; `lawful` is the one that
@@ -24,6 +25,7 @@ mod machine;
 pub mod network;
 pub mod puppet;
 pub mod server;
+pub mod sliding;
 pub mod storm;
 pub mod user;
 pub mod workload;

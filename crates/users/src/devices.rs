@@ -6,6 +6,7 @@ use myelin_store::{
     log::LogEntry,
     tables::{
         DEHYDRATED_DEVICES, DEVICE_KEYS, DEVICE_TOKENS, DEVICES, DeviceRecord, KEY_STOCKS, ONE_TIME_KEYS,
+        SLIDING_CONNECTIONS,
     },
 };
 
@@ -19,6 +20,9 @@ use crate::{
 
 /// Token rows of one account: two pairs for each of its devices.
 const TOKENS_PER_USER_MAX: usize = 4 * limits::DEVICES_PER_USER_MAX + 64;
+/// Rows of the sliding sync connections of one device, and some more.
+const SLIDING_CONNECTIONS_MAX: usize =
+    2 * limits::SLIDING_CONNECTIONS_PER_DEVICE_MAX * limits::SLIDING_STATES_PER_CONNECTION_MAX;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -163,6 +167,9 @@ impl Users {
     ) -> Result<Option<Change>, Error> {
         let (store, key) = (&self.view.store, (user, device_id.to_owned()));
         self.delete_inbox(batch, user, device_id).await?;
+        let connections =
+            store.scan(&SLIDING_CONNECTIONS, &key, Direction::Forward, SLIDING_CONNECTIONS_MAX).await?;
+        connections.iter().for_each(|(row, _)| batch.delete(&SLIDING_CONNECTIONS, row));
         let stock = store.get(&KEY_STOCKS, &key).await?;
         let keys = store.get(&DEVICE_KEYS, &key).await?;
         // What is uploaded meanwhile does not stay behind.

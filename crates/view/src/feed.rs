@@ -233,7 +233,8 @@ impl Feed {
             LogEntry::AccountData { user, .. }
             | LogEntry::Forgotten { user, .. }
             | LogEntry::Outside { user, .. }
-            | LogEntry::Signed { user } => (RoomNid::GLOBAL, Some(*user)),
+            | LogEntry::Signed { user }
+            | LogEntry::ThreadSubscription { user } => (RoomNid::GLOBAL, Some(*user)),
             LogEntry::Profile { .. }
             | LogEntry::Account { .. }
             | LogEntry::Directory { .. }
@@ -283,6 +284,7 @@ impl Feed {
             | LogEntry::Account { user }
             | LogEntry::ToDevice { user }
             | LogEntry::Signed { user }
+            | LogEntry::ThreadSubscription { user }
             | LogEntry::Profile { user } => self.waiters.wake(*user),
             LogEntry::DeviceList { user } => self.wake_room_mates(*user),
             // Claims are told with whatever else there is to tell.

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use super::client::Connection;
 
+const SLIDING: &str = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
+
 /// One `/sync` answer.
 pub struct Synced {
     pub next_batch: String,
@@ -102,6 +104,28 @@ impl User {
         let body = self.get(&format!("sync?set_presence=offline&{query}")).await?;
         let tokens: Tokens = serde_json::from_slice(&body).context("a sync without next_batch")?;
         Ok(Synced { next_batch: tokens.next_batch, body })
+    }
+
+    /// One sliding sync through a window on the 20 most active rooms; the answer's position stands for `next_batch`.
+    pub async fn window(&mut self, pos: Option<&str>, timeout_ms: u64) -> Result<Synced> {
+        #[derive(Deserialize)]
+        struct Positions {
+            pos: String,
+        }
+        let pos = pos.map(|pos| format!("&pos={pos}")).unwrap_or_default();
+        let target = format!("{SLIDING}?timeout={timeout_ms}&set_presence=offline{pos}");
+        let list = json!({
+            "ranges": [[0, 19]],
+            "timeline_limit": 1,
+            "required_state": [["m.room.member", "$LAZY"], ["m.room.member", "$ME"], ["m.room.encryption", ""],
+                ["m.room.name", ""], ["m.room.canonical_alias", ""], ["m.room.power_levels", ""]],
+        });
+        let extensions = json!({ "account_data": { "enabled": true }, "receipts": { "enabled": true } });
+        let body = json!({ "conn_id": "bench", "lists": { "all": list }, "extensions": extensions });
+        let authorization = Some(&self.authorization);
+        let body = self.connection.call(Method::POST, &target, authorization, bytes_of(&body)).await?;
+        let positions: Positions = serde_json::from_slice(&body).context("a sliding sync without pos")?;
+        Ok(Synced { next_batch: positions.pos, body })
     }
 
     async fn call(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {

@@ -78,9 +78,11 @@ mod room_state;
 mod room_upgrades;
 mod rooms;
 mod rtc_transports;
+mod sliding_sync;
 mod space_hierarchy;
 mod sync;
 mod tags;
+mod thread_subscriptions;
 mod to_device;
 mod typing;
 mod url_preview;
@@ -141,9 +143,11 @@ pub fn routes() -> Router<AppState> {
         .merge(room_upgrades::routes())
         .merge(rooms::routes())
         .merge(rtc_transports::routes())
+        .merge(sliding_sync::routes())
         .merge(space_hierarchy::routes())
         .merge(sync::routes())
         .merge(tags::routes())
+        .merge(thread_subscriptions::routes())
         .merge(to_device::routes())
         .merge(typing::routes())
         .merge(url_preview::routes())

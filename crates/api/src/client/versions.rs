@@ -14,8 +14,8 @@ const VERSIONS: [&str; 25] = [
 
 /// What clients ask for by name, because they looked before it was in a version: private read receipts, threads, lists
 /// of threads, relations in both directions, profile fields; dehydrated devices, delayed
-/// events and sticky events under their unstable ones.
-const FEATURES: [&str; 12] = [
+/// events, sticky events, sliding sync and thread subscriptions under their unstable ones.
+const FEATURES: [&str; 15] = [
     "org.matrix.msc2285.stable",
     "org.matrix.msc3440.stable",
     "org.matrix.msc3715.stable",
@@ -28,6 +28,9 @@ const FEATURES: [&str; 12] = [
     "io.element.msc4388",
     "org.matrix.msc3856.stable",
     "uk.tcpip.msc4133.stable",
+    "org.matrix.simplified_msc3575",
+    "org.matrix.msc4306",
+    "io.element.msc4308",
 ];
 
 pub fn routes() -> Router<AppState> {

@@ -14,6 +14,7 @@ mod notices;
 mod previews;
 mod retention;
 mod rooms;
+mod sliding;
 mod users;
 
 use std::marker::PhantomData;
@@ -32,6 +33,7 @@ pub use notices::*;
 pub use previews::*;
 pub use retention::*;
 pub use rooms::*;
+pub use sliding::*;
 pub use users::*;
 
 use crate::{
@@ -278,6 +280,15 @@ tables! {
     NOTICE_ROOMS = 144 "notice_rooms": UserNid => NoticeRoomRecord;
     /// Rooms from which messages were purged because their time was over.
     PURGED = 145 "purged": RoomNid => PurgedRecord;
+
+
+    // Sliding sync.
+    /// What the connections of a device have been told: (user, device id, connection id, number of the state).
+    SLIDING_CONNECTIONS = 160 "sliding_connections": (UserNid, String, String, u64) => SlidingConnectionRecord;
+    /// Threads that a local user subscribed to, or no longer is: (user, room, event id of the root).
+    THREAD_SUBSCRIPTIONS = 161 "thread_subscriptions": (UserNid, RoomNid, String) => AtPosition<ThreadSubscriptionRecord>;
+    /// The same by position, for deltas: one row per thread.
+    THREAD_SUBSCRIPTIONS_BY_POSITION = 162 "thread_subscriptions_by_position": (UserNid, Position) => ThreadRef;
 }
 
 /// The name of a table, for messages.

@@ -72,7 +72,7 @@ pub fn in_order(children: impl Iterator<Item = Value>, suggested_only: bool) -> 
 }
 
 impl Sync {
-    pub(super) async fn children_of(
+    pub(crate) async fn children_of(
         &self,
         room: &RoomSnapshot,
         suggested_only: bool,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use myelin_core::RoomNid;
+use myelin_core::{Position, RoomNid};
 use myelin_store::{Direction, tables::ACCOUNT_DATA};
 use ruma::push::Ruleset;
 
@@ -13,22 +13,13 @@ const TYPES_MAX: usize = 10_000;
 const PUSH_RULES: &str = "m.push_rules";
 
 impl Sync {
-    pub(super) async fn push_account_data(
+    pub(crate) async fn push_account_data(
         &self,
         context: &Context<'_>,
         changes: &Changes,
         body: &mut Object<'_>,
     ) -> Result<bool, Error> {
-        let filter = &context.request.filter.account_data;
-        let mut events = if context.since.is_none() {
-            self.all_account_data(context, RoomNid::GLOBAL, filter).await?
-        } else {
-            let changed = changes.account_data.get(&RoomNid::GLOBAL);
-            self.changed_account_data(context, RoomNid::GLOBAL, changed, filter).await?
-        };
-        if context.since.is_none() && filter.allows_type(PUSH_RULES) {
-            events.extend(self.default_push_rules(context).await?);
-        }
+        let events = self.account_data_of_user(context, changes).await?;
         let news = !events.is_empty();
         if news {
             body.events("account_data", events);
@@ -36,7 +27,24 @@ impl Sync {
         Ok(news)
     }
 
-    pub(super) async fn changed_account_data(
+    pub(crate) async fn account_data_of_user(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+    ) -> Result<Vec<String>, Error> {
+        let filter = &context.request.filter.account_data;
+        if context.since.is_some() {
+            let changed = changes.account_data.get(&RoomNid::GLOBAL);
+            return self.changed_account_data(context, RoomNid::GLOBAL, changed, filter).await;
+        }
+        let mut events = self.all_account_data(context, RoomNid::GLOBAL, filter).await?;
+        if filter.allows_type(PUSH_RULES) {
+            events.extend(self.default_push_rules(context).await?);
+        }
+        Ok(events)
+    }
+
+    pub(crate) async fn changed_account_data(
         &self,
         context: &Context<'_>,
         room: RoomNid,
@@ -52,15 +60,27 @@ impl Sync {
         Ok(found.filter_map(|((_, _, kind), row)| Some(small_event(&kind, &row?.value.json))).collect())
     }
 
-    pub(super) async fn all_account_data(
+    pub(crate) async fn all_account_data(
         &self,
         context: &Context<'_>,
         room: RoomNid,
         filter: &EventFilter,
     ) -> Result<Vec<String>, Error> {
+        self.account_data_since(context, room, None, filter).await
+    }
+
+    /// What was written after `since`.
+    pub(crate) async fn account_data_since(
+        &self,
+        context: &Context<'_>,
+        room: RoomNid,
+        since: Option<Position>,
+        filter: &EventFilter,
+    ) -> Result<Vec<String>, Error> {
         let prefix = (context.request.requester.user, room);
         let rows = self.view.store.scan(&ACCOUNT_DATA, &prefix, Direction::Forward, TYPES_MAX).await?;
-        let wanted = rows.into_iter().filter(|((_, _, kind), _)| filter.allows_type(kind));
+        let later = rows.into_iter().filter(|(_, row)| since.is_none_or(|since| row.position > since));
+        let wanted = later.filter(|((_, _, kind), _)| filter.allows_type(kind));
         Ok(wanted.map(|((_, _, kind), row)| small_event(&kind, &row.value.json)).collect())
     }
 

@@ -41,8 +41,19 @@ pub(crate) struct Changes {
 
 impl Changes {
     pub async fn find(sync: &Sync, context: &mut Context<'_>) -> Result<Self, Error> {
-        let user = context.request.requester.user;
-        let rooms = rooms_as_of(sync, context, user).await?;
+        let mut changes = Self::later(sync, context).await?;
+        if context.since.is_none() {
+            changes.add_all_joined();
+        }
+        if context.request.full_state {
+            changes.add_all_joined();
+        }
+        Ok(changes)
+    }
+
+    /// What changed since the token; nothing if there is none.
+    pub async fn later(sync: &Sync, context: &mut Context<'_>) -> Result<Self, Error> {
+        let rooms = rooms_as_of(sync, context, context.request.requester.user).await?;
         let mut changes = Self {
             rooms,
             changed: BTreeSet::new(),
@@ -53,12 +64,8 @@ impl Changes {
             device_lists: None,
             signed: BTreeSet::new(),
         };
-        match context.since {
-            None => changes.add_all_joined(),
-            Some(since) => changes.add_since(sync, context, since).await?,
-        }
-        if context.request.full_state {
-            changes.add_all_joined();
+        if let Some(since) = context.since {
+            changes.add_since(sync, context, since).await?;
         }
         Ok(changes)
     }

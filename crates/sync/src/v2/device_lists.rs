@@ -34,7 +34,7 @@ struct Movement {
 }
 
 impl Sync {
-    pub(super) async fn push_device_lists(
+    pub(crate) async fn push_device_lists(
         &self,
         context: &Context<'_>,
         changes: &Changes,
@@ -56,7 +56,7 @@ impl Sync {
         from: SyncToken,
         to: SyncToken,
     ) -> Result<String, Error> {
-        let request = Request::of(requester, from);
+        let request = Request::of(requester, Some(from));
         let now = self.view.feed.caught_up().await;
         let mut context = self.standing_on(&request, now, Some(from).filter(|from| from.position <= now));
         let mut lists = DeviceLists::default();

@@ -17,11 +17,11 @@ const RECEIPTS_MAX: usize = 20_000;
 const PRIVATE: &str = "m.read.private";
 
 /// (user, receipt type, thread id or "") and the receipt.
-type Receipt = ((UserNid, String, String), ReceiptRecord);
+pub(crate) type Receipt = ((UserNid, String, String), ReceiptRecord);
 
 impl Sync {
     /// `since == None`: the client knows nothing of the room yet.
-    pub(super) async fn room_ephemeral(
+    pub(crate) async fn room_ephemeral(
         &self,
         context: &Context<'_>,
         changes: &Changes,
@@ -46,7 +46,11 @@ impl Sync {
     }
 
     /// `since == None`: only worth an event if somebody types.
-    async fn typing_event(&self, room: RoomNid, since: Option<u64>) -> Result<Option<String>, Error> {
+    pub(crate) async fn typing_event(
+        &self,
+        room: RoomNid,
+        since: Option<u64>,
+    ) -> Result<Option<String>, Error> {
         let Some(users) = self.view.ephemeral.typing_since(room, since.unwrap_or(0)) else { return Ok(None) };
         if since.is_none() && users.is_empty() {
             return Ok(None);
@@ -58,7 +62,7 @@ impl Sync {
         Ok(Some(small_event("m.typing", &json!({ "user_ids": ids }).to_string())))
     }
 
-    async fn receipts_since(
+    pub(crate) async fn receipts_since(
         &self,
         room: RoomNid,
         since: Option<Position>,
@@ -86,7 +90,11 @@ impl Sync {
     }
 
     /// One `m.receipt` event; private receipts only for their owner.
-    async fn receipt_event(&self, viewer: UserNid, receipts: Vec<Receipt>) -> Result<Option<String>, Error> {
+    pub(crate) async fn receipt_event(
+        &self,
+        viewer: UserNid,
+        receipts: Vec<Receipt>,
+    ) -> Result<Option<String>, Error> {
         type ByUser = serde_json::Map<String, serde_json::Value>;
         let mut content: BTreeMap<String, BTreeMap<String, ByUser>> = BTreeMap::new();
         for ((user, kind, thread), receipt) in receipts {

@@ -1,6 +1,6 @@
 //! `rooms.join` of a sync.
 
-use myelin_core::{EventNid, Position, RoomNid, TimelineOrder, TimelineToken};
+use myelin_core::{EventNid, Position, RoomNid, TimelineOrder, TimelineToken, UserNid};
 use myelin_store::{Direction, tables::Membership};
 use myelin_view::RoomSnapshot;
 use ruma::events::TimelineEventType;
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Error, Sync,
-    filter::TIMELINE_LIMIT_DEFAULT,
+    filter::{EventFilter, TIMELINE_LIMIT_DEFAULT},
     json::Object,
     sticky::StickyRequest,
     timeline::{Found, PassedOver, Placed, Stretch, Wanted, walk},
@@ -20,12 +20,24 @@ use crate::{
 };
 
 /// The stretch of a room's timeline in one answer.
-pub(super) struct Timeline {
+pub(crate) struct Timeline {
     pub events: Vec<Placed>,
     /// There is more between the token and the first event.
     pub limited: bool,
     pub passed_over: PassedOver,
-    prev_batch: TimelineToken,
+    pub prev_batch: TimelineToken,
+}
+
+/// What is asked of a room's timeline.
+pub(crate) struct TimelineRequest<'a> {
+    /// The client has what came before; `None`: nothing.
+    pub since: Option<Position>,
+    pub until: TimelineOrder,
+    pub limit: usize,
+    pub filter: &'a EventFilter,
+    /// Not further back than where the state changed without the user seeing it: the state at the start of the timeline
+    /// is to fit.
+    pub up_to_hidden_state: bool,
 }
 
 /// The parts of one joined room.
@@ -39,7 +51,7 @@ struct Joined {
 }
 
 impl Sync {
-    pub(super) async fn push_joined(
+    pub(crate) async fn push_joined(
         &self,
         context: &Context<'_>,
         changes: &Changes,
@@ -143,7 +155,7 @@ impl Sync {
     }
 
     /// What a member event replaced.
-    pub(super) async fn membership_before(
+    pub(crate) async fn membership_before(
         &self,
         member_event: EventNid,
     ) -> Result<Option<Membership>, Error> {
@@ -154,7 +166,7 @@ impl Sync {
         Ok(before.and_then(|event| event.pdu.membership()).as_ref().map(Membership::from))
     }
 
-    pub(super) async fn viewer(
+    pub(crate) async fn viewer(
         &self,
         context: &Context<'_>,
         room: &RoomSnapshot,
@@ -164,7 +176,7 @@ impl Sync {
     }
 
     /// The newest events in `(since, until]`, oldest first.
-    pub(super) async fn timeline(
+    pub(crate) async fn timeline(
         &self,
         context: &Context<'_>,
         room: &RoomSnapshot,
@@ -176,34 +188,41 @@ impl Sync {
         if !filter.allows_room(&room.info.room_id) {
             return Ok(Timeline::left_out(until));
         }
-        let ignored = self.view.ignored.load(context.request.requester.user).await?;
-        let wanted = Wanted { filter, ignored: &ignored };
         let limit = filter.limit_or(TIMELINE_LIMIT_DEFAULT);
+        let up_to_hidden_state = !context.request.state_form.is_after();
+        let request = TimelineRequest { since, until, limit, filter, up_to_hidden_state };
+        self.read_timeline(context.request.requester.user, room, viewer, request).await
+    }
+
+    /// The newest events that the user may see and wants, oldest first.
+    pub(crate) async fn read_timeline(
+        &self,
+        user: UserNid,
+        room: &RoomSnapshot,
+        viewer: &mut Viewer<'_>,
+        request: TimelineRequest<'_>,
+    ) -> Result<Timeline, Error> {
+        let TimelineRequest { since, until, limit, filter, up_to_hidden_state } = request;
+        let ignored = self.view.ignored.load(user).await?;
+        let wanted = Wanted { filter, ignored: &ignored };
         let since = since.map(TimelineOrder::from);
         // Where this server came back into the room, what it held from before does not join on.
         let gap = room.gap.filter(|gap| *gap < until && since.is_none_or(|since| since < *gap));
         let stretch = Stretch { after: gap.or(since).unwrap_or(TimelineOrder::MIN), until };
         let found = walk(&self.view, viewer, room.nid(), stretch, Direction::Reverse, limit, &wanted).await?;
-        let cut = found.passed_over.hidden_state.filter(|_| !context.request.state_form.is_after());
+        let cut = found.passed_over.hidden_state.filter(|_| up_to_hidden_state);
         let mut timeline = Timeline::of(found, until, cut);
         timeline.limited |= gap.is_some();
         Ok(timeline)
     }
 
-    pub(super) async fn push_timeline(
+    pub(crate) async fn push_timeline(
         &self,
         context: &Context<'_>,
         timeline: &Timeline,
         out: &mut Object<'_>,
     ) -> Result<(), Error> {
-        // What relates to an event comes after it, and the timeline reaches up to now.
-        let complete = !timeline.passed_over.between;
-        let bundles = self.bundles(&context.request.requester, &timeline.events, complete).await?;
-        let mut events = Vec::with_capacity(timeline.events.len());
-        for placed in &timeline.events {
-            let bundle = bundles.get(&placed.event.nid).map(String::as_str);
-            events.push(context.writer.write(&placed.event, placed.seen, bundle).await?);
-        }
+        let events = self.write_timeline(context, timeline).await?;
         let mut batch = out.object("timeline");
         batch.array("events", events);
         batch.bool("limited", timeline.limited);
@@ -212,9 +231,26 @@ impl Sync {
         Ok(())
     }
 
+    /// The events as JSON, with their aggregations.
+    pub(crate) async fn write_timeline(
+        &self,
+        context: &Context<'_>,
+        timeline: &Timeline,
+    ) -> Result<Vec<String>, Error> {
+        // What relates to an event comes after it, and the timeline reaches up to now.
+        let complete = !timeline.passed_over.between;
+        let bundles = self.bundles(&context.request.requester, &timeline.events, complete).await?;
+        let mut events = Vec::with_capacity(timeline.events.len());
+        for placed in &timeline.events {
+            let bundle = bundles.get(&placed.event.nid).map(String::as_str);
+            events.push(context.writer.write(&placed.event, placed.seen, bundle).await?);
+        }
+        Ok(events)
+    }
+
     /// State events as JSON. State that the user has a right to (they are joined, or it is as of their leaving) is not
     /// subject to history visibility.
-    pub(super) async fn write_state(
+    pub(crate) async fn write_state(
         &self,
         context: &Context<'_>,
         request: &StateRequest<'_>,
@@ -232,7 +268,7 @@ impl Sync {
         Ok(json)
     }
 
-    pub(super) async fn room_account_data(
+    pub(crate) async fn room_account_data(
         &self,
         context: &Context<'_>,
         changes: &Changes,

@@ -7,7 +7,7 @@
 mod account_data;
 mod changes;
 mod device_lists;
-mod ephemeral;
+pub(crate) mod ephemeral;
 mod joined;
 pub mod lazy;
 mod outside;
@@ -22,8 +22,12 @@ use futures::{FutureExt, select_biased};
 use myelin_core::{Position, SyncToken, limits};
 use ruma::presence::PresenceState;
 
-use self::changes::Changes;
 pub use self::presence::presence_content;
+pub(crate) use self::{
+    changes::Changes,
+    joined::{Timeline, TimelineRequest},
+    to_device::MESSAGES_MAX,
+};
 use crate::{Error, Requester, Sync, client_event::Writer, filter::Filter, json::Object};
 
 /// One request.
@@ -39,11 +43,11 @@ pub struct Request {
 }
 
 impl Request {
-    /// An incremental sync that nobody waits for.
-    fn of(requester: Requester, since: SyncToken) -> Self {
+    /// A sync that nobody waits for.
+    pub(crate) fn of(requester: Requester, since: Option<SyncToken>) -> Self {
         Self {
             requester,
-            since: Some(since),
+            since,
             filter: Arc::default(),
             full_state: false,
             state_form: StateForm::default(),
@@ -140,7 +144,7 @@ impl Sync {
         }
     }
 
-    pub(super) fn standing_on<'a>(
+    pub(crate) fn standing_on<'a>(
         &'a self,
         request: &'a Request,
         now: Position,
@@ -160,7 +164,7 @@ impl Sync {
 
     async fn compose(&self, mut context: Context<'_>) -> Result<Answer, Error> {
         let changes = Changes::find(self, &mut context).await?;
-        let inbox = self.inbox(&context).await?;
+        let inbox = self.inbox(&context, MESSAGES_MAX).await?;
         let mut json = String::with_capacity(1024);
         let mut body = Object::open(&mut json);
         body.string("next_batch", &context.next_batch(inbox.delivered_until));

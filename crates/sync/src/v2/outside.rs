@@ -22,7 +22,7 @@ const STRIPPED_STATE: [&str; 8] = [
 ];
 
 impl Sync {
-    pub(super) async fn push_invited_and_knocked(
+    pub(crate) async fn push_invited_and_knocked(
         &self,
         context: &Context<'_>,
         changes: &Changes,
@@ -119,7 +119,7 @@ impl Sync {
         Ok(events)
     }
 
-    pub(super) async fn push_left(
+    pub(crate) async fn push_left(
         &self,
         context: &Context<'_>,
         changes: &Changes,

@@ -20,7 +20,7 @@ const PRESENCE_OF_ROOM_MAX: usize = 200;
 
 impl Sync {
     /// Syncing makes a user online, unless the client says otherwise.
-    pub(super) async fn note_presence(&self, request: &Request) -> Result<(), Error> {
+    pub(crate) async fn note_presence(&self, request: &Request) -> Result<(), Error> {
         if request.set_presence == PresenceState::Offline {
             return Ok(());
         }
@@ -58,7 +58,7 @@ impl Sync {
         Ok(())
     }
 
-    pub(super) async fn push_presence(
+    pub(crate) async fn push_presence(
         &self,
         context: &Context<'_>,
         changes: &Changes,

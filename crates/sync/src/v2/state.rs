@@ -11,12 +11,12 @@ use super::{Context, joined::Timeline, lazy};
 use crate::{
     Error, Sync,
     filter::EventFilter,
-    room_state::{load_events, state_at, without_members},
+    room_state::{load_events, state_at, state_now, without_members},
     timeline::Placed,
 };
 
 /// What the state part of one room stands on.
-pub(super) struct StateRequest<'a> {
+pub(crate) struct StateRequest<'a> {
     pub room: &'a RoomSnapshot,
     /// What the client has; `None`: nothing (initial, newly joined).
     pub since: Option<Position>,
@@ -29,7 +29,7 @@ pub(super) struct StateRequest<'a> {
 
 impl Sync {
     /// The state events to send, from the state trees alone: O(what changed).
-    pub(super) async fn state_events(
+    pub(crate) async fn state_events(
         &self,
         context: &Context<'_>,
         request: &StateRequest<'_>,
@@ -110,10 +110,8 @@ impl Sync {
         context: &Context<'_>,
         request: &StateRequest<'_>,
     ) -> Result<StateTree, Error> {
-        let now = request.until == TimelineOrder::from(context.now);
-        let last_change = self.view.feed.last_change(request.room.nid());
-        if now && last_change.is_none_or(|position| position <= context.now) {
-            return Ok(request.room.current_state.clone());
+        if request.until == TimelineOrder::from(context.now) {
+            return state_now(&self.view, request.room, context.now).await;
         }
         state_at(&self.view, request.room.nid(), request.until).await
     }
@@ -200,6 +198,6 @@ fn remember(sent: &mut lazy::Sent, now: Position, members: &[Arc<Event>], timeli
 }
 
 /// Whether a filter asks for any state at all: a client that excludes everything saves the work.
-pub(super) fn wants_state(filter: &EventFilter) -> bool {
+pub(crate) fn wants_state(filter: &EventFilter) -> bool {
     filter.types.as_ref().is_none_or(|types| !types.is_empty())
 }

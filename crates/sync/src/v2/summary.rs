@@ -9,7 +9,7 @@ use crate::{Error, Sync, json, json::Object};
 
 const HEROES: usize = 5;
 
-pub(super) struct Summary {
+pub(crate) struct Summary {
     pub heroes: Option<Vec<OwnedUserId>>,
     joined: u64,
     invited: u64,
@@ -17,7 +17,7 @@ pub(super) struct Summary {
 
 impl Sync {
     /// Heroes only where the room has neither name nor canonical alias.
-    pub(super) async fn summary(&self, room: &RoomSnapshot, user: UserNid) -> Result<Summary, Error> {
+    pub(crate) async fn summary(&self, room: &RoomSnapshot, user: UserNid) -> Result<Summary, Error> {
         let heroes = if self.is_named(room).await? { None } else { Some(self.heroes(room, user).await?) };
         Ok(Summary { heroes, joined: room.joined_count, invited: room.invited_count })
     }

@@ -14,7 +14,7 @@ use super::Context;
 use crate::{Error, Sync, json, json::Object};
 
 /// Messages per answer, as the specification recommends.
-const MESSAGES_MAX: usize = 100;
+pub(crate) const MESSAGES_MAX: usize = 100;
 /// And their bytes, unless the first one alone is larger.
 const BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Acknowledged messages deleted per answer; the next answer deletes more.
@@ -22,14 +22,14 @@ const DELETED_MAX: usize = 1_000;
 
 /// What is delivered in one answer.
 #[derive(Default)]
-pub(super) struct Inbox {
-    messages: Vec<String>,
+pub(crate) struct Inbox {
+    pub messages: Vec<String>,
     /// Set if there are more.
     pub delivered_until: Option<Position>,
 }
 
 impl Sync {
-    pub(super) async fn inbox(&self, context: &Context<'_>) -> Result<Inbox, Error> {
+    pub(crate) async fn inbox(&self, context: &Context<'_>, limit: usize) -> Result<Inbox, Error> {
         let requester = &context.request.requester;
         let (user, device_id) = (requester.user, requester.device_id.as_str());
         if self.view.inboxes.is_empty(user, device_id) {
@@ -38,12 +38,11 @@ impl Sync {
         let looked = self.view.inboxes.before_look();
         let acknowledged = self.delete_acknowledged(user, device_id, context.to_device_since).await?;
         let end = Position(u64::MAX);
-        let pending =
-            self.waiting_messages(user, device_id, context.to_device_since, end, MESSAGES_MAX + 1).await?;
+        let pending = self.waiting_messages(user, device_id, context.to_device_since, end, limit + 1).await?;
         if acknowledged == 0 && pending.is_empty() {
             self.view.inboxes.found_empty(user, device_id, looked);
         }
-        Ok(Inbox::of(pending, context.now))
+        Ok(Inbox::of(pending, context.now, limit))
     }
 
     async fn delete_acknowledged(
@@ -80,7 +79,7 @@ impl Sync {
         Ok(rows.into_iter().map(|((_, _, position), row)| (position, row)).collect())
     }
 
-    pub(super) async fn push_key_stock(
+    pub(crate) async fn push_key_stock(
         &self,
         context: &Context<'_>,
         body: &mut Object<'_>,
@@ -98,12 +97,12 @@ impl Sync {
 }
 
 impl Inbox {
-    fn of(pending: Vec<(Position, ToDeviceRecord)>, now: Position) -> Self {
+    fn of(pending: Vec<(Position, ToDeviceRecord)>, now: Position, limit: usize) -> Self {
         let mut inbox = Self::default();
         let (mut bytes, mut last) = (0, None);
         for (position, message) in pending.into_iter().take_while(|(position, _)| *position <= now) {
             bytes += message.content.len();
-            if inbox.messages.len() == MESSAGES_MAX || (bytes > BYTES_MAX && last.is_some()) {
+            if inbox.messages.len() == limit || (bytes > BYTES_MAX && last.is_some()) {
                 inbox.delivered_until = last;
                 break;
             }
@@ -148,7 +147,7 @@ mod tests {
     #[test]
     fn answers_are_bounded_by_count_and_bytes() {
         let of = |count, size, now| {
-            let inbox = Inbox::of(pending(count, size), Position(now));
+            let inbox = Inbox::of(pending(count, size), Position(now), MESSAGES_MAX);
             (inbox.messages.len(), inbox.delivered_until)
         };
         assert_eq!(of(0, 1, 9), (0, None));

@@ -10,6 +10,7 @@ mod large_room;
 mod room_state;
 mod rooms;
 mod send;
+mod sliding;
 mod sync;
 
 use anyhow::{Result, bail};
@@ -19,12 +20,13 @@ use super::world::World;
 
 /// In the order in which they run: those that care how many rooms the shared accounts are in come first,
 /// the footprint of everything comes last.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "fanout",
     "send",
     "idle",
     "wakeup",
     "initial",
+    "sliding",
     "join",
     "history",
     "state",
@@ -44,6 +46,7 @@ pub async fn run(name: &str, world: &mut World) -> Result<Vec<Row>> {
         "idle" => sync::idle(world).await,
         "wakeup" => sync::wakeup(world).await,
         "initial" => sync::initial(world).await,
+        "sliding" => sliding::run(world).await,
         "join" => join::run(world).await,
         "history" => history::run(world).await,
         "state" => room_state::run(world).await,
