@@ -1,6 +1,6 @@
 //! What a commit tells its readers. An entry says *what* changed, by numeric id; the reader loads the rest.
 
-use myelin_core::{EventNid, RoomNid, StateKeyNid, UserNid};
+use myelin_core::{EventNid, RoomNid, StateKeyNid, TimelineOrder, UserNid};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Record;
@@ -58,6 +58,8 @@ pub enum LogEntry {
     Purged { room: RoomNid, events: Vec<EventNid> },
     /// A local user subscribed to a thread, or no longer is.
     ThreadSubscription { user: UserNid },
+    /// Older history was put before the timeline of a room, at these (negative) orders.
+    History { room: RoomNid, from: TimelineOrder, to: TimelineOrder },
 }
 
 impl Record for LogEntry {}

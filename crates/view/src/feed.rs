@@ -243,7 +243,8 @@ impl Feed {
             | LogEntry::Outbox { .. }
             | LogEntry::KeyStock { .. }
             | LogEntry::Sticky { .. }
-            | LogEntry::Purged { .. } => (RoomNid::GLOBAL, None),
+            | LogEntry::Purged { .. }
+            | LogEntry::History { .. } => (RoomNid::GLOBAL, None),
         };
         let state = match entry {
             LogEntry::Event { state_key, .. } => state_key.is_some(),
@@ -292,7 +293,8 @@ impl Feed {
             | LogEntry::Outbox { .. }
             | LogEntry::KeyStock { .. }
             | LogEntry::Sticky { .. }
-            | LogEntry::Purged { .. } => {}
+            | LogEntry::Purged { .. }
+            | LogEntry::History { .. } => {}
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use myelin_dag::{checks::VerifiedPdu, state_tree::NodeHash};
 use myelin_store::{
     NidKind,
     codec::AtPosition,
+    log::LogEntry,
     tables::{
         CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, EVENTS, Placement, RELATIONS, RelationRecord,
         THREAD_ROOTS, TIMELINE, ThreadRootRecord,
@@ -143,6 +144,11 @@ impl Draft<'_> {
                 last_root = Some(after.root());
             }
             self.add_outside(Landing { event: placed, redacted: None, snapshot: None });
+        }
+        if !shown.is_empty() {
+            let order = |distance: u64| TimelineOrder(-i64::try_from(used + distance).unwrap_or(i64::MAX));
+            let (room, from, to) = (self.room.nid(), order(shown.len() as u64), order(1));
+            self.batch.log(&LogEntry::History { room, from, to });
         }
         self.room.head.backfilled += shown.len() as u64;
         Ok(())
