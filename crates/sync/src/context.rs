@@ -1,6 +1,6 @@
 //! What surrounds an event: `/context`, `/timestamp_to_event`, `/initialSync` of a room, and peeking by `/events`.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{FutureExt, select_biased};
 use myelin_core::{Position, RoomNid, SyncToken, TimelineOrder, TimelineToken, limits};
@@ -8,7 +8,7 @@ use myelin_store::{
     Direction,
     tables::{ACCOUNT_DATA, PUBLIC_ROOMS},
 };
-use myelin_view::View;
+use myelin_view::{Event, View};
 use ruma::{EventId, RoomId};
 
 use crate::{
@@ -30,6 +30,18 @@ const PEEK_LIMIT: usize = 100;
 const ACCOUNT_DATA_TYPES_MAX: usize = 1_000;
 /// Events looked at on each side of where a timestamp is found: clocks of senders disagree.
 const TIMESTAMP_NEIGHBOURS: usize = 100;
+
+/// What surrounds an event, as JSON.
+pub struct Surroundings {
+    pub start: String,
+    pub end: String,
+    /// Newest first.
+    pub before: Vec<String>,
+    /// Oldest first.
+    pub after: Vec<String>,
+    /// User ids with the member event that they had, if asked for.
+    pub profiles: Vec<(String, Arc<Event>)>,
+}
 
 impl Sync {
     /// `GET /rooms/{roomId}/context/{eventId}`
@@ -93,6 +105,44 @@ impl Sync {
         body.array("state", state);
         body.close();
         Ok(text)
+    }
+
+    /// What surrounds a hit of a search, with the profiles that the senders had then.
+    pub async fn surroundings(
+        &self,
+        requester: &Requester,
+        readable: &Readable,
+        placed: &Placed,
+        (before, after): (usize, usize),
+        with_profiles: bool,
+    ) -> Result<Surroundings, Error> {
+        let filter = EventFilter::default();
+        let past =
+            Stretch { after: TimelineOrder::MIN, until: TimelineOrder(placed.order.0.saturating_sub(1)) };
+        let future = Stretch { after: placed.order, until: readable.until };
+        let before = self.side(requester, readable, past, Direction::Reverse, before, &filter).await?;
+        let after = self.side(requester, readable, future, Direction::Forward, after, &filter).await?;
+        let first = before.events.last().unwrap_or(placed).order;
+        let last = after.events.last().unwrap_or(placed).order;
+        let mut profiles = Vec::new();
+        if with_profiles {
+            let shown = before.events.iter().chain(&after.events).chain([placed]);
+            let senders: BTreeSet<_> = shown.map(|placed| placed.event.pdu.sender.as_str()).collect();
+            let state = state_at(&self.view, readable.room.nid(), last).await?;
+            for sender in senders {
+                let key = self.view.interner.lookup_state_key("m.room.member", sender).await?;
+                let Some(member) = key.and_then(|key| state.get(key)) else { continue };
+                let Some(member) = self.view.events.load(member).await? else { continue };
+                profiles.push((sender.to_owned(), member));
+            }
+        }
+        Ok(Surroundings {
+            start: TimelineToken(TimelineOrder(first.0.saturating_sub(1))).to_string(),
+            end: TimelineToken(last).to_string(),
+            before: self.write_all(requester, &before.events).await?,
+            after: self.write_all(requester, &after.events).await?,
+            profiles,
+        })
     }
 
     /// The state at the last event; with lazy-loading only the members that are needed.

@@ -46,6 +46,7 @@ use crate::filter::Filter;
 
 pub use client_event::Format;
 pub use error::Error;
+pub use timeline::Placed;
 
 /// Parsed filters kept, of all users together.
 const FILTERS_MAX: usize = 10_000;

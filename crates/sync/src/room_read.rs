@@ -58,7 +58,7 @@ impl Sync {
     }
 
     /// With its bundled aggregations.
-    pub(crate) async fn write_placed(&self, requester: &Requester, placed: &Placed) -> Result<String, Error> {
+    pub async fn write_placed(&self, requester: &Requester, placed: &Placed) -> Result<String, Error> {
         let bundle = self.bundle(requester, &placed.event).await?;
         self.room_writer(requester).write(&placed.event, placed.seen, bundle.as_deref()).await
     }
