@@ -7,6 +7,7 @@
 //! - [`devices`]: keys and device lists of users elsewhere.
 //! - [`handshakes`]: joins, knocks, leaves and invites, from both sides.
 //! - [`media`]: files of users elsewhere.
+//! - [`identity`]: identity servers: invites by address, bindings.
 //! - [`serve`]: what other servers may read here. [`remote`]: what local users look up elsewhere.
 //!
 //! The rules of rooms are pure (`myelin-dag`), rooms are written by `myelin-rooms` alone; here is what brings the one to
@@ -16,6 +17,7 @@ pub mod client;
 pub mod devices;
 pub mod edus;
 pub mod handshakes;
+pub mod identity;
 pub mod inbound;
 pub mod keys;
 pub mod media;
@@ -43,6 +45,7 @@ pub use self::{
     handshakes::{
         BoundInvite, HandshakeError, Handshakes, InviteRequest, JoinRequest, PartialInvite, SendJoin,
     },
+    identity::{AddressInvite, Identity, IdentityError, IdentitySetup, IdentityTransport, NoIdentityServers},
     inbound::Inbound,
     keys::{Keyring, Wanted},
     peers::Peers,

@@ -111,6 +111,11 @@ impl Users {
     }
 
     /// Sets a password. With `logout_devices` every device but `keep_device` is logged out in the same commit.
+    /// Whether this may be a password.
+    pub fn check_password(&self, new_password: &str) -> Result<(), SetPasswordError> {
+        Ok(password::check_new(new_password, self.config.password_size_min)?)
+    }
+
     pub async fn set_password(
         &self,
         user: UserNid,

@@ -8,16 +8,6 @@ pub enum RegistrationMode {
     Open,
 }
 
-/// Whom a search of the user directory finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum DirectoryVisibility {
-    /// Those who share a room with the searcher or are in a published or publicly joinable room.
-    #[default]
-    SharedAndPublicRooms,
-    /// Every local account too.
-    Everybody,
-}
-
 /// Argon2id parameters; one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PasswordCost {
@@ -50,7 +40,8 @@ pub struct Config {
     pub refresh_token_lifetime_ms: Option<u64>,
     pub login_token_lifetime_ms: u64,
     pub openid_token_lifetime_ms: u64,
-    pub directory: DirectoryVisibility,
+    /// `None`: this server sends no mail, and knows nobody by an address.
+    pub mail: Option<crate::mail::MailSetup>,
     /// Sessions kept in memory, some 300 bytes each.
     pub sessions_cached_max: usize,
 }
@@ -68,7 +59,7 @@ impl Default for Config {
             refresh_token_lifetime_ms: None,
             login_token_lifetime_ms: 2 * 60 * 1000,
             openid_token_lifetime_ms: 60 * 60 * 1000,
-            directory: DirectoryVisibility::default(),
+            mail: None,
             sessions_cached_max: 50_000,
         }
     }

@@ -28,6 +28,7 @@ impl Users {
             batch.require_equal(&ACCOUNTS, &user, &account);
             batch.put(&ACCOUNTS, &user, &deactivated(account, erase));
             self.delete_all_devices(&mut batch, user, None).await?;
+            self.disown_threepids(&mut batch, user).await?;
             if erase {
                 self.erase(&mut batch, user).await?;
             }

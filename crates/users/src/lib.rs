@@ -7,7 +7,8 @@
 //! - [`keys`], [`cross_signing`]: public keys for end-to-end encryption; [`remote_devices`]: those of remote users.
 //! - [`key_backup`]: room keys that clients encrypted for themselves.
 //! - [`to_device`]: messages between devices; [`dehydrated_devices`] receive them while nobody is logged in.
-//! - [`profile`], [`account_data`], [`tags`], [`filters`], [`openid`], [`directory`].
+//! - [`profile`], [`account_data`], [`tags`], [`filters`], [`openid`].
+//! - [`threepids`], [`validation`]: e-mail addresses of accounts and the proof that they are theirs; [`mail`] is behind a port.
 //! - [`departure`]: what remains to be done in rooms after a deactivation; rooms are behind a port.
 //!
 //! Every change is one commit with preconditions, so that concurrent registrations of one name or uses of one token
@@ -22,13 +23,13 @@ pub mod dehydrated_devices;
 pub mod departure;
 pub mod device_lists;
 pub mod devices;
-pub mod directory;
 mod error;
 pub mod filters;
 mod grant;
 pub mod key_backup;
 pub mod keys;
 pub mod login;
+pub mod mail;
 pub mod mutual_rooms;
 pub mod openid;
 mod outgoing;
@@ -44,11 +45,13 @@ pub mod shared_secret;
 pub mod tags;
 #[cfg(test)]
 mod testing;
+pub mod threepids;
 pub mod to_device;
 mod token;
 mod transaction;
 pub mod uia;
 mod username;
+pub mod validation;
 
 use std::sync::Arc;
 
@@ -56,7 +59,7 @@ use myelin_store::log::LogEntry;
 use myelin_view::View;
 
 pub use account::{Account, AccountSummary, ModerationError, SetPasswordError};
-pub use config::{Config, DirectoryVisibility, PasswordCost, RegistrationMode};
+pub use config::{Config, PasswordCost, RegistrationMode};
 pub use error::Error;
 pub use grant::{DeviceRequest, DeviceRequestError, Grant, LoginOrigin};
 pub use password::PasswordError;
@@ -72,7 +75,7 @@ pub struct Users {
     passwords: password::Passwords,
     nonces: shared_secret::Nonces,
     open_uia_sessions: uia::OpenSessions,
-    directory: Arc<directory::LocalUsers>,
+    sent_mails: validation::SentMails,
     departures: departure::Signal,
     turns: keys::Turns,
     inbox_sizes: to_device::InboxSizes,
@@ -83,22 +86,18 @@ impl Users {
     /// Follows `view.feed`, so that what other nodes change is not served from memory.
     pub fn new(view: View, config: Config) -> Self {
         let sessions = Arc::new(session::SessionCache::new(config.sessions_cached_max));
-        let directory = Arc::new(directory::LocalUsers::default());
-        let (followed, changed) = (sessions.clone(), directory.clone());
-        view.feed.listen(move |_, entry| match entry {
-            LogEntry::Account { user } => {
+        let followed = sessions.clone();
+        view.feed.listen(move |_, entry| {
+            if let LogEntry::Account { user } = entry {
                 followed.forget(*user);
-                changed.mark(*user);
             }
-            LogEntry::Profile { user } => changed.mark(*user),
-            _ => {}
         });
         Self {
             sessions,
-            directory,
             passwords: password::Passwords::new(view.env.clone(), config.password_cost),
             nonces: shared_secret::Nonces::default(),
             open_uia_sessions: uia::OpenSessions::default(),
+            sent_mails: validation::SentMails::default(),
             departures: departure::Signal::default(),
             turns: keys::Turns::default(),
             inbox_sizes: to_device::InboxSizes::default(),

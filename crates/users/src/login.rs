@@ -20,14 +20,13 @@ pub struct Identifier {
     #[serde(rename = "type")]
     pub kind: String,
     pub user: Option<String>,
+    /// Of an `m.id.thirdparty`.
+    pub medium: Option<String>,
+    pub address: Option<String>,
 }
 
-impl Identifier {
-    /// The name in an `m.id.user`; `None` for third-party identifiers and phones, which this server knows nobody by.
-    pub fn user(&self) -> Option<&str> {
-        (self.kind == "m.id.user").then_some(self.user.as_deref()).flatten()
-    }
-}
+/// A name that nobody has: guessing at it takes as long as at any other.
+const NOBODY: &str = "@";
 
 /// A single-use token that logs a second device in.
 #[derive(Clone, Debug)]
@@ -124,6 +123,21 @@ impl Users {
         })
         .await?;
         Ok(LoginToken { token, expires_in_ms })
+    }
+
+    /// The name of the account that an identifier stands for; `None` if it names nothing.
+    pub async fn identified(&self, identifier: &Identifier) -> Result<Option<String>, Error> {
+        match (identifier.kind.as_str(), &identifier.medium, &identifier.address) {
+            ("m.id.user", ..) => Ok(identifier.user.clone()),
+            ("m.id.thirdparty", Some(medium), Some(address)) => {
+                Ok(Some(match self.threepid_owner(medium, address).await? {
+                    Some(owner) => self.view.interner.user_id(owner).await.map_err(Error::from)?.to_string(),
+                    None => NOBODY.to_owned(),
+                }))
+            }
+            ("m.id.phone", ..) => Ok(Some(NOBODY.to_owned())),
+            _ => Ok(None),
+        }
     }
 
     /// The account that somebody means who types `name`; a localpart is tried as it is and in small letters.

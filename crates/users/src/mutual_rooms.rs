@@ -1,6 +1,7 @@
 //! `GET /mutual_rooms`: rooms that two users have in common.
 
-use myelin_core::UserNid;
+use myelin_core::{RoomNid, UserNid};
+use myelin_store::tables::Membership;
 use ruma::{OwnedRoomId, UserId};
 
 use crate::{Error, Users};
@@ -45,6 +46,12 @@ impl Users {
             return Err(MutualRoomsError::Oneself);
         }
         Ok(page(self.common_rooms(user, other).await?, from))
+    }
+
+    pub(crate) async fn joined_rooms(&self, user: UserNid) -> Result<Vec<RoomNid>, Error> {
+        let rooms = self.view.user_rooms.load(user).await?;
+        let joined = rooms.iter().filter(|(_, room)| room.membership == Membership::Join);
+        Ok(joined.map(|(room, _)| *room).collect())
     }
 
     /// Works for remote users too: it asks the rooms.

@@ -5,13 +5,15 @@ use myelin_core::UserNid;
 use myelin_store::{
     Batch,
     log::LogEntry,
-    tables::{ACCOUNTS, AccountKind, AccountRecord, PROFILES, ProfileFieldRecord, UIA_SESSIONS},
+    tables::{
+        ACCOUNTS, AccountKind, AccountRecord, PROFILES, ProfileFieldRecord, UIA_SESSIONS, ValidationPurpose,
+    },
 };
 use ruma::{OwnedUserId, UserId};
 
 use crate::{
     DeviceRequest, DeviceRequestError, Error, Grant, PasswordError, UsernameError, Users, password,
-    profile::DISPLAYNAME, transaction::transact, uia::Proof, username,
+    profile::DISPLAYNAME, transaction::transact, uia::Proof, username, validation::ValidationError,
 };
 
 /// What is to be registered.
@@ -48,6 +50,10 @@ pub enum RegisterError {
     Password(#[from] PasswordError),
     #[error("the registration token is not valid (any more)")]
     RegistrationToken,
+    #[error("this e-mail address belongs to an account already")]
+    EmailInUse,
+    #[error("the e-mail address has not been validated, or was used by another request")]
+    EmailNotValidated,
     #[error("guests are not allowed on this server")]
     GuestsDisabled,
     #[error("this is not the access token and the username of a guest")]
@@ -61,6 +67,16 @@ pub enum RegisterError {
 impl From<myelin_store::Error> for RegisterError {
     fn from(error: myelin_store::Error) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+impl From<ValidationError> for RegisterError {
+    fn from(error: ValidationError) -> Self {
+        match error {
+            ValidationError::Failed(error) => Self::Failed(error),
+            ValidationError::InUse => Self::EmailInUse,
+            _ => Self::EmailNotValidated,
+        }
     }
 }
 
@@ -144,7 +160,7 @@ impl Users {
             if account.kind == AccountKind::User && old.is_none() {
                 put_display_name(&mut batch, user, &user_id, registration.display_name.as_deref());
             }
-            self.consume(&mut batch, &registration.proof).await?;
+            self.consume(&mut batch, user, &registration.proof).await?;
             let grant = match &registration.login {
                 Some(device) => Some(self.grant(&mut batch, user, user_id.clone(), device).await?),
                 None => None,
@@ -172,7 +188,10 @@ impl Users {
     }
 
     /// Adds the use of what the registration was authenticated with.
-    async fn consume(&self, batch: &mut Batch, proof: &Proof) -> Result<(), RegisterError> {
+    async fn consume(&self, batch: &mut Batch, user: UserNid, proof: &Proof) -> Result<(), RegisterError> {
+        if let Some(sid) = &proof.email_session {
+            self.own_validated(batch, user, ValidationPurpose::Register, sid).await?;
+        }
         if let Some(session) = &proof.session {
             batch.delete(&UIA_SESSIONS, session);
         }

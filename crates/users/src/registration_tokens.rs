@@ -167,7 +167,7 @@ mod tests {
     use crate::{registration::Registration, testing::World, uia::Proof};
 
     fn with_token(username: &str, token: &str) -> Registration {
-        let proof = Proof { session: None, registration_token: Some(token.to_owned()) };
+        let proof = Proof { session: None, registration_token: Some(token.to_owned()), email_session: None };
         Registration { username: Some(username.to_owned()), proof, ..Registration::default() }
     }
 

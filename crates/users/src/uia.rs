@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use myelin_core::UserNid;
 use myelin_store::{
     Batch, CommitError, Direction,
-    tables::{UIA_SESSIONS, UiaSessionRecord},
+    tables::{UIA_SESSIONS, UiaSessionRecord, ValidationPurpose},
 };
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -22,12 +22,16 @@ const OPEN_SESSIONS_MAX: usize = 10_000;
 /// Expired rows deleted per session opened.
 const SWEPT_MAX: usize = 16;
 
+/// The purpose of a registration: what an e-mail address is validated for depends on it.
+pub const REGISTER: &str = "POST /register";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Dummy,
     Password,
     RegistrationToken,
     Terms,
+    EmailIdentity,
 }
 
 impl Stage {
@@ -37,11 +41,12 @@ impl Stage {
             Self::Password => "m.login.password",
             Self::RegistrationToken => "m.login.registration_token",
             Self::Terms => "m.login.terms",
+            Self::EmailIdentity => "m.login.email.identity",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Dummy, Self::Password, Self::RegistrationToken, Self::Terms]
+        [Self::Dummy, Self::Password, Self::RegistrationToken, Self::Terms, Self::EmailIdentity]
             .into_iter()
             .find(|stage| stage.as_str() == text)
     }
@@ -74,6 +79,14 @@ pub struct AuthData {
     pub user: Option<String>,
     pub password: Option<String>,
     pub token: Option<String>,
+    pub threepid_creds: Option<ThreepidCredentials>,
+}
+
+/// A validation session of this server; those of identity servers prove nothing here.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ThreepidCredentials {
+    pub sid: String,
+    pub client_secret: String,
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +100,8 @@ pub enum Progress {
 pub struct Proof {
     pub session: Option<String>,
     pub registration_token: Option<String>,
+    /// A validation session whose address is the client's.
+    pub email_session: Option<String>,
 }
 
 /// What the client has to do next; the body of the 401 answer.
@@ -104,6 +119,8 @@ pub enum StageFailure {
     Password,
     #[error("the registration token is not valid (any more)")]
     RegistrationToken,
+    #[error("the e-mail address has not been validated yet")]
+    Email,
     #[error("the stage '{0}' is not part of any flow offered")]
     NotOffered(String),
     #[error("'{0}' is missing in 'auth'")]
@@ -140,11 +157,24 @@ struct Attempt {
 impl Users {
     /// The flows of `POST /register`; `None` if registration is closed.
     pub fn registration_flows(&self) -> Option<Vec<Flow>> {
-        match self.config.registration {
-            RegistrationMode::Closed => None,
-            RegistrationMode::Token => Some(vec![vec![Stage::RegistrationToken]]),
-            RegistrationMode::Open => Some(vec![vec![Stage::Dummy]]),
-        }
+        // No flow is the beginning of another, so that clients can say which one they mean.
+        let (first, email) = match (self.config.registration, &self.config.mail) {
+            (RegistrationMode::Closed, _) => return None,
+            (RegistrationMode::Token, None) => return Some(vec![vec![Stage::RegistrationToken]]),
+            (RegistrationMode::Open, None) => return Some(vec![vec![Stage::Dummy]]),
+            (RegistrationMode::Token, Some(mail)) => (vec![Stage::RegistrationToken], mail),
+            (RegistrationMode::Open, Some(mail)) => (vec![], mail),
+        };
+        let then = |stage| [first.clone(), vec![stage]].concat();
+        Some(match email.required {
+            true => vec![then(Stage::EmailIdentity)],
+            false => vec![then(Stage::Dummy), then(Stage::EmailIdentity)],
+        })
+    }
+
+    /// The flows by which a password is set without an access token; `None` if there are none.
+    pub fn password_reset_flows(&self) -> Option<Vec<Flow>> {
+        self.config.mail.as_ref().map(|_| vec![vec![Stage::EmailIdentity]])
     }
 
     /// One step: takes what `auth` offers and answers whether a flow is complete.
@@ -185,8 +215,14 @@ impl Users {
         }
         let expires_ms = self.now_ms() + SESSION_LIFETIME_MS;
         let request = operation.request;
-        let record =
-            UiaSessionRecord { purpose, request, completed: vec![], registration_token: None, expires_ms };
+        let record = UiaSessionRecord {
+            purpose,
+            request,
+            completed: vec![],
+            registration_token: None,
+            email_session: None,
+            expires_ms,
+        };
         Ok(Attempt { id: None, stored: None, record })
     }
 
@@ -210,6 +246,7 @@ impl Users {
             Stage::Dummy | Stage::Terms => None,
             Stage::Password => self.try_password(operation, auth).await?,
             Stage::RegistrationToken => self.try_registration_token(auth, attempt).await?,
+            Stage::EmailIdentity => self.try_email(operation, auth, attempt).await?,
         };
         if failure.is_none() && !attempt.completed().contains(&stage) {
             attempt.record.completed.push(stage.as_str().to_owned());
@@ -223,7 +260,11 @@ impl Users {
         auth: &AuthData,
     ) -> Result<Option<StageFailure>, Error> {
         let Some(password) = &auth.password else { return Ok(Some(StageFailure::Missing("password"))) };
-        let named = auth.identifier.as_ref().and_then(Identifier::user).or(auth.user.as_deref());
+        let identified = match &auth.identifier {
+            Some(identifier) => self.identified(identifier).await?,
+            None => None,
+        };
+        let named = identified.as_deref().or(auth.user.as_deref());
         let user = match (operation.user, named) {
             (user, None) => user,
             (user, Some(name)) => {
@@ -236,6 +277,27 @@ impl Users {
             None => self.passwords.verify(None, password).await?,
         };
         Ok((!verified).then_some(StageFailure::Password))
+    }
+
+    async fn try_email(
+        &self,
+        operation: Operation<'_>,
+        auth: &AuthData,
+        attempt: &mut Attempt,
+    ) -> Result<Option<StageFailure>, Error> {
+        let Some(credentials) = &auth.threepid_creds else {
+            return Ok(Some(StageFailure::Missing("threepid_creds")));
+        };
+        let purpose = match operation.purpose {
+            REGISTER => ValidationPurpose::Register,
+            _ => ValidationPurpose::ResetPassword,
+        };
+        let ThreepidCredentials { sid, client_secret } = credentials;
+        if self.validated(purpose, sid, client_secret).await?.is_none() {
+            return Ok(Some(StageFailure::Email));
+        }
+        attempt.record.email_session = Some(sid.clone());
+        Ok(None)
     }
 
     async fn try_registration_token(
@@ -254,18 +316,19 @@ impl Users {
     /// A registration deletes its session in its own commit, so that it can be tried again under another name; any other
     /// operation uses it up now.
     async fn close(&self, operation: Operation<'_>, attempt: Attempt) -> Result<Proof, UiaError> {
-        let registration_token = attempt.record.registration_token.clone();
+        let UiaSessionRecord { registration_token, email_session, .. } = attempt.record.clone();
+        let proof = Proof { session: None, registration_token, email_session };
         let (Some(id), Some(stored)) = (&attempt.id, &attempt.stored) else {
-            return Ok(Proof { session: None, registration_token });
+            return Ok(proof);
         };
         if operation.user.is_none() {
-            return Ok(Proof { session: Some(self.save(attempt).await?), registration_token });
+            return Ok(Proof { session: Some(self.save(attempt).await?), ..proof });
         }
         let mut batch = Batch::new();
         batch.require_equal(&UIA_SESSIONS, id, stored);
         batch.delete(&UIA_SESSIONS, id);
         match self.view.store.commit(batch).await {
-            Ok(_) => Ok(Proof { session: None, registration_token }),
+            Ok(_) => Ok(proof),
             Err(CommitError::Conflict { .. }) => Err(UiaError::UsedUp),
             Err(CommitError::Store(error)) => Err(error.into()),
         }

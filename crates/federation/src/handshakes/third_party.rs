@@ -1,6 +1,7 @@
 //! Invites to e-mail addresses and phone numbers (Server-Server API, "Third-party invites").
 
 use myelin_rooms::ThirdPartyInvite;
+use myelin_store::tables::Membership;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -71,6 +72,46 @@ impl Handshakes {
             }
         }
         Ok(())
+    }
+
+    /// `third_party_signed` of a join: the user brings the proof that an invite to an address was meant for them. Who is
+    /// invited or joined already needs none.
+    pub async fn redeem_signed(
+        &self,
+        user_id: &OwnedUserId,
+        room_id: &RoomId,
+        signed: Value,
+    ) -> Result<(), HandshakeError> {
+        let text = |name: &str| signed.get(name).and_then(Value::as_str);
+        if text("mxid") != Some(user_id.as_str()) {
+            return Err(HandshakeError::Forbidden("The invite was signed for another user.".to_owned()));
+        }
+        let sender = text("sender").and_then(|sender| OwnedUserId::try_from(sender).ok());
+        let sender = sender.ok_or_else(|| {
+            HandshakeError::Invalid("'sender' of third_party_signed is not a user id.".to_owned())
+        })?;
+        if self.is_expected(user_id, room_id).await? {
+            return Ok(());
+        }
+        // `sender` is not part of what identity servers sign.
+        let mut signed = signed;
+        if let Some(signed) = signed.as_object_mut() {
+            signed.retain(|name, _| matches!(name.as_str(), "mxid" | "token" | "signatures"));
+        }
+        self.redeem(BoundInvite { mxid: user_id.clone(), room_id: room_id.to_owned(), sender, signed }).await
+    }
+
+    async fn is_expected(&self, user_id: &OwnedUserId, room_id: &RoomId) -> Result<bool, HandshakeError> {
+        let failed = |error: myelin_view::Error| HandshakeError::Rooms(error.into());
+        let Some(room) = self.view.interner.lookup_room(room_id).await.map_err(failed)? else {
+            return Ok(false);
+        };
+        let Some(user) = self.view.interner.lookup_user(user_id).await.map_err(failed)? else {
+            return Ok(false);
+        };
+        let rooms = self.view.user_rooms.load(user).await.map_err(failed)?;
+        let membership = rooms.get(&room).map(|held| held.membership);
+        Ok(matches!(membership, Some(Membership::Join | Membership::Invite)))
     }
 
     async fn redeem(&self, bound: BoundInvite) -> Result<(), HandshakeError> {

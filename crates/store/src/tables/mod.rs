@@ -15,6 +15,7 @@ mod previews;
 mod retention;
 mod rooms;
 mod sliding;
+mod threepids;
 mod users;
 
 use std::marker::PhantomData;
@@ -34,6 +35,7 @@ pub use previews::*;
 pub use retention::*;
 pub use rooms::*;
 pub use sliding::*;
+pub use threepids::*;
 pub use users::*;
 
 use crate::{
@@ -267,6 +269,19 @@ tables! {
     URL_PREVIEWS_BY_AGE = 121 "url_previews_by_age": (u64, [u8; 32]) => ();
     /// Images of previews: (to be deleted at in milliseconds, media id), durable before the media is there.
     PREVIEW_IMAGES = 122 "preview_images": (u64, String) => PreviewImageRecord;
+
+    // Third-party identifiers: addresses in their canonical form.
+    /// (user, medium, address).
+    THREEPIDS = 130 "threepids": (UserNid, String, String) => ThreepidRecord;
+    /// Whose an address is: (medium, address). One user at a time.
+    THREEPID_OWNERS = 131 "threepid_owners": (String, String) => UserNid;
+    /// Session ids begin with their expiry, so that what expired first comes first.
+    VALIDATION_SESSIONS = 132 "validation_sessions": String => ValidationSessionRecord;
+    /// (medium, address, client secret).
+    VALIDATION_CLIENTS = 133 "validation_clients": (String, String, String) => SessionRef;
+    /// Identity servers that a user's address was bound at through this server: (user, medium, address, identity server).
+    THREEPID_BINDS = 134 "threepid_binds": (UserNid, String, String, String) => ();
+
     // Events that are sent later, or hold for a while.
     /// Delayed events by delay id.
     DELAYED_EVENTS = 140 "delayed_events": String => DelayedEventRecord;

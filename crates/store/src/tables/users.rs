@@ -101,6 +101,8 @@ pub struct UiaSessionRecord {
     pub completed: Vec<String>,
     /// A registration token that passed its stage.
     pub registration_token: Option<String>,
+    /// The validation session of an e-mail address that passed its stage.
+    pub email_session: Option<String>,
     pub expires_ms: u64,
 }
 impl Record for UiaSessionRecord {}

@@ -161,7 +161,12 @@ fn the_password_stage() {
         let flows = [vec![Stage::Password]];
         let deletion = Operation { purpose: "DELETE", user: Some(user), request: [0; 32], flows: &flows };
         let named = |name: &str, password: &str| {
-            let identifier = Identifier { kind: "m.id.user".to_owned(), user: Some(name.to_owned()) };
+            let identifier = Identifier {
+                kind: "m.id.user".to_owned(),
+                user: Some(name.to_owned()),
+                medium: None,
+                address: None,
+            };
             AuthData { identifier: Some(identifier), ..with_password(password, None) }
         };
         for refused in [
