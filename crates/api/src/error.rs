@@ -197,6 +197,16 @@ impl From<myelin_users::Error> for ApiError {
     }
 }
 
+impl From<myelin_search::Error> for ApiError {
+    fn from(error: myelin_search::Error) -> Self {
+        match error {
+            myelin_search::Error::Sync(error) => error.into(),
+            myelin_search::Error::InvalidParam(message) => Self::invalid_param(message),
+            other => Self::internal(other),
+        }
+    }
+}
+
 impl From<myelin_sync::Error> for ApiError {
     fn from(error: myelin_sync::Error) -> Self {
         match error {

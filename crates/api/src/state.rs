@@ -9,10 +9,11 @@ use futures::{
 };
 use myelin_core::Env;
 use myelin_federation::{
-    Client, Devices, Federation, Handshakes, Inbound, Keyring, Peers, Remote, Sender, Serve,
+    Client, Devices, Federation, Handshakes, Identity, Inbound, Keyring, Peers, Remote, Sender, Serve,
 };
 use myelin_media::{Media, preview::Previews};
 use myelin_rooms::Rooms;
+use myelin_search::Search;
 use myelin_store::Store;
 use myelin_sync::Sync;
 use myelin_users::Users;
@@ -30,6 +31,8 @@ pub struct Parts {
     pub federation: Federation,
     pub media: Arc<Media>,
     pub previews: Arc<Previews>,
+    pub search: Arc<Search>,
+    pub identity: Arc<Identity>,
     pub shutdown: Shutdown,
 }
 
@@ -46,6 +49,8 @@ struct Shares {
     federation: Federation,
     media: Arc<Media>,
     previews: Arc<Previews>,
+    search: Arc<Search>,
+    identity: Arc<Identity>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
     rendezvous: Arc<Rendezvous>,
@@ -64,6 +69,8 @@ impl AppState {
             federation: parts.federation,
             media: parts.media,
             previews: parts.previews,
+            search: parts.search,
+            identity: parts.identity,
             shutdown: parts.shutdown,
             limiter: Arc::new(limiter),
             rendezvous,
@@ -100,6 +107,8 @@ parts!(
     sync: Arc<Sync>,
     media: Arc<Media>,
     previews: Arc<Previews>,
+    search: Arc<Search>,
+    identity: Arc<Identity>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
     rendezvous: Arc<Rendezvous>,

@@ -80,7 +80,8 @@ impl Uia {
         match self.users.authenticate(operation, body.auth.as_ref()).await? {
             Progress::Complete(proof) => Ok(proof),
             Progress::Incomplete(challenge) => {
-                if challenge.failure.is_some() {
+                // Clients ask again and again whether the link in a mail was followed; nothing is guessed by that.
+                if challenge.failure.as_ref().is_some_and(|failure| *failure != StageFailure::Email) {
                     self.limiter.check_subject(Class::FailedLogin, guesses)?;
                 }
                 Err(answer(operation.flows, challenge, &self.config.terms))
@@ -120,6 +121,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for UiaBody<T> {
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let bytes = read_body(request, REQUEST_BODY_SIZE_MAX).await?;
         Self::parse(if bytes.is_empty() { b"{}" } else { &bytes })
+    }
+}
+
+impl<T> UiaBody<T> {
+    /// The hash of everything but `auth`.
+    pub fn request(&self) -> [u8; 32] {
+        self.request
     }
 }
 
@@ -166,6 +174,7 @@ fn refusal(failure: &StageFailure) -> ApiError {
     match failure {
         StageFailure::Password => ApiError::forbidden("Invalid password"),
         StageFailure::RegistrationToken => ApiError::unauthorized(message),
+        StageFailure::Email => ApiError::threepid_auth_failed(message),
         StageFailure::NotOffered(_) => ApiError::unrecognized(message),
         StageFailure::Missing(_) => ApiError::missing_param(message),
     }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use myelin_api::{self as api, AppState, Serves, Shutdown, config::TurnCredentials};
 use myelin_core::{Env, UserNid};
-use myelin_federation::{Federation, PresencePolicy, Setup, media::RemoteMedia};
+use myelin_federation::{Federation, IdentitySetup, PresencePolicy, Setup, media::RemoteMedia};
 use myelin_media::{Media, preview::Previews};
 use myelin_rooms::{
     Rooms, delayed, retention::run_retention, run_profile_propagation, server_notices::NoticeRoom,
 };
+use myelin_search::{DirectoryVisibility, Search};
 use myelin_store::Store;
 use myelin_sync::Sync;
-use myelin_users::{Users, departure};
+use myelin_users::{Users, departure, mail::MailSetup};
 use myelin_view::{RetentionPolicy, View};
 
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
         types::{BusUri, RateLimit, RegistrationMode, Surface},
     },
     identity::{self, Identity, KeyPlace},
-    media, outbound, previews, storage,
+    mail, media, outbound, previews, storage,
 };
 
 /// The services over one store.
@@ -35,6 +36,8 @@ pub struct Server {
     pub federation: Federation,
     pub media: Arc<Media>,
     pub previews: Arc<Previews>,
+    pub search: Arc<Search>,
+    pub identity: Arc<myelin_federation::Identity>,
 }
 
 impl Server {
@@ -48,8 +51,10 @@ impl Server {
             identity::establish(&store, &place, &config.server.name, &env).await?;
         let view = View::new(store.clone(), env.clone(), config.server.name.clone());
         let view = view.with_retention(retention_policy(config));
-        let users = Arc::new(Users::new(view.clone(), users_config(config)));
+        let mail = mail::setup(config)?;
+        let users = Arc::new(Users::new(view.clone(), users_config(config, mail)));
         let key = Arc::new(signing_key);
+        let signing_key = key.clone();
         let rooms = Arc::new(Rooms::new(view.clone(), key.clone()));
         let sync = Sync::new(view.clone());
         let federation = Federation::new(Setup {
@@ -73,7 +78,20 @@ impl Server {
             pages: previews::pages(config, &env)?,
         });
         let previews = Previews::new(media.clone(), previews::config(config));
-        Ok(Self { env, store, view, users, rooms, sync, federation, media, previews })
+        let visibility = match config.search.all_local_users {
+            true => DirectoryVisibility::Everybody,
+            false => DirectoryVisibility::SharedAndPublicRooms,
+        };
+        let identity = Arc::new(myelin_federation::Identity::new(IdentitySetup {
+            view: view.clone(),
+            rooms: rooms.clone(),
+            handshakes: federation.handshakes.clone(),
+            key: signing_key,
+            transport: outbound::identity_transport(&config.federation, &env)?,
+            trusted: config.identity.trusted_servers.clone(),
+        }));
+        let search = Search::new(view.clone(), sync.clone(), storage::search_place(config), visibility);
+        Ok(Self { env, store, view, users, rooms, sync, federation, media, previews, search, identity })
     }
 
     pub fn state(&self, config: &Config, shutdown: Shutdown) -> AppState {
@@ -86,6 +104,8 @@ impl Server {
             federation: self.federation.clone(),
             media: self.media.clone(),
             previews: self.previews.clone(),
+            search: self.search.clone(),
+            identity: self.identity.clone(),
             shutdown,
         })
     }
@@ -98,6 +118,7 @@ impl Server {
         spawn("profile propagation", run_profile_propagation(self.rooms.clone()).boxed());
         spawn("retention", run_retention(self.rooms.clone()).boxed());
         spawn("delayed events", delayed::run_delayed_events(self.rooms.clone()).boxed());
+        spawn("search index", self.search.clone().run().boxed());
         let departing = Arc::new(Departing(self.rooms.clone()));
         self.federation.start(&self.env);
         spawn("room for remote media", self.media.clone().run_eviction().boxed());
@@ -125,7 +146,7 @@ pub fn serves(surfaces: &[Surface]) -> Serves {
     }
 }
 
-fn users_config(config: &Config) -> myelin_users::Config {
+fn users_config(config: &Config, mail: Option<MailSetup>) -> myelin_users::Config {
     let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     myelin_users::Config {
         registration: match config.registration.mode {
@@ -138,6 +159,7 @@ fn users_config(config: &Config) -> myelin_users::Config {
         refreshable_token_lifetime_ms: ms(config.accounts.access_token_lifetime),
         refresh_token_lifetime_ms: Some(ms(config.accounts.refresh_token_lifetime)),
         login_token_lifetime_ms: ms(config.accounts.login_token_lifetime),
+        mail,
         ..myelin_users::Config::default()
     }
 }

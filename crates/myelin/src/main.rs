@@ -9,6 +9,7 @@ mod destinations;
 mod doctor;
 mod identity;
 mod logging;
+mod mail;
 mod maintenance;
 mod media;
 mod outbound;

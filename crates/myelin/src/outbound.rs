@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 use http::{Request, Response};
 use myelin_core::Env;
-use myelin_federation::{Budget, Pieces, Transport, TransportError};
+use myelin_federation::{Budget, IdentityTransport, Pieces, Transport, TransportError};
 use myelin_outbound::{
     AddressPolicy, Body, Error, Fetcher, Network, Options, Outbound, Redirects, ServerNames, Step, Trust,
 };
@@ -20,6 +20,7 @@ use crate::{config::keys, serve::tls};
 /// A quarter of the open files, within these bounds.
 const CONNECTIONS_MIN: usize = 64;
 const CONNECTIONS_MAX: usize = 2_048;
+const IDENTITY_CONNECTIONS_MAX: usize = 16;
 
 /// How many connections to other servers may be open at once.
 pub fn connections_max() -> usize {
@@ -51,6 +52,36 @@ pub fn trust(config: &keys::Federation) -> anyhow::Result<Trust> {
     }
     let own = config.ca_file.as_ref().map(|file| tls::certificates(file)).transpose();
     Ok(Trust::system().and(own.context("federation.ca_file")?.unwrap_or_default()))
+}
+
+/// Requests to identity servers: HTTPS at their own names, through the same guards.
+pub fn identity_transport(
+    config: &keys::Federation,
+    env: &Env,
+) -> anyhow::Result<Arc<dyn IdentityTransport>> {
+    let addresses = AddressPolicy::new(config.allow_addresses.clone(), config.deny_addresses.clone());
+    let options = Options { addresses, trust: trust(config)?, connections_max: IDENTITY_CONNECTIONS_MAX };
+    Ok(Arc::new(ToIdentityServers(Fetcher::new(env.clone(), Network::system(), options)?)))
+}
+
+struct ToIdentityServers(Fetcher);
+
+impl IdentityTransport for ToIdentityServers {
+    fn send<'a>(
+        &'a self,
+        server: &'a ServerName,
+        request: Request<Bytes>,
+        budget: Budget,
+    ) -> BoxFuture<'a, Result<Response<Bytes>, TransportError>> {
+        let budget = cost(budget);
+        let never = Redirects { follow_max: 0, plain_http: false };
+        async move {
+            let url = format!("https://{server}{}", request.uri());
+            let url = url.parse().map_err(|_| TransportError::Refused(format!("'{url}' is not a URL")))?;
+            self.0.fetch(&url, request, never, budget).await.map_err(|error| told(&error))
+        }
+        .boxed()
+    }
 }
 
 /// What another server names instead of sending it: media in an object store, mostly.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
+use myelin_search::Place;
 use myelin_store::{
     Store,
     backend::Backend,
@@ -16,7 +17,7 @@ use myelin_store::{
 use myelin_store_fjall::Fjall;
 use myelin_store_postgres::Postgres;
 
-use crate::config::{self, types::StoreUri};
+use crate::config::{self, Config, types::StoreUri};
 
 /// Opens the store; creates it if there is none.
 pub async fn open(config: &config::Store) -> anyhow::Result<Store> {
@@ -34,6 +35,12 @@ pub fn directory(uri: &StoreUri) -> Option<&Path> {
         StoreUri::Embedded(path) => Some(path),
         StoreUri::Postgres(_) | StoreUri::Memory => None,
     }
+}
+
+/// Where the search index lies: beside an embedded store unless it is told otherwise.
+pub fn search_place(config: &Config) -> Place {
+    let beside = || directory(&config.store.uri).map(Path::to_owned);
+    config.search.path.clone().or_else(beside).map_or(Place::Memory, Place::Directory)
 }
 
 /// An embedded store in `directory`; private to the owner if it is made here.

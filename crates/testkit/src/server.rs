@@ -9,9 +9,12 @@ use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_core::EventNid;
 use myelin_dag::SigningKey;
-use myelin_federation::{Federation, PresencePolicy, Setup, media::RemoteMedia};
+use myelin_federation::{
+    Federation, Identity, IdentitySetup, NoIdentityServers, PresencePolicy, Setup, media::RemoteMedia,
+};
 use myelin_media::{Media, preview, preview::Previews};
 use myelin_rooms::Rooms;
+use myelin_search::{DirectoryVisibility, Place, Search};
 use myelin_store::{
     Batch, Direction, Store,
     log::LogEntry,
@@ -117,8 +120,29 @@ impl Server {
         federation.start(&env);
         let shutdown = Shutdown::never();
         let (held, files) = (federation.clone(), media.clone());
-        let parts =
-            Parts { view: view.clone(), users, rooms, sync, federation, media, previews, config, shutdown };
+        // Nothing runs it: who searches brings it up to date.
+        let search = Search::new(view.clone(), sync.clone(), Place::Memory, DirectoryVisibility::default());
+        let identity = Arc::new(Identity::new(IdentitySetup {
+            view: view.clone(),
+            rooms: rooms.clone(),
+            handshakes: federation.handshakes.clone(),
+            key: Arc::new(signing_key(name)),
+            transport: Arc::new(NoIdentityServers),
+            trusted: Vec::new(),
+        }));
+        let parts = Parts {
+            view: view.clone(),
+            users,
+            rooms,
+            sync,
+            federation,
+            media,
+            previews,
+            search,
+            identity,
+            config,
+            shutdown,
+        };
         let router = router(AppState::new(parts), Serves::ALL);
         network.connect_machine(name, router.clone(), sim.clone());
         Self { router, sim, view, federation: held, media: files, disk }

@@ -25,6 +25,7 @@ const GOALS: &[(&str, f64)] = &[
     ("typing", 60.0),
     ("inbound PDU, 1 origin", 130.0),
     ("inbound PDU, 16 origins", 130.0),
+    ("search among # messages: p50", 20.0),
     ("resident memory after the run", 120.0),
     ("restart to ready", 0.3),
     ("disk per 700-byte event", 1_200.0),

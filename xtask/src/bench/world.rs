@@ -46,6 +46,9 @@ pub struct Sizes {
     pub destinations: usize,
     /// Members of a room on another server.
     pub large_room: usize,
+    /// Messages that are searched.
+    pub search_messages: usize,
+    pub searches: usize,
 }
 
 impl Sizes {
@@ -73,6 +76,8 @@ impl Sizes {
             inbound: 16_000,
             destinations: 1_000,
             large_room: 20_000,
+            search_messages: 100_000,
+            searches: 2_000,
         }
     }
 
@@ -100,6 +105,8 @@ impl Sizes {
             inbound: 3_200,
             destinations: 200,
             large_room: 2_000,
+            search_messages: 5_000,
+            searches: 300,
         }
     }
 

@@ -91,6 +91,8 @@ impl From<RegisterError> for ApiError {
             RegisterError::InUse => Self::user_in_use(message),
             RegisterError::Password(error) => error.into(),
             RegisterError::RegistrationToken => Self::unauthorized(message),
+            RegisterError::EmailInUse => Self::threepid_in_use(message),
+            RegisterError::EmailNotValidated => Self::threepid_auth_failed(message),
             RegisterError::GuestsDisabled | RegisterError::NotThatGuest => Self::forbidden(message),
             RegisterError::Device(error) => error.into(),
             RegisterError::Failed(error) => error.into(),

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::post};
+use myelin_federation::Identity;
 use myelin_users::Users;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::administrative_contact::unbind_all;
 use crate::{
     ApiError, AppState,
     extract::Auth,
@@ -28,10 +30,11 @@ async fn deactivate(
     auth: Auth,
     uia: Uia,
     State(users): State<Arc<Users>>,
+    State(identity): State<Arc<Identity>>,
     body: UiaBody<DeactivateBody>,
 ) -> Result<Json<Value>, ApiError> {
     uia.confirm("POST /account/deactivate", &auth, &body).await?;
+    let unbound = unbind_all(&users, &identity, &auth).await?;
     users.deactivate(auth.user, body.body.erase).await?;
-    // Nobody here has third-party identifiers, so all of them are unbound.
-    Ok(Json(json!({ "id_server_unbind_result": "success" })))
+    Ok(Json(json!({ "id_server_unbind_result": if unbound { "success" } else { "no-support" } })))
 }

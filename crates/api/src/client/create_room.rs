@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Router, extract::State, routing::post};
-use myelin_federation::Handshakes;
+use myelin_federation::{AddressInvite, Handshakes, Identity};
 use myelin_rooms::{CreateRoom, InitialState, MembershipChange, Preset, Rooms, Visibility};
 use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,9 @@ pub fn routes() -> Router<AppState> {
     Router::new().route("/_matrix/client/v3/createRoom", post(create_room))
 }
 
+/// Addresses that a new room invites.
+const INVITES_MAX: usize = 20;
+
 #[derive(Deserialize)]
 struct Body {
     #[serde(default)]
@@ -30,7 +33,7 @@ struct Body {
     #[serde(default)]
     invite: Vec<OwnedUserId>,
     #[serde(default)]
-    invite_3pid: Vec<Value>,
+    invite_3pid: Vec<AddressInvite>,
     room_version: Option<RoomVersionId>,
     #[serde(default)]
     creation_content: Map<String, Value>,
@@ -79,12 +82,14 @@ async fn create_room(
     limits: Limits,
     State(rooms): State<Arc<Rooms>>,
     State(handshakes): State<Arc<Handshakes>>,
+    State(identity): State<Arc<Identity>>,
     JsonBody(body): JsonBody<Body>,
 ) -> Result<Json<Created>, ApiError> {
     limits.check(Class::RoomCreation, &auth)?;
-    if !body.invite_3pid.is_empty() {
-        return Err(super::inviting::no_third_parties());
+    if body.invite_3pid.len() > INVITES_MAX {
+        return Err(ApiError::invalid_param(format!("At most {INVITES_MAX} addresses are invited at once.")));
     }
+    let addresses = body.invite_3pid.clone();
     let (is_direct, sender) = (body.is_direct, auth.sender());
     let remote = body.invite.iter().filter(|user_id| user_id.server_name() != sender.user_id.server_name());
     let remote: BTreeSet<OwnedUserId> = remote.cloned().collect();
@@ -93,6 +98,11 @@ async fn create_room(
         // The room is there; who cannot be invited now can be invited again.
         if let Err(error) = handshakes.invite(&sender, &room_id, &user_id, direct(is_direct)).await {
             tracing::info!(%room_id, %user_id, %error, "nobody was invited to a new room");
+        }
+    }
+    for invite in addresses {
+        if let Err(error) = identity.invite(&sender, &room_id, &invite, direct(is_direct)).await {
+            tracing::info!(%room_id, %error, "nobody was invited to a new room by address");
         }
     }
     Ok(Json(Created { room_id }))

@@ -61,12 +61,12 @@ async fn join(
     OptionalJsonBody(body): OptionalJsonBody<Body>,
 ) -> Result<Json<RoomId>, ApiError> {
     limits.check(Class::Join, &auth)?;
-    if body.third_party_signed.is_some() {
-        return Err(super::inviting::no_third_parties());
-    }
     let (room_id, via) = resolve(&state, &room, query).await?;
-    let request = JoinRequest { room_id, via, change: MembershipChange::because(body.reason) };
     let handshakes = Arc::<Handshakes>::from_ref(&state);
+    if let Some(signed) = body.third_party_signed {
+        handshakes.redeem_signed(&auth.user_id, &room_id, signed).await?;
+    }
+    let request = JoinRequest { room_id, via, change: MembershipChange::because(body.reason) };
     handshakes.join(&auth.sender(), &request).await?;
     Ok(Json(RoomId { room_id: request.room_id }))
 }

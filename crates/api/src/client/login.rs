@@ -77,7 +77,8 @@ async fn with_password(
     body: &LoginBody,
     device: &DeviceRequest,
 ) -> Result<Grant, ApiError> {
-    let name = body.user_name()?;
+    let name = body.user_name(users).await?;
+    let name = name.as_str();
     let password =
         body.password.as_deref().ok_or_else(|| ApiError::missing_param("'password' is missing."))?;
     let account = users.named_account(name).await?;
@@ -91,15 +92,19 @@ async fn with_password(
 }
 
 impl LoginBody {
-    fn user_name(&self) -> Result<&str, ApiError> {
+    async fn user_name(&self, users: &Users) -> Result<String, ApiError> {
         let Some(identifier) = &self.identifier else {
-            return self.user.as_deref().ok_or_else(|| ApiError::missing_param("'identifier' is missing."));
+            return self.user.clone().ok_or_else(|| ApiError::missing_param("'identifier' is missing."));
         };
-        match identifier.kind.as_str() {
-            "m.id.user" => identifier.user().ok_or_else(|| ApiError::missing_param("'user' is missing.")),
-            "m.id.thirdparty" | "m.id.phone" => Err(LoginError::WrongCredentials.into()),
-            _ => Err(ApiError::unknown("This server does not know this type of identifier.")),
+        if !matches!(identifier.kind.as_str(), "m.id.user" | "m.id.thirdparty" | "m.id.phone") {
+            return Err(ApiError::unknown("This server does not know this type of identifier."));
         }
+        let name = users.identified(identifier).await?;
+        name.ok_or_else(|| {
+            ApiError::missing_param(
+                "The identifier names nobody: 'user', or 'medium' and 'address', is missing.",
+            )
+        })
     }
 
     fn device(&self, origin: LoginOrigin) -> DeviceRequest {

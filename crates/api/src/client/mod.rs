@@ -33,6 +33,7 @@
 mod account_data;
 mod account_deactivation;
 mod admin;
+mod administrative_contact;
 mod banning;
 mod capabilities;
 mod create_room;
@@ -72,12 +73,14 @@ mod registration_tokens;
 mod relations;
 mod rendezvous;
 mod report_content;
+mod request_token;
 mod room_errors;
 mod room_send;
 mod room_state;
 mod room_upgrades;
 mod rooms;
 mod rtc_transports;
+mod search;
 mod sliding_sync;
 mod space_hierarchy;
 mod sync;
@@ -101,6 +104,7 @@ pub fn routes() -> Router<AppState> {
         .merge(account_data::routes())
         .merge(account_deactivation::routes())
         .merge(admin::routes())
+        .merge(administrative_contact::routes())
         .merge(banning::routes())
         .merge(capabilities::routes())
         .merge(create_room::routes())
@@ -138,11 +142,13 @@ pub fn routes() -> Router<AppState> {
         .merge(relations::routes())
         .merge(rendezvous::routes())
         .merge(report_content::routes())
+        .merge(request_token::routes())
         .merge(room_send::routes())
         .merge(room_state::routes())
         .merge(room_upgrades::routes())
         .merge(rooms::routes())
         .merge(rtc_transports::routes())
+        .merge(search::routes())
         .merge(sliding_sync::routes())
         .merge(space_hierarchy::routes())
         .merge(sync::routes())

@@ -1,5 +1,4 @@
-//! `POST /_matrix/client/v3/register`, `GET /register/available` and the requests for e-mail and SMS validation
-//! (Client-Server API, "Account registration").
+//! `POST /_matrix/client/v3/register` and `GET /register/available` (Client-Server API, "Account registration").
 
 use std::sync::Arc;
 
@@ -52,8 +51,6 @@ pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/_matrix/client/v3/register", post(register))
         .route("/_matrix/client/v3/register/available", get(available))
-        .route("/_matrix/client/v3/register/email/requestToken", post(no_threepids))
-        .route("/_matrix/client/v3/register/msisdn/requestToken", post(no_threepids))
 }
 
 async fn register(
@@ -97,7 +94,7 @@ async fn register_user(
         ..Registration::default()
     };
     users.check_registration(&registration).await?;
-    registration.proof = uia.admit("POST /register", flows, &body).await?;
+    registration.proof = uia.admit(myelin_users::uia::REGISTER, flows, &body).await?;
     if registration.password.is_none() {
         return Err(ApiError::missing_param("'password' is missing."));
     }
@@ -133,9 +130,4 @@ async fn available(
     limits.check_address(Class::RegistrationCheck)?;
     users.check_available(&query.username).await?;
     Ok(Json(json!({ "available": true })))
-}
-
-/// This server sends neither e-mails nor SMS.
-pub(super) async fn no_threepids() -> ApiError {
-    ApiError::threepid_denied("This server does not use e-mail addresses or phone numbers.")
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::post};
-use myelin_users::{Users, directory::FoundUser};
+use myelin_search::{FoundUser, Search};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -32,11 +32,11 @@ pub fn routes() -> Router<AppState> {
 async fn search(
     auth: Auth,
     limits: Limits,
-    State(users): State<Arc<Users>>,
+    State(index): State<Arc<Search>>,
     JsonBody(body): JsonBody<SearchBody>,
 ) -> Result<Json<Value>, ApiError> {
     limits.check(Class::Search, &auth)?;
-    let found = users.search_directory(auth.user, &body.search_term, body.limit as usize).await?;
+    let found = index.directory(auth.user, &body.search_term, body.limit as usize).await?;
     let results: Vec<_> = found.users.into_iter().map(describe).collect();
     Ok(Json(json!({ "results": results, "limited": found.limited })))
 }

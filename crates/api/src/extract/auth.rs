@@ -63,6 +63,14 @@ impl Access for Admin {
 /// Authentication where it is optional: a bad token is an error, no token is `None`.
 pub struct MaybeAuth(pub Option<Auth<WithGuests>>);
 
+impl Auth<WithGuests> {
+    /// The same session where guests have no business.
+    pub fn narrow(self) -> Result<Auth, ApiError> {
+        check_access::<Registered>(&self.session)?;
+        Ok(Auth { session: self.session, access: PhantomData })
+    }
+}
+
 impl<A> Deref for Auth<A> {
     type Target = Session;
 

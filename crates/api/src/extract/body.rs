@@ -19,6 +19,21 @@ pub struct JsonBody<T, const MAX: usize = REQUEST_BODY_SIZE_MAX>(pub T);
 /// The same, where clients may send nothing at all: an empty body is `{}`.
 pub struct OptionalJsonBody<T, const MAX: usize = REQUEST_BODY_SIZE_MAX>(pub T);
 
+/// What a browser sends of a form.
+pub struct Form<T>(pub T);
+
+const FORM_SIZE_MAX: usize = 16 * 1024;
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let bytes = read(request, FORM_SIZE_MAX).await?;
+        let form = serde_html_form::from_bytes(&bytes);
+        form.map(Self).map_err(|error| ApiError::invalid_param(format!("This is not the form: {error}.")))
+    }
+}
+
 impl<T: DeserializeOwned, S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<T, MAX> {
     type Rejection = ApiError;
 

@@ -12,7 +12,7 @@ pub use address::ClientAddress;
 pub use auth::{
     Access, Admin, Auth, GuestsNotSuspended, Locked, MaybeAuth, NotSuspended, Registered, WithGuests,
 };
-pub use body::{JsonBody, OptionalJsonBody, read as read_body};
+pub use body::{Form, JsonBody, OptionalJsonBody, read as read_body};
 pub use json::parse as parse_json;
 pub use origin::Origin;
 pub use params::{Path, Query};

@@ -9,6 +9,8 @@ mod limits;
 mod reading;
 mod rooms;
 mod routes;
+mod search;
 mod small;
+mod threepids;
 mod users;
 mod world;

@@ -5,7 +5,7 @@ use http::Method;
 use crate::world::World;
 
 /// `(file of the specification's data/api/client-server, its operations)`.
-pub const FAMILIES: [(&str, &[&str]); 58] = [
+pub const FAMILIES: [(&str, &[&str]); 60] = [
     (
         "account-data",
         &[
@@ -24,6 +24,19 @@ pub const FAMILIES: [(&str, &[&str]); 58] = [
             "PUT /_matrix/client/v1/admin/suspend/{userId}",
             "GET /_matrix/client/v1/admin/lock/{userId}",
             "PUT /_matrix/client/v1/admin/lock/{userId}",
+        ],
+    ),
+    (
+        "administrative_contact",
+        &[
+            "GET /_matrix/client/v3/account/3pid",
+            "POST /_matrix/client/v3/account/3pid",
+            "POST /_matrix/client/v3/account/3pid/add",
+            "POST /_matrix/client/v3/account/3pid/bind",
+            "POST /_matrix/client/v3/account/3pid/delete",
+            "POST /_matrix/client/v3/account/3pid/unbind",
+            "POST /_matrix/client/v3/account/3pid/email/requestToken",
+            "POST /_matrix/client/v3/account/3pid/msisdn/requestToken",
         ],
     ),
     (
@@ -215,6 +228,7 @@ pub const FAMILIES: [(&str, &[&str]); 58] = [
     ),
     ("threads_list", &["GET /_matrix/client/v1/rooms/{roomId}/threads"]),
     ("typing", &["PUT /_matrix/client/v3/rooms/{roomId}/typing/{userId}"]),
+    ("search", &["POST /_matrix/client/v3/search"]),
     ("users", &["POST /_matrix/client/v3/user_directory/search"]),
     ("versions", &["GET /_matrix/client/versions"]),
     ("wellknown", &["GET /.well-known/matrix/client"]),

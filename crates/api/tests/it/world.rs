@@ -7,23 +7,28 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_dag::SigningKey;
-use myelin_federation::{Federation, Nowhere, PresencePolicy, Setup};
+use myelin_federation::{Federation, Identity, IdentitySetup, Nowhere, PresencePolicy, Setup};
 use myelin_media::{Backend, Media, NoOrigin, NoPages, preview, preview::Previews};
 use myelin_rooms::Rooms;
+use myelin_search::{DirectoryVisibility, Place, Search};
 use myelin_store::{Store, memory::Memory};
 use myelin_sync::Sync;
 use myelin_testenv::Sim;
 use myelin_users::{Config, DeviceRequest, PasswordCost, Users, registration::Registration};
 use myelin_view::View;
-use ruma::server_name;
+use ruma::{owned_server_name, server_name};
 use serde_json::{Value, json};
 use tower::ServiceExt;
+
+use crate::threepids::FakeIdentityServer;
 
 pub struct World {
     pub sim: Sim,
     pub view: View,
     pub users: Arc<Users>,
     pub rooms: Arc<Rooms>,
+    pub sync: Arc<Sync>,
+    pub identity_server: Arc<FakeIdentityServer>,
     router: Router,
 }
 
@@ -52,15 +57,24 @@ impl World {
 
     /// Rate limits are off unless `configure` turns them on.
     pub fn with(configure: impl FnOnce(&mut ServerConfig)) -> Self {
-        Self::open(configure, |_| ())
+        Self::open(configure, |_| (), DirectoryVisibility::default())
     }
 
     /// Registration is closed unless `configure` opens it; passwords are cheap.
     pub fn with_users(configure: impl FnOnce(&mut Config)) -> Self {
-        Self::open(|_| (), configure)
+        Self::open(|_| (), configure, DirectoryVisibility::default())
     }
 
-    fn open(configure: impl FnOnce(&mut ServerConfig), configure_users: impl FnOnce(&mut Config)) -> Self {
+    /// The user directory finds all local users.
+    pub fn where_everybody_is_found() -> Self {
+        Self::open(|_| (), |_| (), DirectoryVisibility::Everybody)
+    }
+
+    fn open(
+        configure: impl FnOnce(&mut ServerConfig),
+        configure_users: impl FnOnce(&mut Config),
+        visibility: DirectoryVisibility,
+    ) -> Self {
         let sim = Sim::new(1);
         let mut config = ServerConfig::new(server_name!("localhost"));
         config.rate_limits.enabled = false;
@@ -76,6 +90,7 @@ impl World {
         let sync = Sync::new(view.clone());
         let key = Arc::new(SigningKey::from_seed("1", [7; 32]).unwrap());
         let rooms = Arc::new(Rooms::new(view.clone(), key.clone()));
+        let key_of_server = key.clone();
         let federation = Federation::new(Setup {
             view: view.clone(),
             rooms: rooms.clone(),
@@ -94,18 +109,38 @@ impl World {
             pages: Arc::new(NoPages),
         });
         let previews = Previews::new(media.clone(), preview::Config::default());
+        let search = Search::new(view.clone(), sync.clone(), Place::Memory, visibility);
+        let identity_server = Arc::<FakeIdentityServer>::default();
+        let identity = Arc::new(Identity::new(IdentitySetup {
+            view: view.clone(),
+            rooms: rooms.clone(),
+            handshakes: federation.handshakes.clone(),
+            key: key_of_server,
+            transport: identity_server.clone(),
+            trusted: vec![owned_server_name!("id.example.org")],
+        }));
         let parts = Parts {
             view: view.clone(),
             users: users.clone(),
             rooms: rooms.clone(),
-            sync,
+            sync: sync.clone(),
             federation,
             media,
             previews,
+            search,
+            identity,
             config,
             shutdown: Shutdown::never(),
         };
-        Self { router: router(AppState::new(parts), Serves::ALL), sim, view, users, rooms }
+        Self {
+            router: router(AppState::new(parts), Serves::ALL),
+            sim,
+            view,
+            users,
+            rooms,
+            sync,
+            identity_server,
+        }
     }
 
     /// Registers somebody; their access token. The password is `<name>'s password`.

@@ -302,6 +302,39 @@ declare! {
         outgoing_presence: bool = true;
     }
 
+    /// Mail to users: proof that an e-mail address is theirs, forgotten passwords. Without it this server knows nobody by
+    /// an address. There is no gateway for SMS: phone numbers are refused with `M_THREEPID_DENIED`.
+    ["mail"] mail: Mail {
+        /// The mail server: `smtps://user:password@host` (TLS from the start), `smtp://host?tls=required` (STARTTLS) or
+        /// `smtp://host`, each with a port if it is not the usual one. Not set: no mail. The links in mails begin with
+        /// `server.public_base_url`, which must be set then.
+        smtp_url: Option<Secret> => "smtps://myelin:password@mail.example.org";
+        /// Whom mail comes from.
+        from: Option<String> => "Myelin <noreply@example.org>";
+        /// Whether a new account needs an e-mail address.
+        required: bool = false;
+        /// Hosts to which clients may have somebody sent on after a link in a mail was followed (`next_link`). Others are
+        /// left out: mail of this server leads nowhere else.
+        next_link_hosts: Vec<String> = [];
+    }
+
+    /// Identity servers, which know whose an e-mail address or phone number is.
+    ["identity"] identity: IdentityServers {
+        /// The identity servers that users may bind addresses at and invite by. They are told addresses, and what they
+        /// sign lets people into rooms. None: requests that need one are refused with `M_SERVER_NOT_TRUSTED`.
+        trusted_servers: Vec<OwnedServerName> = [];
+    }
+
+    /// Search of messages and of users.
+    ["search"] search: Search {
+        /// A directory for the search index, in which it makes one of its own. Not set: beside an embedded store; with
+        /// PostgreSQL in memory, made anew at every start. Each process needs its own. It can be deleted at any time.
+        path: Option<PathBuf> => "/var/lib/myelin/search";
+        /// Let the user directory find every local account, not only those who share a room with the searcher or are in
+        /// a public one.
+        all_local_users: bool = false;
+    }
+
     /// What is logged, to standard error.
     ["log"] log: Log {
         /// A level (`error`, `warn`, `info`, `debug`, `trace`), or directives per module, like

@@ -20,6 +20,7 @@ impl Config {
             self.clear_text(),
             self.weak_secret(),
             self.unverified(),
+            self.search_in_memory(),
         ];
         checks.into_iter().flatten().map(str::to_owned).collect()
     }
@@ -52,6 +53,13 @@ impl Config {
     fn forgetful(&self) -> Option<&'static str> {
         (self.store.uri == StoreUri::Memory)
             .then_some("the store is in memory: everything is lost when the server stops; set store.uri")
+    }
+
+    fn search_in_memory(&self) -> Option<&'static str> {
+        let elsewhere = matches!(self.store.uri, StoreUri::Postgres(_));
+        (elsewhere && self.search.path.is_none()).then_some(
+            "the search index is in memory and made anew at every start; set search.path to a directory of this machine",
+        )
     }
 
     fn nameless(&self) -> Option<&'static str> {

@@ -9,6 +9,7 @@ mod join;
 mod large_room;
 mod room_state;
 mod rooms;
+mod search;
 mod send;
 mod sliding;
 mod sync;
@@ -36,6 +37,7 @@ pub const NAMES: [&str; 16] = [
     "inbound",
     "outbound",
     "large-room",
+    "search",
     "footprint",
 ];
 
@@ -56,6 +58,7 @@ pub async fn run(name: &str, world: &mut World) -> Result<Vec<Row>> {
         "inbound" => federation::inbound(world).await,
         "outbound" => federation::outbound(world).await,
         "large-room" => large_room::run(world).await,
+        "search" => search::run(world).await,
         "footprint" => footprint::run(world).await,
         _ => bail!("there is no workload {name}"),
     }

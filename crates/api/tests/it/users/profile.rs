@@ -1,4 +1,3 @@
-use myelin_users::DirectoryVisibility;
 use serde_json::json;
 
 use crate::world::World;
@@ -64,7 +63,7 @@ fn a_suspended_user_keeps_the_profile() {
 
 #[test]
 fn the_user_directory_is_searched() {
-    let world = World::with_users(|config| config.directory = DirectoryVisibility::Everybody);
+    let world = World::where_everybody_is_found();
     let token = world.user("alice");
     world.user("bob");
     let search = |body| world.post("/_matrix/client/v3/user_directory/search", Some(&token), &body);

@@ -150,12 +150,3 @@ fn a_guest_becomes_a_user() {
     assert_eq!(user["user_id"], guest["user_id"]);
     assert_eq!(world.whoami(token).ok()["is_guest"], false);
 }
-
-#[test]
-fn there_are_no_emails() {
-    let world = World::new();
-    for path in ["register/email", "register/msisdn", "account/password/email", "account/password/msisdn"] {
-        let answer = world.post(&format!("/_matrix/client/v3/{path}/requestToken"), None, &json!({}));
-        assert_eq!(answer.error(), (403, "M_THREEPID_DENIED"), "{path}");
-    }
-}

@@ -41,7 +41,7 @@ fn refused_logins() {
     for (body, error) in [
         (json!({ "identifier": alice, "password": "wrong" }), (403, "M_FORBIDDEN")),
         (json!({ "user": "nobody", "password": "alice's password" }), (403, "M_FORBIDDEN")),
-        (json!({ "identifier": { "type": "m.id.thirdparty" }, "password": "x" }), (403, "M_FORBIDDEN")),
+        (json!({ "identifier": { "type": "m.id.thirdparty" }, "password": "x" }), (400, "M_MISSING_PARAM")),
         (json!({ "identifier": { "type": "org.example" }, "password": "x" }), (400, "M_UNKNOWN")),
         (json!({ "identifier": { "type": "m.id.user" }, "password": "x" }), (400, "M_MISSING_PARAM")),
         (json!({ "password": "x" }), (400, "M_MISSING_PARAM")),
