@@ -9,6 +9,7 @@ use myelin_federation::{Federation, IdentitySetup, PresencePolicy, Setup, media:
 use myelin_media::{Media, preview::Previews};
 use myelin_rooms::{
     Rooms, delayed, retention::run_retention, run_profile_propagation, server_notices::NoticeRoom,
+    trimming::run_trimming,
 };
 use myelin_search::{DirectoryVisibility, Search};
 use myelin_store::Store;
@@ -116,6 +117,7 @@ impl Server {
         spawn("feed", self.view.feed.clone().run(self.env.clock.clone()).boxed());
         spawn("typing expiry", self.sync.clone().run_expiry().boxed());
         spawn("profile propagation", run_profile_propagation(self.rooms.clone()).boxed());
+        spawn("trimming", run_trimming(self.rooms.clone()).boxed());
         spawn("retention", run_retention(self.rooms.clone()).boxed());
         spawn("delayed events", delayed::run_delayed_events(self.rooms.clone()).boxed());
         spawn("search index", self.search.clone().run().boxed());

@@ -23,6 +23,7 @@ pub mod retention;
 mod runs;
 mod sender;
 pub mod server_notices;
+pub mod trimming;
 mod writer;
 
 #[cfg(test)]

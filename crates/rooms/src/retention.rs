@@ -4,8 +4,7 @@
 //! The event itself stays in its redacted form, outside the timeline, marked as redacted by itself: what refers to it goes
 //! on to find it, and history that is fetched again does not bring it back.
 //!
-//! One room at a time and a few events at a time, with pauses; how far it has come is in `purged`, per room, and in a
-//! cursor for the round through the rooms.
+//! One room at a time and a few events at a time, with pauses; how far it has come in each room is in `purged`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,16 +15,13 @@ use myelin_store::{
     codec::AtPosition,
     log::LogEntry,
     tables::{
-        Cursor, EVENTS, EventRecord, LOG_CURSORS, PURGED, Placement, PurgedRecord, RELATIONS, ROOM_HEADS,
-        RoomHead, TIMELINE,
+        EVENTS, EventRecord, PURGED, Placement, PurgedRecord, RELATIONS, ROOM_HEADS, RoomHead, TIMELINE,
     },
 };
 use myelin_view::{Event, RoomInfo};
 
 use crate::{Error, Rooms};
 
-/// Where the round through the rooms is; the position is the number of a room.
-const CURSOR: &str = "retention";
 /// Timeline rows looked at, and events purged, in one commit.
 const PAGE: usize = 100;
 /// Rooms looked at between two pauses.
@@ -49,16 +45,14 @@ pub async fn run_retention(rooms: Arc<Rooms>) {
 }
 
 impl Rooms {
-    /// One round, from where the last one ended; answers how many events went.
+    /// One round; answers how many events went.
     async fn purge_all(&self) -> Result<u64, Error> {
         let everywhere = self.view.retention.policy().applies_to_all();
         if !everywhere && self.view.retention_key().await?.is_none() {
             return Ok(0);
         }
         let store = &self.view.store;
-        let cursor = store.get(&LOG_CURSORS, &CURSOR.to_owned()).await?;
-        let mut after = RoomNid(cursor.map_or(0, |cursor| cursor.position.0));
-        let mut purged = 0;
+        let (mut after, mut purged) = (RoomNid(0), 0);
         loop {
             let (from, to) = (RoomNid(after.0.saturating_add(1)), RoomNid(u64::MAX));
             let heads = store.range(&ROOM_HEADS, &from, &to, Direction::Forward, ROOMS_PAGE).await?;
@@ -67,10 +61,9 @@ impl Rooms {
                     purged += self.purge_room(*room).await?;
                 }
             }
-            after = heads.last().map_or(RoomNid(0), |(room, _)| *room);
-            self.keep_cursor(after).await?;
-            if heads.len() < ROOMS_PAGE {
-                return Ok(purged);
+            match heads.last().filter(|_| heads.len() == ROOMS_PAGE) {
+                Some((last, _)) => after = *last,
+                None => return Ok(purged),
             }
             self.view.env.clock.sleep(PAUSE).await;
         }
@@ -80,13 +73,6 @@ impl Rooms {
         let Some(key) = self.view.retention_key().await? else { return Ok(false) };
         let state: StateTree = self.view.states.load(NodeHash(head.current_state)).await?;
         Ok(state.get(key).is_some())
-    }
-
-    async fn keep_cursor(&self, room: RoomNid) -> Result<(), Error> {
-        let mut batch = Batch::new();
-        // The next round begins at the first room again.
-        batch.put(&LOG_CURSORS, &CURSOR.to_owned(), &Cursor { position: Position(room.0) });
-        self.commit_purge(batch).await.map(drop)
     }
 
     async fn purge_room(&self, nid: RoomNid) -> Result<u64, Error> {

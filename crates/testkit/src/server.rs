@@ -114,6 +114,7 @@ impl Server {
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock.clone())));
         env.spawner.spawn("typing expiry", Box::pin(sync.clone().run_expiry()));
         env.spawner.spawn("profiles", Box::pin(myelin_rooms::run_profile_propagation(rooms.clone())));
+        env.spawner.spawn("trimming", Box::pin(myelin_rooms::trimming::run_trimming(rooms.clone())));
         env.spawner.spawn("retention", Box::pin(myelin_rooms::retention::run_retention(rooms.clone())));
         env.spawner
             .spawn("delayed events", Box::pin(myelin_rooms::delayed::run_delayed_events(rooms.clone())));

@@ -16,6 +16,7 @@ use super::{
     Sender,
     queue::Destination,
     receipts::Receipt,
+    routing::own_sticky,
     transaction::{PDUS_MAX, PendingPdu},
 };
 
@@ -125,10 +126,12 @@ impl Sender {
                     && self.has_news(&room, gap.from).await?
                 {
                     found.pdus.extend(self.extremities(&room, gap.from).await?);
+                    found.pdus.extend(self.sticky(&room, gap).await?);
                 }
             }
         }
         found.pdus.sort_by_key(|pdu| pdu.position);
+        found.pdus.dedup_by_key(|pdu| pdu.event);
         Ok(found)
     }
 
@@ -144,6 +147,20 @@ impl Sender {
             }
         }
         Ok(nids.len() == LOOKED_AT_MAX)
+    }
+
+    /// What is sticky goes in any case (MSC4354).
+    async fn sticky(&self, room: &RoomSnapshot, gap: Gap) -> Result<Vec<PendingPdu>, Error> {
+        let since = Position(gap.from.0.saturating_sub(1));
+        let events = self.view.sticky.of_room(room.nid(), since, gap.until).await?;
+        let mut pdus = Vec::new();
+        for event in self.view.events.load_many(&own_sticky(&self.view, &events).await?).await? {
+            let Some(event) = event else { continue };
+            let position = event.order.and_then(|order| order.position());
+            let pdu = |position| PendingPdu { position, event: event.nid, targeted: false };
+            pdus.extend(position.map(pdu));
+        }
+        Ok(pdus)
     }
 
     async fn extremities(&self, room: &RoomSnapshot, from: Position) -> Result<Vec<PendingPdu>, Error> {

@@ -37,6 +37,8 @@ impl Sender {
             for (position, entry) in rows {
                 let item = self.item(position, &entry).await?;
                 self.hand_over(position, item);
+                let newcomer = self.routing.newcomer(position, &entry).await?;
+                self.hand_over(position, newcomer);
             }
             self.state.lock().dispatched = last;
             self.ledger_changed.notify_one();
@@ -81,6 +83,13 @@ impl Sender {
             }
             Some(Item::Outbox { server, position }) => {
                 self.with_destination(state, server, |queue| queue.note_outbox(*position));
+                state.make_ready(server, now_ms);
+            }
+            Some(Item::Sticky { server, pdus }) => {
+                let pdus = pdus.clone();
+                self.with_destination(state, server, |queue| {
+                    pdus.into_iter().for_each(|pdu| queue.push_pdu(pdu))
+                });
                 state.make_ready(server, now_ms);
             }
             None => {}

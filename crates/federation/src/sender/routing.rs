@@ -57,6 +57,11 @@ pub enum Item {
         server: OwnedServerName,
         position: Position,
     },
+    /// What was made here and is sticky goes to a server that has come into the room (MSC4354).
+    Sticky {
+        server: OwnedServerName,
+        pdus: Vec<PendingPdu>,
+    },
 }
 
 impl Item {
@@ -100,6 +105,24 @@ impl Routing {
         }
     }
 
+    /// For an entry by which a server comes into a room.
+    pub async fn newcomer(&self, position: Position, entry: &LogEntry) -> Result<Option<Item>, Error> {
+        let LogEntry::Event { room, member: Some(user), .. } = entry else { return Ok(None) };
+        let view = &self.view;
+        let events = view.sticky.of_room(*room, Position::ZERO, position).await?;
+        if events.is_empty() || view.interner.is_local(*user).await? {
+            return Ok(None);
+        }
+        let server = view.interner.user_id(*user).await?.server_name().to_owned();
+        let row = view.store.get(&SERVER_ROOMS, &(server.to_string(), *room)).await?;
+        if row.is_none_or(|row| !row.value.joined || row.position != position) {
+            return Ok(None);
+        }
+        let pdus = own_sticky(view, &events).await?;
+        let pdus = pdus.into_iter().map(|event| PendingPdu { position, event, targeted: true });
+        Ok(Some(Item::Sticky { server, pdus: pdus.collect() }))
+    }
+
     async fn pdu(&self, position: Position, entry: &LogEntry) -> Result<Option<Item>, Error> {
         let LogEntry::Event { room, event, sender, member, head, .. } = entry else { return Ok(None) };
         let view = &self.view;
@@ -136,6 +159,18 @@ impl Routing {
         self.since.insert(room.nid(), since.clone());
         Ok(since)
     }
+}
+
+/// Those that users here sent and nobody redacted; what erased users said is not brought to others any more.
+pub(super) async fn own_sticky(view: &View, events: &[EventNid]) -> Result<Vec<EventNid>, Error> {
+    let mut own = Vec::new();
+    for event in view.events.load_many(events).await?.into_iter().flatten() {
+        let local = view.interner.is_local(event.sender).await?;
+        if local && event.redacted_by.is_none() && !view.erased.contains(event.sender).await? {
+            own.push(event.nid);
+        }
+    }
+    Ok(own)
 }
 
 /// The servers that a resident server named when this one joined, while the members of the room are not here yet.

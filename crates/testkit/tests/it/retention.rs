@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use myelin_store::tables::{EVENTS, TIMELINE};
+use myelin_store::{
+    maintenance::{NoKnowledge, verify},
+    tables::{EVENTS, TIMELINE, TRANSACTIONS},
+};
 use myelin_testkit::{
     client::percent,
     user::{Room, User},
@@ -107,4 +110,34 @@ fn state_stays_and_rooms_without_a_limit_keep_everything() {
     ann.syncs_now();
     ann.sends(&short, "goes on");
     ann.sees(&short, "goes on");
+}
+
+#[test]
+fn a_purged_store_verifies() {
+    let world = World::new(3).servers(["a.test"]);
+    let ann = world.user("@ann:a.test");
+    let room = ann.creates_public_room();
+    limits(&ann, &room, MINUTE);
+    ann.sends(&room, "secret");
+    world.pass(25 * MINUTE);
+    ann.sends(&room, "new");
+    let server = world.server("a.test").unwrap();
+    let report = world.run(verify(&server.view.store, &NoKnowledge, &mut |_| {})).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+#[test]
+fn transaction_ids_are_forgotten_after_days() {
+    let world = World::new(4).servers(["a.test"]);
+    let ann = world.user("@ann:a.test");
+    let room = ann.creates_public_room();
+    let path = format!("rooms/{}/send/m.room.message/1", percent(&room.id));
+    let send = || ann.tries(http::Method::PUT, &path, json!({ "body": "x" })).ok()["event_id"].clone();
+    let first = send();
+    world.pass(24 * 60 * MINUTE);
+    assert_eq!(send(), first);
+    world.pass(3 * 24 * 60 * MINUTE);
+    let server = world.server("a.test").unwrap();
+    let rows = world.run(server.view.store.read().all(&TRANSACTIONS, 10)).unwrap();
+    assert!(rows.is_empty(), "{rows:?}");
 }

@@ -1,13 +1,16 @@
 //! The log is dense from its first row, and its entries speak of what is there.
 
+use std::collections::HashSet;
+
 use myelin_core::{EventNid, Position, RoomNid};
 
-use super::Verifier;
+use super::{Found, Verifier};
 use crate::{
     Error,
+    codec::AtPosition,
     log::LogEntry,
     maintenance::pages::TypedPages,
-    tables::{LOG, LOG_CURSORS, TIMELINE},
+    tables::{EVENTS, EventRecord, LOG, LOG_CURSORS, TIMELINE},
 };
 
 impl Verifier<'_> {
@@ -39,7 +42,13 @@ impl Verifier<'_> {
             .collect();
         let keys = events.iter().map(|(position, room, _)| (*room, (*position).into()));
         let timeline = self.load_all(&TIMELINE, keys).await?;
+        let missing = events.iter().zip(&timeline).filter(|(_, found)| found.is_missing());
+        let missing: Vec<EventNid> = missing.map(|((_, _, event), _)| *event).collect();
+        let purged = self.purged_among(&missing).await?;
         for ((position, room, event), found) in events.iter().zip(timeline) {
+            if purged.contains(event) {
+                continue;
+            }
             if found.is_missing() {
                 let problem = format!("says that {event:?} is in the timeline of {room:?} here; it is not");
                 self.found(&LOG, position, problem);
@@ -49,6 +58,15 @@ impl Verifier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Messages whose time was over are redacted by themselves, and in no timeline.
+    async fn purged_among(&self, events: &[EventNid]) -> Result<HashSet<EventNid>, Error> {
+        let rows = self.load_all(&EVENTS, events.iter().copied()).await?;
+        let is_purged = |(nid, row): (&EventNid, Found<AtPosition<EventRecord>>)| {
+            row.row().is_some_and(|row| row.value.redacted_by == Some(*nid)).then_some(*nid)
+        };
+        Ok(events.iter().zip(rows).filter_map(is_purged).collect())
     }
 
     async fn check_cursors(&mut self) -> Result<(), Error> {
