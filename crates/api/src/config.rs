@@ -27,6 +27,16 @@ pub struct ServerConfig {
     pub turn: Option<Turn>,
     /// URLs of the services that admit users to LiveKit media servers (MSC4195).
     pub livekit_services: Vec<String>,
+    pub unauthenticated_media: UnauthenticatedMedia,
+}
+
+/// What the deprecated media endpoints, which take no access token, serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnauthenticatedMedia {
+    Nothing,
+    /// What was stored before this time, in milliseconds.
+    StoredBefore(u64),
+    Everything,
 }
 
 impl ServerConfig {
@@ -44,6 +54,7 @@ impl ServerConfig {
             notice_room: NoticeRoom { name: "Server notices".to_owned(), topic: String::new() },
             turn: None,
             livekit_services: Vec::new(),
+            unauthenticated_media: UnauthenticatedMedia::Nothing,
         }
     }
 }

@@ -15,6 +15,7 @@ mod federation;
 mod front;
 mod health;
 mod leftover;
+mod media;
 mod metrics;
 pub mod rate_limit;
 mod rendezvous;

@@ -87,7 +87,7 @@ impl Catalog {
         let mut gone = vec![blob.object];
         for (key, thumbnail) in thumbnails {
             batch.delete(&THUMBNAILS, &key);
-            gone.push(thumbnail.object);
+            gone.extend(thumbnail.object);
         }
         gone.iter().for_each(|object| objects.doom(batch, object));
         Ok(gone)

@@ -25,6 +25,9 @@ pub enum Error {
     TooManyPending { retry_after_ms: u64 },
     #[error("no thumbnail can be made of this: {0}")]
     CannotThumbnail(String),
+    /// Too much of this kind is under way.
+    #[error("too much is being done already")]
+    Busy,
     /// The sender broke off, was too slow, or sent something else than announced.
     #[error("the upload broke off: {0}")]
     BrokenOff(String),

@@ -14,16 +14,22 @@ mod access;
 pub mod backend;
 mod catalog;
 mod config;
+mod deletion;
 mod download;
 mod error;
+mod listing;
 mod mxc;
 mod objects;
 mod pending;
 mod ports;
 pub mod preview;
+mod quarantine;
 mod quota;
 pub mod remote;
 pub mod sanitize;
+mod sweep;
+#[cfg(test)]
+mod tests;
 pub mod thumbnails;
 mod upload;
 mod wildcard;
@@ -37,17 +43,23 @@ use tokio::sync::Notify;
 pub use backend::Backend;
 pub use catalog::Description;
 pub use config::{Config, Retention};
+pub use deletion::Deleted;
 pub use download::{Download, Wants};
 pub use error::Error;
+pub use listing::{After, MediaInfo};
 pub use mxc::Mxc;
 pub use objects::{Objects, Writer, Written};
 pub use pending::Created;
 pub use ports::{
     BytesStream, FetchError, FetchLimits, Fetched, NoOrigin, NoPages, Origin, Page, PageError, Pages,
 };
+pub use quarantine::mentioned;
+pub use sweep::Kind;
 pub use upload::Upload;
 
-use crate::{access::Accesses, catalog::Catalog, quota::UserLocks, remote::Remote};
+use crate::{
+    access::Accesses, catalog::Catalog, quota::UserLocks, remote::Remote, thumbnails::Thumbnails,
+};
 
 /// What the composition root hands in.
 pub struct Setup {
@@ -66,6 +78,7 @@ pub struct Media {
     pub(crate) catalog: Catalog,
     pub(crate) accesses: Accesses,
     pub(crate) users: UserLocks,
+    pub(crate) thumbnails: Thumbnails,
     /// Told when content came for a URI that was created before.
     pub(crate) arrived: Notify,
     pub(crate) remote: Remote,
@@ -84,6 +97,7 @@ impl Media {
             catalog,
             accesses: Accesses::new(view.store.clone(), view.env.clone()),
             users: UserLocks::default(),
+            thumbnails: Thumbnails::new(&config.thumbnails),
             arrived: Notify::new(),
             view,
             config,
@@ -91,6 +105,7 @@ impl Media {
             pages,
         })
     }
+
     /// Makes `written` the content of `mxc`, in place of what it has; durable when this returns. For media of other
     /// servers, and (with [`Media::new_mxc`]) for what this server stores for itself.
     pub async fn keep(
@@ -105,10 +120,5 @@ impl Media {
     /// Bytes on their way into the object store.
     pub fn objects(&self) -> &Objects {
         &self.objects
-    }
-
-    /// Deletes media of any server; `false` if it is not there.
-    pub async fn remove(&self, mxc: &Mxc) -> Result<bool, Error> {
-        Ok(self.catalog.remove(&self.objects, mxc).await?.is_some())
     }
 }

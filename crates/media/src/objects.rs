@@ -12,7 +12,7 @@ use myelin_store::{
     Batch, CommitError, Store,
     tables::{UNCLAIMED_OBJECTS, UnclaimedObjectRecord},
 };
-use object_store::{ObjectStoreExt, path::Path};
+use object_store::{GetOptions, ObjectStoreExt, path::Path};
 use tokio::sync::Semaphore;
 
 pub use self::writer::{Writer, Written};
@@ -72,6 +72,17 @@ impl Objects {
     /// The bytes of `range`, which must lie within the object, or all.
     pub async fn read(&self, object: &str, range: Option<Range<u64>>) -> Result<BytesStream, Error> {
         reader::open(&self.0.backend, object, range).await
+    }
+
+    /// The first bytes of an object.
+    pub async fn read_head(&self, object: &str, size: u64) -> Result<Bytes, Error> {
+        let options = GetOptions::new().with_range(Some(0..size));
+        match self.0.backend.objects.get_opts(&Path::from(object), options).await {
+            Ok(found) => Ok(found.bytes().await?),
+            Err(object_store::Error::NotFound { .. }) => Err(Error::NotFound),
+            // Nothing starts at 0 in an empty object.
+            Err(_) => self.read_bytes(object).await,
+        }
     }
 
     /// A whole object that is known to be small.

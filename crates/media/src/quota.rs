@@ -79,8 +79,9 @@ pub(crate) async fn count_pending(
     now_ms: u64,
 ) -> Result<(), Error> {
     let max = config.pending_per_user_max;
-    let pending =
-        store.range(&PENDING_MEDIA, &(user, now_ms), &(user, u64::MAX), Direction::Forward, max + 1).await?;
+    let pending = store
+        .range(&PENDING_MEDIA, &(user, now_ms + 1), &(user, u64::MAX), Direction::Forward, max + 1)
+        .await?;
     if pending.len() >= max {
         let soonest = pending.first().map_or(now_ms, |((_, expires_ms, _), ())| *expires_ms);
         return Err(Error::TooManyPending { retry_after_ms: soonest.saturating_sub(now_ms) });

@@ -103,7 +103,7 @@ impl Media {
                 created_ms,
                 content: Some(content(&written, description, now_ms)),
                 expires_ms: None,
-                quarantined: false,
+                quarantined: pending.as_ref().is_some_and(|pending| pending.quarantined),
             };
             batch.put(&MEDIA, &mxc.key(), &record);
             batch.put(&USER_MEDIA, &(user, created_ms, mxc.id().to_owned()), &());

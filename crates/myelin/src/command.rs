@@ -4,6 +4,7 @@ mod config;
 mod doctor;
 mod federation;
 mod key;
+mod media;
 mod password;
 mod registration_token;
 mod serve;
@@ -62,6 +63,9 @@ enum Command {
     /// See how it stands with other servers, and ask them again
     #[command(subcommand)]
     Federation(federation::Command),
+    /// List, quarantine and delete media
+    #[command(subcommand)]
+    Media(media::Command),
     /// Find out what is wrong with this installation, and what to do about it
     Doctor(doctor::Command),
     /// Look at the configuration
@@ -78,6 +82,7 @@ impl Cli {
             Command::Key(command) => command.run(&self.settings),
             Command::Store(command) => command.run(&self.settings),
             Command::Federation(command) => command.run(&self.settings),
+            Command::Media(command) => command.run(&self.settings),
             Command::Doctor(command) => command.run(&self.settings),
             Command::Config(command) => command.run(&self.settings),
         }

@@ -125,6 +125,7 @@ impl Server {
         self.federation.start(&self.env);
         spawn("room for remote media", self.media.clone().run_eviction().boxed());
         spawn("old previews", self.previews.clone().run_sweep().boxed());
+        spawn("media", self.media.clone().run().boxed());
         spawn("departures", self.users.clone().run_departures(departing).boxed());
     }
 }
@@ -181,6 +182,7 @@ fn api_config(config: &Config) -> api::ServerConfig {
             topic: config.server_notices.room_topic.clone(),
         },
         livekit_services: config.calls.livekit_services.iter().map(ToString::to_string).collect(),
+        unauthenticated_media: media::unauthenticated(config),
         ..api::ServerConfig::new(&config.server.name)
     }
 }

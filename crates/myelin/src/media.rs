@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use myelin_api::config::UnauthenticatedMedia;
 use myelin_media::{Backend, Retention, backend::S3, remote, thumbnails};
 
 use crate::config::{
@@ -81,7 +82,7 @@ pub fn config(config: &Config) -> myelin_media::Config {
         unused_expires_after: media.unused_expires_after,
         thumbnails: thumbnails::Config {
             pixels_max: u64::from(media.thumbnail_pixels_max),
-            concurrent_max: count(media.thumbnails_at_once).max(1),
+            concurrent_max: media.thumbnails_at_once.map_or_else(half_the_processors, count).max(1),
             ..thumbnails::Config::default()
         },
         retention: Retention { local: media.local_retention, remote: media.remote_retention },
@@ -92,5 +93,19 @@ pub fn config(config: &Config) -> myelin_media::Config {
             allow: config.media_remote.allow.clone(),
             deny: config.media_remote.deny.clone(),
         },
+    }
+}
+
+/// The other half answers requests.
+fn half_the_processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) / 2
+}
+
+/// What is served to those who show no access token.
+pub fn unauthenticated(config: &Config) -> UnauthenticatedMedia {
+    match (config.media.unauthenticated, config.media.unauthenticated_until) {
+        (false, _) => UnauthenticatedMedia::Nothing,
+        (true, Some(until)) => UnauthenticatedMedia::StoredBefore(until.start_ms),
+        (true, None) => UnauthenticatedMedia::Everything,
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod control;
 mod listener;
+mod patience;
 mod summary;
 pub mod tls;
 

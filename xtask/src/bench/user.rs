@@ -128,6 +128,11 @@ impl User {
         Ok(Synced { next_batch: positions.pos, body })
     }
 
+    /// A request outside of `/_matrix/client/v3`.
+    pub async fn raw(&mut self, method: Method, target: &str, body: Bytes) -> Result<Bytes> {
+        self.connection.call(method, target, Some(&self.authorization), body).await
+    }
+
     async fn call(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
         let target = format!("/_matrix/client/v3/{path}");
         self.connection.call(method, &target, Some(&self.authorization), body).await

@@ -49,6 +49,10 @@ pub struct Sizes {
     /// Messages that are searched.
     pub search_messages: usize,
     pub searches: usize,
+    /// Files that are uploaded and downloaded.
+    pub files: usize,
+    /// Uploads of 50 MB at the same time.
+    pub uploads_at_once: usize,
 }
 
 impl Sizes {
@@ -78,6 +82,8 @@ impl Sizes {
             large_room: 20_000,
             search_messages: 100_000,
             searches: 2_000,
+            files: 64,
+            uploads_at_once: 64,
         }
     }
 
@@ -107,6 +113,8 @@ impl Sizes {
             large_room: 2_000,
             search_messages: 5_000,
             searches: 300,
+            files: 16,
+            uploads_at_once: 16,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What provisioning tools call (`/_synapse/admin`), as far as they call it on every homeserver.
 
+mod media;
 mod partial_rooms;
 mod register;
 mod retention;
@@ -12,6 +13,7 @@ use crate::AppState;
 
 pub fn routes() -> Router<AppState> {
     Router::new()
+        .merge(media::routes())
         .merge(partial_rooms::routes())
         .merge(register::routes())
         .merge(retention::routes())

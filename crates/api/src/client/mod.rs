@@ -34,8 +34,10 @@ mod account_data;
 mod account_deactivation;
 mod admin;
 mod administrative_contact;
+mod authed_content_repo;
 mod banning;
 mod capabilities;
+mod content_repo;
 mod create_room;
 mod cross_signing;
 mod dehydrated_devices;
@@ -105,8 +107,10 @@ pub fn routes() -> Router<AppState> {
         .merge(account_deactivation::routes())
         .merge(admin::routes())
         .merge(administrative_contact::routes())
+        .merge(authed_content_repo::routes())
         .merge(banning::routes())
         .merge(capabilities::routes())
+        .merge(content_repo::routes())
         .merge(create_room::routes())
         .merge(cross_signing::routes())
         .merge(dehydrated_devices::routes())

@@ -6,6 +6,7 @@ mod browsers;
 mod hostile;
 mod hostile_everywhere;
 mod limits;
+mod media;
 mod reading;
 mod rooms;
 mod routes;

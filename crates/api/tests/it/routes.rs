@@ -40,10 +40,31 @@ pub const FAMILIES: [(&str, &[&str]); 60] = [
         ],
     ),
     (
+        "authed-content-repo",
+        &[
+            "GET /_matrix/client/v1/media/config",
+            "GET /_matrix/client/v1/media/download/{serverName}/{mediaId}",
+            "GET /_matrix/client/v1/media/download/{serverName}/{mediaId}/{fileName}",
+            "GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}",
+        ],
+    ),
+    (
         "banning",
         &["POST /_matrix/client/v3/rooms/{roomId}/ban", "POST /_matrix/client/v3/rooms/{roomId}/unban"],
     ),
     ("capabilities", &["GET /_matrix/client/v3/capabilities"]),
+    (
+        "content-repo",
+        &[
+            "POST /_matrix/media/v3/upload",
+            "PUT /_matrix/media/v3/upload/{serverName}/{mediaId}",
+            "POST /_matrix/media/v1/create",
+            "GET /_matrix/media/v3/config",
+            "GET /_matrix/media/v3/download/{serverName}/{mediaId}",
+            "GET /_matrix/media/v3/download/{serverName}/{mediaId}/{fileName}",
+            "GET /_matrix/media/v3/thumbnail/{serverName}/{mediaId}",
+        ],
+    ),
     ("create_room", &["POST /_matrix/client/v3/createRoom"]),
     (
         "cross_signing",
@@ -270,6 +291,9 @@ pub fn filled_in(path: &str) -> String {
         ("{tag}", "u.work"),
         ("{version}", "1"),
         ("{sessionId}", "session"),
+        ("{serverName}", "localhost"),
+        ("{mediaId}", "media"),
+        ("{fileName}", "file.txt"),
     ];
     let path = samples.iter().fold(path.to_owned(), |path, (name, sample)| path.replace(name, sample));
     assert!(!path.contains('{'), "no sample for {path}");

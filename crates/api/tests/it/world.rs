@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Router, body::Body};
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
@@ -35,6 +36,8 @@ pub struct World {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    pub bytes: Bytes,
+    /// What is not JSON is `Null`.
     pub json: Value,
 }
 
@@ -103,7 +106,7 @@ impl World {
         });
         let media = Media::new(myelin_media::Setup {
             view: view.clone(),
-            config: myelin_media::Config::default(),
+            config: media_config(),
             objects: Backend::memory(),
             origin: Arc::new(NoOrigin),
             pages: Arc::new(NoPages),
@@ -193,14 +196,22 @@ impl World {
         self.send(request.body(body.into()).unwrap())
     }
 
-    /// What is not JSON comes back as `Null`.
     pub fn send(&self, request: Request<Body>) -> Answer {
         self.sim.block_on(async {
             let response = self.router.clone().oneshot(request).await.unwrap();
             let (parts, body) = response.into_parts();
             let bytes = body.collect().await.unwrap().to_bytes();
             let json = serde_json::from_slice(&bytes).unwrap_or_default();
-            Answer { status: parts.status, headers: parts.headers, json }
+            Answer { status: parts.status, headers: parts.headers, bytes, json }
         })
+    }
+}
+
+/// Small limits, so that tests reach them.
+fn media_config() -> myelin_media::Config {
+    myelin_media::Config {
+        upload_size_max: 1024 * 1024,
+        pending_per_user_max: 3,
+        ..myelin_media::Config::default()
     }
 }

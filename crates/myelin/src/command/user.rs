@@ -151,7 +151,7 @@ fn user_id(server: &Server, name: &str) -> anyhow::Result<OwnedUserId> {
     Ok(user_id)
 }
 
-async fn account(server: &Server, name: &str) -> anyhow::Result<Account> {
+pub(super) async fn account(server: &Server, name: &str) -> anyhow::Result<Account> {
     let user_id = user_id(server, name)?;
     let account = server.users.account(&user_id).await?;
     account.with_context(|| format!("there is no account {user_id}; `myelin user list` shows all"))

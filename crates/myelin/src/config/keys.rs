@@ -94,8 +94,9 @@ declare! {
         remote_retention: Option<Duration> => "90d";
         /// The largest image that thumbnails are made of, in pixels.
         thumbnail_pixels_max: u32 = 67108864;
-        /// Thumbnails that are made at the same time; each takes a processor, and up to 8 bytes per pixel of its image.
-        thumbnails_at_once: u32 = 2;
+        /// Thumbnails that are made at the same time; each takes a processor, and up to 8 bytes per pixel of its image. Not
+        /// set: half as many as there are processors.
+        thumbnails_at_once: Option<u32> => 2;
     }
 
     /// The bucket of `media.uri`. What is not set comes from the environment (`AWS_ENDPOINT`, `AWS_REGION`,

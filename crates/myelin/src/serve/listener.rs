@@ -21,11 +21,14 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use super::patience::Patient;
 use crate::config::types::Listener;
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// Somebody who takes nothing of an answer for so long is gone, or holds memory and a file open on purpose.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// After a failed accept (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HTTP2_STREAMS_MAX: u32 = 256;
@@ -120,6 +123,7 @@ impl Shared {
             request.extensions_mut().insert(ConnectInfo(peer));
             tower::ServiceExt::oneshot(router.clone(), request.map(Body::new))
         });
+        let stream = Patient::new(stream, self.env.clock.clone(), WRITE_TIMEOUT);
         let connection = builder().serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%peer, %error, "connection ended");

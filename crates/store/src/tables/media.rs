@@ -63,7 +63,10 @@ impl Record for MediaUsageRecord {}
 /// A thumbnail that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThumbnailRecord {
-    pub object: String,
+    /// `None`: the original is no larger than what is asked for, and serves as it is.
+    pub object: Option<String>,
+    /// Of the bytes of the thumbnail.
+    pub sha256: [u8; 32],
     pub size: u64,
     pub content_type: String,
     pub width: u32,

@@ -141,6 +141,11 @@ impl Server {
         self.child.as_ref().map_or(0, Child::id)
     }
 
+    /// Everything that it writes is below.
+    pub fn home(&self) -> &std::path::Path {
+        self.home.path()
+    }
+
     pub fn disk_bytes(&self) -> Result<u64> {
         procfs::disk_bytes(&self.launch.data)
     }

@@ -7,6 +7,7 @@ mod footprint;
 mod history;
 mod join;
 mod large_room;
+mod media;
 mod room_state;
 mod rooms;
 mod search;
@@ -38,6 +39,7 @@ pub const NAMES: [&str; 16] = [
     "outbound",
     "large-room",
     "search",
+    "media",
     "footprint",
 ];
 
@@ -59,6 +61,7 @@ pub async fn run(name: &str, world: &mut World) -> Result<Vec<Row>> {
         "outbound" => federation::outbound(world).await,
         "large-room" => large_room::run(world).await,
         "search" => search::run(world).await,
+        "media" => media::run(world).await,
         "footprint" => footprint::run(world).await,
         _ => bail!("there is no workload {name}"),
     }
