@@ -2,7 +2,6 @@
 
 use std::{ops::Range, time::Duration};
 
-use bytes::Bytes;
 use myelin_store::tables::MediaContent;
 
 use crate::{BytesStream, Error, Media, Mxc, Objects, pending::is_expired};
@@ -44,8 +43,6 @@ pub struct Download {
 pub(crate) enum Source {
     /// Complete, in the object store.
     Object(Objects, String),
-    /// Complete, in memory: a thumbnail that was just made.
-    Memory(Bytes),
     /// On its way from another server; to be had once, as a whole.
     Arriving(BytesStream),
 }
@@ -60,20 +57,9 @@ impl Download {
     pub async fn read(self, range: Option<Range<u64>>) -> Result<BytesStream, Error> {
         match self.bytes {
             Source::Object(objects, object) => objects.read(&object, range).await,
-            Source::Memory(bytes) => Ok(whole(slice(bytes, range))),
             Source::Arriving(stream) => Ok(stream),
         }
     }
-}
-
-fn slice(bytes: Bytes, range: Option<Range<u64>>) -> Bytes {
-    let Some(range) = range else { return bytes };
-    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-    bytes.slice(at(range.start)..at(range.end).max(at(range.start)))
-}
-
-fn whole(bytes: Bytes) -> BytesStream {
-    Box::pin(futures::stream::once(std::future::ready(Ok(bytes))))
 }
 
 impl Media {
