@@ -57,9 +57,7 @@ pub use quarantine::mentioned;
 pub use sweep::Kind;
 pub use upload::Upload;
 
-use crate::{
-    access::Accesses, catalog::Catalog, quota::UserLocks, remote::Remote, thumbnails::Thumbnails,
-};
+use crate::{access::Accesses, catalog::Catalog, quota::UserLocks, remote::Remote, thumbnails::Thumbnails};
 
 /// What the composition root hands in.
 pub struct Setup {
