@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -33,7 +33,10 @@ impl<S> Patient<S> {
         }
         let (clock, timeout) = (&self.clock, self.timeout);
         let waiting = self.waiting.get_or_insert_with(|| clock.sleep(timeout));
-        ready!(waiting.poll_unpin(context));
+        if waiting.poll_unpin(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.waiting = None;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -97,7 +97,7 @@ async fn read(path: &Path) -> Result<Response<Body>> {
     let chunks = futures::stream::try_unfold(file, |mut file| async move {
         let mut chunk = bytes::BytesMut::with_capacity(CHUNK_SIZE);
         match file.read_buf(&mut chunk).await? {
-            0 => Ok(None),
+            0 => Ok::<_, std::io::Error>(None),
             _ => Ok(Some((chunk.freeze(), file))),
         }
     });
