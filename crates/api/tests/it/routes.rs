@@ -5,7 +5,7 @@ use http::Method;
 use crate::world::World;
 
 /// `(file of the specification's data/api/client-server, its operations)`.
-pub const FAMILIES: [(&str, &[&str]); 60] = [
+pub const FAMILIES: [(&str, &[&str]); 62] = [
     (
         "account-data",
         &[

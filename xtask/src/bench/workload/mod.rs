@@ -22,7 +22,7 @@ use super::world::World;
 
 /// In the order in which they run: those that care how many rooms the shared accounts are in come first,
 /// the footprint of everything comes last.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 18] = [
     "fanout",
     "send",
     "idle",
