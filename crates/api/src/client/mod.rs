@@ -34,6 +34,7 @@ mod account_data;
 mod account_deactivation;
 mod admin;
 mod administrative_contact;
+mod appservices;
 mod authed_content_repo;
 mod banning;
 mod capabilities;
@@ -85,9 +86,11 @@ mod rtc_transports;
 mod search;
 mod sliding_sync;
 mod space_hierarchy;
+mod sso_login_redirect;
 mod sync;
 mod tags;
 mod thread_subscriptions;
+mod third_party_lookup;
 mod to_device;
 mod typing;
 mod url_preview;
@@ -107,6 +110,7 @@ pub fn routes() -> Router<AppState> {
         .merge(account_deactivation::routes())
         .merge(admin::routes())
         .merge(administrative_contact::routes())
+        .merge(appservices::routes())
         .merge(authed_content_repo::routes())
         .merge(banning::routes())
         .merge(capabilities::routes())
@@ -155,9 +159,11 @@ pub fn routes() -> Router<AppState> {
         .merge(search::routes())
         .merge(sliding_sync::routes())
         .merge(space_hierarchy::routes())
+        .merge(sso_login_redirect::routes())
         .merge(sync::routes())
         .merge(tags::routes())
         .merge(thread_subscriptions::routes())
+        .merge(third_party_lookup::routes())
         .merge(to_device::routes())
         .merge(typing::routes())
         .merge(url_preview::routes())
