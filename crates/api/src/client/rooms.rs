@@ -98,10 +98,21 @@ async fn members(
 ) -> Result<RawJson, ApiError> {
     let request = MembersRequest {
         at: token("at", params.at.as_deref())?,
-        membership: params.membership,
-        not_membership: params.not_membership,
+        membership: known("membership", params.membership)?,
+        not_membership: known("not_membership", params.not_membership)?,
     };
     Ok(RawJson(sync.members(&auth.requester(), &room_id, &request).await?.into()))
+}
+
+fn known(name: &str, membership: Option<MembershipState>) -> Result<Option<MembershipState>, ApiError> {
+    use MembershipState as M;
+    match membership {
+        None | Some(M::Ban | M::Invite | M::Join | M::Knock | M::Leave) => Ok(membership),
+        Some(other) => {
+            let message = format!("{name} is a membership, not '{}'.", other.as_str().escape_debug());
+            Err(ApiError::invalid_param(message))
+        }
+    }
 }
 
 async fn joined_members(

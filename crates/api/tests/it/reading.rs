@@ -23,6 +23,8 @@ fn parameters_that_are_none_are_named() {
         format!("{rooms}/messages?dir=b&from=x"),
         format!("{rooms}/messages?dir=b&to=x"),
         format!("{rooms}/members?at=x"),
+        format!("{rooms}/members?membership=bogus"),
+        format!("{rooms}/members?not_membership=bogus"),
         format!("{rooms}/state/m.room.create/?format=x"),
         format!("{V1}/rooms/{room}/relations/{event}?dir=x"),
         format!("{V1}/rooms/{room}/relations/{event}?from=x"),
