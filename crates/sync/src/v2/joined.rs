@@ -210,6 +210,9 @@ impl Sync {
         let gap = room.gap.filter(|gap| *gap < until && since.is_none_or(|since| since < *gap));
         let stretch = Stretch { after: gap.or(since).unwrap_or(TimelineOrder::MIN), until };
         let found = walk(&self.view, viewer, room.nid(), stretch, Direction::Reverse, limit, &wanted).await?;
+        if filter.limit == Some(0) && !found.events.is_empty() {
+            return Ok(Timeline { limited: true, ..Timeline::left_out(until) });
+        }
         let cut = found.passed_over.hidden_state.filter(|_| up_to_hidden_state);
         let mut timeline = Timeline::of(found, until, cut);
         timeline.limited |= gap.is_some();

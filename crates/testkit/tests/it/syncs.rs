@@ -53,6 +53,26 @@ fn an_initial_sync_has_state_before_the_timeline_and_push_rules() {
 }
 
 #[test]
+fn a_client_that_wants_no_timeline_gets_state_only() {
+    let (world, ann, bob, room) = scene();
+    let mut client = Client::with_filter(&ann, r#"{"room":{"timeline":{"limit":0}}}"#);
+    let first = client.sync(&world);
+    let here = joined(&first, &room);
+    assert_eq!(here["timeline"]["events"], json!([]));
+    assert_eq!(here["timeline"]["limited"], true);
+    assert!(kinds(&here["state"]["events"]).contains(&"m.room.member/@bob:localhost".to_owned()));
+    world.set(&ann, &room, "m.room.name", "", json!({ "name": "n" })).unwrap();
+    world.say(&bob, &room, "unseen").unwrap();
+    let second = client.sync(&world);
+    let here = joined(&second, &room);
+    assert_eq!(here["timeline"]["events"], json!([]));
+    assert_eq!(kinds(&here["state"]["events"]), ["m.room.name"]);
+    let from = here["timeline"]["prev_batch"].as_str().unwrap();
+    assert!(!client.backwards(&world, room.as_str(), from, None).unwrap().is_empty());
+    assert!(joined(&client.sync(&world), &room).is_null(), "nothing is new");
+}
+
+#[test]
 fn summaries_name_heroes_only_where_the_room_has_no_name() {
     let (world, ann, bob, room) = scene();
     let mut client = Client::new(&ann);
