@@ -71,6 +71,11 @@ pub fn explain(info: &RoomInfo, auth: &AuthSet, pdu: &Pdu, rejection: &Rejection
     Error::Forbidden(reason.unwrap_or_else(|| format!("The room does not allow this: {rejection}.")))
 }
 
+const INTEGERS: [RoomPowerLevelsIntField; 7] = {
+    use RoomPowerLevelsIntField as F;
+    [F::UsersDefault, F::EventsDefault, F::StateDefault, F::Ban, F::Redact, F::Kick, F::Invite]
+};
+
 /// Power levels that no sender could set: what is wrong is the request.
 fn is_malformed(info: &RoomInfo, pdu: &Pdu) -> bool {
     let (rules, levels) = (&info.rules.authorization, RoomPowerLevelsEvent::new(pdu));
@@ -78,7 +83,7 @@ fn is_malformed(info: &RoomInfo, pdu: &Pdu) -> bool {
         && (levels.users(rules).is_err()
             || levels.events(rules).is_err()
             || levels.notifications(rules).is_err()
-            || levels.get_as_int(RoomPowerLevelsIntField::UsersDefault, rules).is_err())
+            || INTEGERS.iter().any(|field| levels.get_as_int(*field, rules).is_err()))
 }
 
 fn explain_event(info: &RoomInfo, auth: &AuthSet, pdu: &Pdu, levels: &PowerLevels<'_>) -> Option<String> {

@@ -175,6 +175,9 @@ fn malformed_power_levels_are_the_fault_of_the_request() {
         json!({ "events": { "m.room.name": {} } }),
         json!({ "notifications": 5 }),
         json!({ "users_default": "0" }),
+        json!({ "ban": "50" }),
+        json!({ "events_default": [] }),
+        json!({ "invite": {} }),
     ] {
         assert!(matches!(set(&alice, content.clone()), Err(Error::BadJson(_))), "{content}");
         assert!(matches!(set(&bob, content), Err(Error::Forbidden(_))));
