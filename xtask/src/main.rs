@@ -1,9 +1,11 @@
-//! The project's own tasks: `cargo xtask test | tidy | bench | sim`.
+//! The project's own tasks: `cargo xtask test | tidy | bench | sim | spec | coverage`.
 //!
 //! Must not know anything of the server's crates: it drives the programs they build, from outside.
 
 mod bench;
+mod coverage;
 mod sim;
+mod spec;
 mod test;
 mod tidy;
 
@@ -26,6 +28,10 @@ enum Task {
     Bench(bench::Args),
     /// Simulate several servers in bad weather, one seed after the other.
     Sim(sim::Args),
+    /// Digest a copy of the specification for the tests.
+    Spec(spec::Args),
+    /// Ask the server for every operation of the specification and write docs/coverage.md.
+    Coverage,
 }
 
 fn main() -> ExitCode {
@@ -34,6 +40,8 @@ fn main() -> ExitCode {
         Task::Tidy(args) => tidy::run(args),
         Task::Bench(args) => bench::run(args),
         Task::Sim(args) => sim::run(&args),
+        Task::Spec(args) => spec::run(&args),
+        Task::Coverage => coverage::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
