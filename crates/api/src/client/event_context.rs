@@ -47,7 +47,7 @@ async fn context(
 struct TimestampParams {
     /// Milliseconds since the epoch.
     ts: u64,
-    dir: Option<String>,
+    dir: String,
 }
 
 async fn timestamp_to_event(
@@ -57,7 +57,7 @@ async fn timestamp_to_event(
     Path(room_id): Path<OwnedRoomId>,
     Query(params): Query<TimestampParams>,
 ) -> Result<RawJson, ApiError> {
-    let direction = direction(params.dir.as_deref().unwrap_or("f"))?;
+    let direction = direction(&params.dir)?;
     match sync.event_at(&auth.requester(), &room_id, params.ts, direction).await {
         // Only who may read the room gets this far. Others may hold what came before this server joined.
         Err(myelin_sync::Error::NotFound(nothing)) => {

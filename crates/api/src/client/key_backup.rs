@@ -12,6 +12,7 @@ use myelin_users::{
     Users,
     key_backup::{Backup, BackupError, KeyData, Keys, Scope},
 };
+use ruma::OwnedRoomId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -39,7 +40,7 @@ struct VersionQuery {
 
 #[derive(Deserialize)]
 struct Rooms {
-    rooms: std::collections::BTreeMap<String, Sessions>,
+    rooms: std::collections::BTreeMap<OwnedRoomId, Sessions>,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +68,8 @@ async fn create(
     JsonBody(body): JsonBody<VersionBody>,
 ) -> Result<Json<Value>, ApiError> {
     limits.check(Class::Write, &auth)?;
-    let version = users.create_key_backup(auth.user, &body.algorithm, object(&body.auth_data)?).await?;
+    let version =
+        users.create_key_backup(auth.user, &body.algorithm, object("auth_data", &body.auth_data)?).await?;
     Ok(Json(json!({ "version": version.to_string() })))
 }
 
@@ -94,7 +96,7 @@ async fn update(
     if body.version.is_some_and(|named| named != version) {
         return Err(ApiError::invalid_param("The version in the body is not the one in the path."));
     }
-    let auth_data = object(&body.auth_data)?;
+    let auth_data = object("auth_data", &body.auth_data)?;
     users.update_key_backup(auth.user, number(&version)?, &body.algorithm, auth_data).await?;
     Ok(Empty)
 }
@@ -126,10 +128,10 @@ async fn all_keys(
 async fn room_keys(
     auth: Auth,
     State(users): State<Arc<Users>>,
-    Path(room_id): Path<String>,
+    Path(room_id): Path<OwnedRoomId>,
     Query(query): Query<VersionQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    let scope = Scope::Room(room_id);
+    let scope = Scope::Room(room_id.to_string());
     let keys = users.backed_up_keys(auth.user, number(&query.version)?, &scope).await?;
     let sessions = keys.into_values().next().unwrap_or_default();
     Ok(Json(json!({ "sessions": sessions_json(sessions)? })))
@@ -138,10 +140,10 @@ async fn room_keys(
 async fn session_key(
     auth: Auth,
     State(users): State<Arc<Users>>,
-    Path((room_id, session_id)): Path<(String, String)>,
+    Path((room_id, session_id)): Path<(OwnedRoomId, String)>,
     Query(query): Query<VersionQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    let scope = Scope::Session(room_id, session_id);
+    let scope = Scope::Session(room_id.to_string(), session_id);
     let keys = users.backed_up_keys(auth.user, number(&query.version)?, &scope).await?;
     let key = keys.into_values().flat_map(std::collections::BTreeMap::into_values).next();
     let key = key.ok_or_else(|| ApiError::not_found("This key is not in the backup."))?;
@@ -156,7 +158,7 @@ async fn put_all(
     JsonBody(body): JsonBody<Rooms, UPLOAD_SIZE_MAX>,
 ) -> Result<Json<Value>, ApiError> {
     limits.check(Class::Write, &auth)?;
-    let keys = body.rooms.into_iter().map(|(room, sessions)| (room, sessions.sessions)).collect();
+    let keys = body.rooms.into_iter().map(|(room, sessions)| (room.to_string(), sessions.sessions)).collect();
     put(&users, &auth, &query, keys).await
 }
 
@@ -164,24 +166,24 @@ async fn put_room(
     auth: Auth,
     limits: Limits,
     State(users): State<Arc<Users>>,
-    Path(room_id): Path<String>,
+    Path(room_id): Path<OwnedRoomId>,
     Query(query): Query<VersionQuery>,
     JsonBody(body): JsonBody<Sessions, UPLOAD_SIZE_MAX>,
 ) -> Result<Json<Value>, ApiError> {
     limits.check(Class::Write, &auth)?;
-    put(&users, &auth, &query, [(room_id, body.sessions)].into()).await
+    put(&users, &auth, &query, [(room_id.to_string(), body.sessions)].into()).await
 }
 
 async fn put_session(
     auth: Auth,
     limits: Limits,
     State(users): State<Arc<Users>>,
-    Path((room_id, session_id)): Path<(String, String)>,
+    Path((room_id, session_id)): Path<(OwnedRoomId, String)>,
     Query(query): Query<VersionQuery>,
     JsonBody(key): JsonBody<KeyData>,
 ) -> Result<Json<Value>, ApiError> {
     limits.check(Class::Write, &auth)?;
-    put(&users, &auth, &query, [(room_id, [(session_id, key)].into())].into()).await
+    put(&users, &auth, &query, [(room_id.to_string(), [(session_id, key)].into())].into()).await
 }
 
 async fn put(
@@ -190,6 +192,9 @@ async fn put(
     query: &VersionQuery,
     keys: Keys<KeyData>,
 ) -> Result<Json<Value>, ApiError> {
+    for key in keys.values().flat_map(|sessions| sessions.values()) {
+        object("session_data", &key.session_data)?;
+    }
     Ok(state(&users.back_up_keys(auth.user, number(&query.version)?, &keys).await?))
 }
 
@@ -205,20 +210,20 @@ async fn delete_all(
 async fn delete_room(
     auth: Auth,
     State(users): State<Arc<Users>>,
-    Path(room_id): Path<String>,
+    Path(room_id): Path<OwnedRoomId>,
     Query(query): Query<VersionQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    let scope = Scope::Room(room_id);
+    let scope = Scope::Room(room_id.to_string());
     Ok(state(&users.delete_backed_up_keys(auth.user, number(&query.version)?, &scope).await?))
 }
 
 async fn delete_session(
     auth: Auth,
     State(users): State<Arc<Users>>,
-    Path((room_id, session_id)): Path<(String, String)>,
+    Path((room_id, session_id)): Path<(OwnedRoomId, String)>,
     Query(query): Query<VersionQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    let scope = Scope::Session(room_id, session_id);
+    let scope = Scope::Session(room_id.to_string(), session_id);
     Ok(state(&users.delete_backed_up_keys(auth.user, number(&query.version)?, &scope).await?))
 }
 
@@ -227,10 +232,10 @@ fn number(version: &str) -> Result<u64, ApiError> {
     version.parse().map_err(|_| BackupError::NotFound.into())
 }
 
-fn object(json: &RawValue) -> Result<&str, ApiError> {
+fn object<'a>(name: &str, json: &'a RawValue) -> Result<&'a str, ApiError> {
     match json.get().starts_with('{') {
         true => Ok(json.get()),
-        false => Err(ApiError::bad_json("'auth_data' is an object.")),
+        false => Err(ApiError::bad_json(format!("'{name}' is an object."))),
     }
 }
 

@@ -95,6 +95,11 @@ struct Search {
     limit: Option<usize>,
     since: Option<String>,
     filter: Option<Filter>,
+    /// Networks are those of application services: there is only this server's.
+    #[serde(rename = "include_all_networks", default)]
+    _all_networks: bool,
+    #[serde(rename = "third_party_instance_id")]
+    _network: Option<String>,
 }
 
 #[derive(Deserialize, Default)]

@@ -24,6 +24,11 @@ struct LoginBody {
     identifier: Option<Identifier>,
     /// Old form of `identifier`.
     user: Option<String>,
+    /// Old form of `identifier`, which is not read.
+    #[serde(rename = "medium")]
+    _medium: Option<String>,
+    #[serde(rename = "address")]
+    _address: Option<String>,
     password: Option<String>,
     token: Option<String>,
     device_id: Option<String>,

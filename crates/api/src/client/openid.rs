@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::{Router, extract::State, routing::post};
 use myelin_users::Users;
 use ruma::OwnedUserId;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::own::require_own;
 use crate::{
     ApiError, AppState,
-    extract::{Auth, Path},
+    extract::{Auth, OptionalJsonBody, Path},
     rate_limit::{Class, Limits},
     respond::Json,
 };
@@ -19,12 +19,13 @@ pub fn routes() -> Router<AppState> {
     Router::new().route("/_matrix/client/v3/user/{user_id}/openid/request_token", post(request_token))
 }
 
-/// The body is reserved and not looked at.
+/// The body is an object that is reserved.
 async fn request_token(
     auth: Auth,
     limits: Limits,
     State(users): State<Arc<Users>>,
     Path(user_id): Path<OwnedUserId>,
+    OptionalJsonBody(_): OptionalJsonBody<Map<String, Value>>,
 ) -> Result<Json<Value>, ApiError> {
     require_own(&auth, &user_id)?;
     limits.check(Class::Write, &auth)?;

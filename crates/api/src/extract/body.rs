@@ -38,7 +38,7 @@ impl<T: DeserializeOwned, S: Send + Sync, const MAX: usize> FromRequest<S> for J
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        json::parse(&read(request, MAX).await?).map(Self)
+        parse(&read(request, MAX).await?).map(Self)
     }
 }
 
@@ -47,7 +47,16 @@ impl<T: DeserializeOwned, S: Send + Sync, const MAX: usize> FromRequest<S> for O
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let bytes = read(request, MAX).await?;
-        json::parse(if bytes.is_empty() { b"{}" } else { &bytes }).map(Self)
+        parse(if bytes.is_empty() { b"{}" } else { &bytes }).map(Self)
+    }
+}
+
+/// Every body is an object; serde would take a list for a struct.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let parsed = json::parse(bytes)?;
+    match bytes.trim_ascii_start().first() {
+        Some(b'{') => Ok(parsed),
+        _ => Err(ApiError::bad_json("The body has to be a JSON object.")),
     }
 }
 
