@@ -37,6 +37,7 @@ const TIMELINE_MAX: usize = 1_000_000;
 pub struct Server {
     pub sim: Sim,
     pub view: View,
+    pub users: Arc<Users>,
     pub federation: Federation,
     pub media: Arc<Media>,
     disk: SimDisk,
@@ -120,7 +121,7 @@ impl Server {
             .spawn("delayed events", Box::pin(myelin_rooms::delayed::run_delayed_events(rooms.clone())));
         federation.start(&env);
         let shutdown = Shutdown::never();
-        let (held, files) = (federation.clone(), media.clone());
+        let (held, files, accounts) = (federation.clone(), media.clone(), users.clone());
         // Nothing runs it: who searches brings it up to date.
         let search = Search::new(view.clone(), sync.clone(), Place::Memory, DirectoryVisibility::default());
         let identity = Arc::new(Identity::new(IdentitySetup {
@@ -146,7 +147,7 @@ impl Server {
         };
         let router = router(AppState::new(parts), Serves::ALL);
         network.connect_machine(name, router.clone(), sim.clone());
-        Self { router, sim, view, federation: held, media: files, disk }
+        Self { router, sim, view, users: accounts, federation: held, media: files, disk }
     }
 
     /// Everything in memory is gone, every task ends where it stands; what the disk kept is handed on.

@@ -4,6 +4,7 @@
 mod client;
 mod cost;
 mod delayed;
+mod coverage;
 mod devices;
 mod edus;
 mod forks;
