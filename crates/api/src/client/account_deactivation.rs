@@ -20,6 +20,9 @@ use crate::{
 struct DeactivateBody {
     #[serde(default)]
     erase: bool,
+    /// Of the identity server that is to forget the account: none is told.
+    #[serde(rename = "id_server")]
+    _id_server: Option<String>,
 }
 
 pub fn routes() -> Router<AppState> {

@@ -27,6 +27,17 @@ struct DeviceSigningBody {
     user_signing_key: Option<JsonObject>,
 }
 
+impl DeviceSigningBody {
+    fn check(&self) -> Result<(), ApiError> {
+        let keys = [&self.master_key, &self.self_signing_key, &self.user_signing_key].into_iter().flatten();
+        let mut signatures = keys.filter_map(|key| key.get("signatures"));
+        match signatures.all(|signatures| signatures.is_object()) {
+            true => Ok(()),
+            false => Err(ApiError::bad_json("'signatures' is an object.")),
+        }
+    }
+}
+
 pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/_matrix/client/v3/keys/device_signing/upload", post(upload_keys))
@@ -42,6 +53,7 @@ async fn upload_keys(
     body: UiaBody<DeviceSigningBody>,
 ) -> Result<Empty, ApiError> {
     limits.check(Class::Write, &auth)?;
+    body.body.check()?;
     let keys = CrossSigningKeys {
         master: body.body.master_key.clone(),
         self_signing: body.body.self_signing_key.clone(),

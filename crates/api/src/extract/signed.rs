@@ -123,7 +123,11 @@ fn canonical(body: &[u8]) -> Result<Option<String>, ApiError> {
     })
 }
 
+/// Every body is an object; serde would take a list for a struct.
 fn parse<T: DeserializeOwned>(content: Option<&str>) -> Result<T, ApiError> {
+    if content.is_some_and(|content| !content.starts_with('{')) {
+        return Err(ApiError::bad_json("The body has to be a JSON object."));
+    }
     serde_json::from_str(content.unwrap_or("null")).map_err(|error| match content {
         Some(_) => ApiError::bad_json(format!("The JSON is not as it should be: {error}.")),
         None => ApiError::not_json("This needs a JSON body."),

@@ -20,6 +20,9 @@ pub fn routes() -> Router<AppState> {
 struct Params {
     limit: Option<usize>,
     since: Option<String>,
+    /// Networks are those of application services: there is only this server's.
+    #[serde(rename = "include_all_networks", default)]
+    _all_networks: bool,
 }
 
 async fn list(
@@ -36,6 +39,10 @@ struct Search {
     limit: Option<usize>,
     since: Option<String>,
     filter: Option<Filter>,
+    #[serde(rename = "include_all_networks", default)]
+    _all_networks: bool,
+    #[serde(rename = "third_party_instance_id")]
+    _network: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -48,7 +55,7 @@ async fn search(
     State(rooms): State<Arc<Rooms>>,
     request: SignedRequest<Search>,
 ) -> Result<Json<Page>, ApiError> {
-    let Search { limit, since, filter } = request.content;
+    let Search { limit, since, filter, .. } = request.content;
     let filter = filter.unwrap_or_default();
     let query = PublicRoomsQuery {
         limit,

@@ -23,6 +23,10 @@ pub fn routes() -> Router<AppState> {
 
 #[derive(Deserialize)]
 struct Bound {
+    #[serde(rename = "medium")]
+    _medium: String,
+    #[serde(rename = "address")]
+    _address: String,
     mxid: OwnedUserId,
     invites: Vec<BoundInvite>,
 }

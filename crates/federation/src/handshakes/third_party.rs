@@ -1,9 +1,11 @@
 //! Invites to e-mail addresses and phone numbers (Server-Server API, "Third-party invites").
 
+use std::collections::BTreeMap;
+
 use myelin_rooms::ThirdPartyInvite;
 use myelin_store::tables::Membership;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Value, json};
 
 use super::{HandshakeError, Handshakes, route::QUICK};
@@ -29,7 +31,29 @@ pub struct BoundInvite {
     pub mxid: OwnedUserId,
     pub room_id: OwnedRoomId,
     pub sender: OwnedUserId,
+    #[serde(deserialize_with = "signed")]
     pub signed: Value,
+    #[serde(rename = "medium")]
+    _medium: String,
+    #[serde(rename = "address")]
+    _address: String,
+}
+
+/// What the identity server has signed; it travels as it is.
+#[derive(Deserialize)]
+struct Signed {
+    #[serde(rename = "mxid")]
+    _mxid: OwnedUserId,
+    #[serde(rename = "token")]
+    _token: String,
+    #[serde(rename = "signatures")]
+    _signatures: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+fn signed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    let signed = Value::deserialize(deserializer)?;
+    Signed::deserialize(&signed).map_err(D::Error::custom)?;
+    Ok(signed)
 }
 
 impl Handshakes {
