@@ -3,8 +3,8 @@
 
 mod client;
 mod cost;
-mod delayed;
 mod coverage;
+mod delayed;
 mod devices;
 mod edus;
 mod forks;

@@ -14,6 +14,8 @@ use super::{
 
 pub type Row = (&'static str, fn(&Place) -> Call);
 
+const LEFT_OUT: &str = "what cannot be read of a transaction is left out of it";
+const BY_SIGNATURE: &str = "who sends is whose signature it is, and when does not matter";
 const NEW: &str = "@new:there.test";
 const EVE: &str = "@eve:there.test";
 
@@ -85,9 +87,12 @@ pub const ROWS: &[Row] = &[
         let body = json!({ "origin": there(), "origin_server_ts": 1, "pdus": [event], "edus": [edu] });
         at.signed()
             .json(body)
-            .lenient("the wrong type of pdus.0", "what cannot be read of a transaction is left out of it")
-            .lenient("the wrong type of edus.0", "what cannot be read of a transaction is left out of it")
-            .lenient("without edus.0", "what cannot be read of a transaction is left out of it")
+            .lenient("the wrong type of pdus.0", LEFT_OUT)
+            .lenient("the wrong type of edus.0", LEFT_OUT)
+            .lenient("without edus.0", LEFT_OUT)
+            .lenient("without origin", BY_SIGNATURE)
+            .lenient("the wrong type of origin", BY_SIGNATURE)
+            .lenient("without pdus", "a transaction without events has none")
     }),
     // Keys of servers.
     ("getServerKey", |at| at.signed().as_nobody()),
@@ -136,6 +141,7 @@ pub const ROWS: &[Row] = &[
     }),
     ("askPolicyServerToSign", |at| {
         let call = at.signed().json(json!({ "type": "m.room.message" }));
+        let call = call.lenient("", "nothing is served at this path, whoever asks for whatever");
         call.refused(404, "M_UNRECOGNIZED", "as specified for a server that is no policy server")
     }),
 ];

@@ -36,7 +36,7 @@ pub struct Place {
     pub sim: Sim,
     network: Network,
     server: Server,
-    /// Started when it is needed; its user Eve is in Alice's room.
+    /// Started when it is needed; its user Eve is in Alice's room, its user New in none.
     neighbour: OnceCell<Server>,
     pub alice: Person,
     pub bob: Person,
@@ -121,9 +121,13 @@ impl Place {
 
     fn starts_neighbour(&self) -> Server {
         let neighbour = Server::start_in(&self.network, there(), &self.sim, Default::default());
-        let body = json!({ "username": "eve", "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
-        let path = "/_matrix/client/v3/register";
-        let eve = self.sim.block_on(neighbour.request(Method::POST, path, None, Some(&body))).ok();
+        let register = |name: &str| {
+            let body = json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
+            let path = "/_matrix/client/v3/register";
+            self.sim.block_on(neighbour.request(Method::POST, path, None, Some(&body))).ok()
+        };
+        register("new");
+        let eve = register("eve");
         let path = format!("/_matrix/client/v3/join/{}?via={}", percent(&self.room), here());
         let token = text(&eve["access_token"]);
         self.sim.block_on(neighbour.request(Method::POST, &path, Some(&token), Some(&json!({})))).ok();

@@ -135,7 +135,8 @@ impl Shapes {
         if !event["unsigned"]["redacted_because"].is_null() {
             return None;
         }
-        let validator = self.contents.borrow().get(&name).cloned().unwrap_or_else(|| {
+        let known = self.contents.borrow().get(&name).cloned();
+        let validator = known.unwrap_or_else(|| {
             let validator = Rc::new(self.compile(&schemas["content"]));
             self.contents.borrow_mut().insert(name.clone(), validator.clone());
             validator

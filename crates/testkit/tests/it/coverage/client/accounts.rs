@@ -116,7 +116,7 @@ pub const ROWS: &[Row] = &[
             "as specified for a server that is no policy server",
         )
     }),
-    ("getTurnServer", Place::call),
+    ("getTurnServer", |at| at.call().refused(404, "M_NOT_FOUND", UNCONFIGURED)),
     // Administration.
     ("getWhoIs", Place::call),
     ("getAdminSuspendUser", |at| administration(at)),
