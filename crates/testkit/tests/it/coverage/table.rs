@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
 const HEAD: &str = "# Coverage of the specification
 
-Written by `cargo xtask coverage`; the test `coverage` of `myelin-testkit` fails where the server and this page differ. Each operation
-gets a valid request, whose answer is held against the schemas of the specification (`crates/testkit/spec/digest.json`), with the
+Written by `cargo xtask coverage`; the test `coverage` of `myelin-testkit` fails where an operation got worse. Each operation gets
+a valid request, whose answer is held against the schemas of the specification (`crates/testkit/spec/digest.json`), with the
 events that are in it; and requests that it must refuse, made from the valid one: without and with wrong authentication, with a wrong
 method, malformed and over-long identifiers, rooms and users that are not the caller's, bodies that are not JSON, fields of the wrong
 type, without what is required.
