@@ -139,7 +139,7 @@ impl Handshakes {
     }
 
     async fn redeem(&self, bound: BoundInvite) -> Result<(), HandshakeError> {
-        let BoundInvite { mxid, room_id, sender, signed } = bound;
+        let BoundInvite { mxid, room_id, sender, signed, .. } = bound;
         if self.view.is_local(&sender) {
             return self.issue(&room_id, &ThirdPartyInvite { sender, target: mxid, signed }).await;
         }
