@@ -10,6 +10,7 @@
 
 mod commit;
 mod draft;
+mod notify;
 mod rows;
 mod slots;
 mod transactions;

@@ -56,6 +56,11 @@ impl Batch {
         }
     }
 
+    /// The placeholder of the position that the next entry will get.
+    pub fn next_entry(&self) -> Position {
+        Position::of_entry(self.raw.entries.len() as u32)
+    }
+
     /// Appends to the commit log; returns the placeholder of the position that the entry will get.
     pub fn log(&mut self, entry: &LogEntry) -> Position {
         self.raw.entries.push(entry.encode().bytes);

@@ -24,6 +24,8 @@ pub enum LogEntry {
         /// This server is to bring it to the other servers in the room: it was made here, or it came through a
         /// handshake (`send_join` and relatives) that made this server answer for it.
         relay: bool,
+        /// Local users who are notified of it otherwise than the shared push rules say, or who from here on are.
+        targeted: Vec<UserNid>,
     },
     /// A read receipt (public, private or threaded) of `user`.
     Receipt { room: RoomNid, user: UserNid },

@@ -360,6 +360,7 @@ mod tests {
             member: None,
             head: 1,
             relay: true,
+            targeted: Vec::new(),
         });
         batch.log(&LogEntry::Profile { user: waiting });
         let waiter = view.feed.register(waiting);

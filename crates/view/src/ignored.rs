@@ -10,7 +10,7 @@ use ruma::OwnedUserId;
 
 use crate::Error;
 
-const IGNORED_USER_LIST: &str = "m.ignored_user_list";
+pub(crate) const IGNORED_USER_LIST: &str = "m.ignored_user_list";
 const USERS_MAX: usize = 20_000;
 
 type UserIds = Arc<HashSet<OwnedUserId>>;
@@ -64,7 +64,7 @@ impl Ignored {
     }
 }
 
-fn parse(json: &str) -> HashSet<OwnedUserId> {
+pub(crate) fn parse(json: &str) -> HashSet<OwnedUserId> {
     let content: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
     let listed = content.get("ignored_users").and_then(|users| users.as_object());
     listed.into_iter().flatten().filter_map(|(user_id, _)| user_id.as_str().try_into().ok()).collect()

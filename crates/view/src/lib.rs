@@ -8,6 +8,7 @@
 //! - [`UserRooms`]: the rooms of a local user.
 //! - [`Ignored`]: whom a local user ignores.
 //! - [`View::invite_permission`]: whose invites a local user wants.
+//! - [`PushRules`]: the push rules of local users, and whose may matter for an event.
 //! - [`Acls`]: which servers may take part in a room.
 //! - [`Erased`]: local users whose content was erased.
 //! - [`KeyStocks`], [`Inboxes`]: what devices have in stock of one-time keys, and which have no messages waiting.
@@ -31,6 +32,7 @@ mod inboxes;
 mod interner;
 mod invites;
 mod key_stocks;
+mod push_rules;
 mod retention;
 mod room;
 mod rooms;
@@ -61,6 +63,7 @@ pub use inboxes::{BeforeLook, Inboxes};
 pub use interner::{Interner, StateKey};
 pub use invites::InvitePermission;
 pub use key_stocks::{KeyStock, KeyStocks};
+pub use push_rules::{PushRules, Rulebook};
 pub use retention::{Retention, RetentionPolicy};
 pub use room::{RoomInfo, RoomSnapshot};
 pub use rooms::RoomViews;
@@ -86,6 +89,7 @@ pub struct View {
     pub staging: Arc<Staging>,
     pub user_rooms: Arc<UserRooms>,
     pub ignored: Arc<Ignored>,
+    pub push_rules: Arc<PushRules>,
     pub erased: Arc<Erased>,
     pub acls: Arc<Acls>,
     pub key_stocks: Arc<KeyStocks>,
@@ -109,12 +113,13 @@ impl View {
         let user_rooms = Arc::new(UserRooms::new(store.clone()));
         let feed = Arc::new(Feed::new(store.clone(), rooms.clone(), staging.clone(), user_rooms.clone()));
         let ignored = Arc::new(Ignored::new(store.clone()));
+        let push_rules = Arc::new(PushRules::new(store.clone(), interner.clone()));
         let erased = Arc::new(Erased::new(store.clone()));
         let key_stocks = Arc::new(KeyStocks::new(store.clone()));
         let inboxes = Arc::new(Inboxes::default());
         let sticky = Arc::new(StickyEvents::new(store.clone(), env.clone()));
         let stale = (ignored.clone(), erased.clone(), key_stocks.clone(), inboxes.clone(), sticky.clone());
-        let read = events.clone();
+        let (read, rules) = (events.clone(), push_rules.clone());
         feed.listen(move |position, entry| {
             if let LogEntry::Purged { events, .. } = entry {
                 events.iter().for_each(|event| read.forget(*event));
@@ -124,6 +129,7 @@ impl View {
             stale.2.take_in(entry);
             stale.3.take_in(entry);
             stale.4.take_in(position, entry);
+            rules.take_in(entry);
         });
         let ephemeral = Arc::new(ephemeral::Ephemeral::new(env.now_ms(), feed.clone()));
         Self {
@@ -138,6 +144,7 @@ impl View {
             staging,
             user_rooms,
             ignored,
+            push_rules,
             erased,
             acls: Arc::new(Acls::new()),
             key_stocks,

@@ -66,13 +66,22 @@ pub struct RoomSnapshot {
     pub partial: bool,
     /// The newest place where the timeline does not join on.
     pub gap: Option<TimelineOrder>,
+    /// Users of this server for whom it was written down whether the shared push rules count for them (`quiet_spans`),
+    /// with what was written last: `true` if they do not.
+    pub quiet: OrdMap<UserNid, bool>,
 }
 
 impl RoomSnapshot {
     /// A room of which nothing is held.
     pub fn new(info: Arc<RoomInfo>) -> Self {
-        let head =
-            RoomHead { version: 0, current_state: [0; 16], extremities: Vec::new(), depth: 0, backfilled: 0 };
+        let head = RoomHead {
+            version: 0,
+            current_state: [0; 16],
+            extremities: Vec::new(),
+            depth: 0,
+            backfilled: 0,
+            notified: Default::default(),
+        };
         Self {
             info,
             head,
@@ -84,6 +93,7 @@ impl RoomSnapshot {
             invited_count: 0,
             partial: false,
             gap: None,
+            quiet: OrdMap::new(),
         }
     }
 

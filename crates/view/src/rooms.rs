@@ -6,7 +6,7 @@ use myelin_core::{RoomNid, UserNid};
 use myelin_dag::state_tree::NodeHash;
 use myelin_store::{
     Direction, Store,
-    tables::{GAPS, MEMBERS, PARTIAL_ROOMS, ROOM_HEADS, RoomHead},
+    tables::{GAPS, MEMBERS, PARTIAL_ROOMS, QUIET_SPANS, ROOM_HEADS, RoomHead},
 };
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
@@ -129,6 +129,8 @@ impl RoomViews {
         }
         let gaps = snapshot.read().scan(&GAPS, &room.nid(), Direction::Reverse, 1).await?;
         room.gap = gaps.first().map(|((_, order), ())| *order);
+        let spans = snapshot.read().scan(&QUIET_SPANS, &room.nid(), Direction::Forward, MEMBERS_MAX).await?;
+        room.quiet = spans.into_iter().map(|((_, user, _), span)| (user, span.quiet)).collect();
         Ok(Some(Arc::new(room)))
     }
 }
@@ -201,8 +203,14 @@ mod tests {
             room_type: None,
             create_event: EventNid(1),
         };
-        let head =
-            RoomHead { version, current_state: [0; 16], extremities: Vec::new(), depth: 1, backfilled: 0 };
+        let head = RoomHead {
+            version,
+            current_state: [0; 16],
+            extremities: Vec::new(),
+            depth: 1,
+            backfilled: 0,
+            notified: Default::default(),
+        };
         Arc::new(empty(Arc::new(info), head, Default::default()))
     }
 

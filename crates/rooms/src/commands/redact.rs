@@ -157,6 +157,7 @@ impl Draft<'_> {
             let key = (before.room, relation.event_id.to_string(), order);
             self.batch.delete(&RELATIONS, &key);
         }
+        self.withdraw_notification(&before).await?;
         self.land_redacted(Event::from_row(target, row, &info)?);
         Ok(())
     }

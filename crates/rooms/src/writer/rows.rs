@@ -74,12 +74,16 @@ impl Draft<'_> {
         let (room, sender, state_key) = (event.room, event.sender, event.state_key);
         let relay = self.relay.unwrap_or_else(|| self.is_local(&event.pdu.sender));
         let head = self.next_version();
-        let entry = LogEntry::Event { room, event: event.nid, sender, state_key, member, head, relay };
         // Invariant: the entry of what makes it sticky comes right before that of the event.
         let sticky_until_ms = self.sticky_until(event);
         if let Some(until_ms) = sticky_until_ms {
             self.batch.log(&LogEntry::Sticky { room, event: event.nid, until_ms });
         }
+        // The place that the entry will have.
+        let position = self.batch.next_entry();
+        let targeted = self.notify(event, position).await?;
+        let entry =
+            LogEntry::Event { room, event: event.nid, sender, state_key, member, head, relay, targeted };
         let position = self.batch.log(&entry);
         if let Some(until_ms) = sticky_until_ms {
             let row = AtPosition { position, value: StickyEventRecord { room } };
@@ -150,6 +154,9 @@ impl Draft<'_> {
         }
         if local && membership == Membership::Join {
             self.joined.push(user);
+            if !self.room.is_joined(user) {
+                self.mark_read(user, String::new(), position);
+            }
         }
         self.put_member(&change, event, position);
         Ok(())

@@ -12,6 +12,7 @@ mod keys;
 mod media;
 mod notices;
 mod previews;
+mod push;
 mod retention;
 mod rooms;
 mod sliding;
@@ -32,6 +33,7 @@ pub use keys::*;
 pub use media::*;
 pub use notices::*;
 pub use previews::*;
+pub use push::*;
 pub use retention::*;
 pub use rooms::*;
 pub use sliding::*;
@@ -241,6 +243,27 @@ tables! {
     INBOUND_PDUS = 90 "inbound_pdus": (RoomNid, String) => InboundPduRecord;
     /// The newest transaction of a server and the answer it got.
     INBOUND_TRANSACTIONS = 91 "inbound_transactions": String => InboundTransactionRecord;
+
+    // Push.
+    /// What the shared push rules notify of, by room; nothing is written per recipient. Written with the event.
+    NOTIFYING = 100 "notifying": (RoomNid, TimelineOrder) => NotifyingRecord;
+    /// The same in threads.
+    NOTIFYING_IN_THREADS = 101 "notifying_in_threads": (RoomNid, TimelineOrder) => ThreadNotifyingRecord;
+    /// Where one user's rules decide otherwise: mentions, own rules, invites.
+    NOTIFIED_USERS = 102 "notified_users": (RoomNid, UserNid, TimelineOrder) => NotifiedUserRecord;
+    /// Redacted events.
+    WITHDRAWN = 103 "withdrawn": (RoomNid, TimelineOrder) => WithdrawnRecord;
+    /// What a user has read without a receipt: (room, user, thread). The thread is "" where the user joined, "main" or
+    /// the root where they spoke last. Blind.
+    READ_MARKS = 104 "read_marks": (RoomNid, UserNid, String) => AtPosition<ReadMarkRecord>;
+    /// Where a user muted a room, or stopped to.
+    QUIET_SPANS = 105 "quiet_spans": (RoomNid, UserNid, TimelineOrder) => QuietSpanRecord;
+    /// Users who have push rules of their own or ignore somebody, or did. Blind.
+    PUSH_RULE_OWNERS = 106 "push_rule_owners": UserNid => ();
+    /// (user, app id, pushkey).
+    PUSHERS = 107 "pushers": (UserNid, String, String) => PusherRecord;
+    /// The same by app id and pushkey.
+    PUSHER_OWNERS = 108 "pusher_owners": PusherOwner => ();
 
     // Media: (server name, media id) is an `mxc://` URI.
     MEDIA = 110 "media": (String, String) => MediaRecord;

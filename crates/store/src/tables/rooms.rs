@@ -4,6 +4,7 @@ use myelin_core::{EventNid, RoomNid, StateKeyNid, UserNid};
 use ruma::{ServerName, events::room::member::MembershipState};
 use serde::{Deserialize, Serialize};
 
+use super::NotifiedSoFar;
 use crate::codec::Record;
 
 /// What never changes about a room.
@@ -37,6 +38,7 @@ pub struct RoomHead {
     pub depth: u64,
     /// Number of negative timeline orders used up by backfill.
     pub backfilled: u64,
+    pub notified: NotifiedSoFar,
 }
 impl Record for RoomHead {}
 

@@ -108,6 +108,7 @@ fn sound() -> Store {
                 member: None,
                 head: n,
                 relay: true,
+                targeted: Vec::new(),
             });
         }
     }
@@ -341,8 +342,14 @@ fn damage_in_events() {
 
 #[test]
 fn damage_in_heads() {
-    let head =
-        |extremities| RoomHead { version: 1, current_state: [0; 16], extremities, depth: 0, backfilled: 0 };
+    let head = |extremities| RoomHead {
+        version: 1,
+        current_state: [0; 16],
+        extremities,
+        depth: 0,
+        backfilled: 0,
+        notified: Default::default(),
+    };
     assert_found(|b| b.delete(&ROOM_HEADS, &ROOM), "rooms", "has no head");
     assert_found(|b| b.put(&ROOM_HEADS, &ROOM, &head(vec![])), "room_heads", "no forward extremities");
     assert_found(
