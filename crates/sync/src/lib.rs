@@ -16,6 +16,7 @@ mod error;
 pub mod filter;
 pub mod json;
 pub mod messages;
+pub mod notifications;
 mod old_sync;
 pub mod receipts;
 pub mod relations;
@@ -75,6 +76,7 @@ pub struct Sync {
     pub(crate) recency: Arc<sliding::Recency>,
     pub(crate) facts: Arc<sliding::Facts>,
     filters: Cache<(UserNid, u64), Arc<Filter>>,
+    pub(crate) standings: Arc<unread::Standings>,
     draining: AtomicBool,
 }
 
@@ -82,14 +84,16 @@ impl Sync {
     pub fn new(view: View) -> Arc<Self> {
         let (lazy, filters) = (v2::lazy::Memory::default(), Cache::new(FILTERS_MAX));
         let (recency, facts) = (Arc::<sliding::Recency>::default(), Arc::<sliding::Facts>::default());
-        let told = (recency.clone(), facts.clone());
+        let standings = Arc::new(unread::Standings::new());
+        let told = (recency.clone(), facts.clone(), standings.clone());
         view.feed.listen(move |position, entry| {
             told.0.take_in(position, entry);
             told.1.take_in(entry);
+            told.2.take_in(entry);
         });
         let connections = sliding::Connections::default();
         let draining = AtomicBool::new(false);
-        Arc::new(Self { view, lazy, connections, recency, facts, filters, draining })
+        Arc::new(Self { view, lazy, connections, recency, facts, filters, standings, draining })
     }
 
     /// A filter that the user stored, parsed once: what an id stands for never changes.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use myelin_core::{Position, RoomNid};
+use myelin_push::edit;
 use myelin_store::{Direction, tables::ACCOUNT_DATA};
-use ruma::push::Ruleset;
 
 use super::{Changes, Context};
 use crate::{Error, Sync, client_event::small_event, filter::EventFilter, json::Object};
@@ -91,7 +91,7 @@ impl Sync {
         if self.view.store.get(&ACCOUNT_DATA, &key).await?.is_some() {
             return Ok(None);
         }
-        let rules = Ruleset::server_default(&requester.user_id);
+        let rules = edit::to_json(&edit::load(&requester.user_id, None));
         let content = serde_json::json!({ "global": rules }).to_string();
         Ok(Some(small_event(PUSH_RULES, &content)))
     }

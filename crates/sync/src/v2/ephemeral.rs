@@ -45,6 +45,21 @@ impl Sync {
         Ok(events)
     }
 
+    /// Whether the user set a receipt in the interval, on whatever device and whether or not the client asks for receipts.
+    pub(super) async fn has_read(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        room: RoomNid,
+        since: Option<Position>,
+    ) -> Result<bool, Error> {
+        let Some(since) = since.filter(|_| changes.may_have_receipts(room)) else { return Ok(false) };
+        let (from, to) = ((room, since.next()), (room, context.now.next()));
+        let (store, user) = (&self.view.store, context.request.requester.user);
+        let refs = store.range(&RECEIPTS_BY_POSITION, &from, &to, Direction::Forward, RECEIPTS_MAX).await?;
+        Ok(refs.iter().any(|(_, receipt)| receipt.user == user))
+    }
+
     /// `since == None`: only worth an event if somebody types.
     pub(crate) async fn typing_event(
         &self,

@@ -16,6 +16,7 @@ use crate::{
     json::Object,
     sticky::StickyRequest,
     timeline::{Found, PassedOver, Placed, Stretch, Wanted, walk},
+    unread::Counts,
     visibility::Viewer,
 };
 
@@ -48,6 +49,8 @@ struct Joined {
     ephemeral: Vec<String>,
     account_data: Vec<String>,
     sticky: Vec<String>,
+    /// The user moved a receipt of their own: counts may have changed though nothing is shown.
+    read: bool,
 }
 
 impl Sync {
@@ -92,7 +95,7 @@ impl Sync {
         let since = context.since.filter(|_| !newly_joined);
         let full = since.is_none() || context.request.full_state;
         let parts = self.joined_parts(context, changes, room, since).await?;
-        if !full && parts.is_quiet() {
+        if !full && parts.is_quiet() && !self.counts_anew(context, room, since).await? {
             return Ok(None);
         }
         let mut json = String::with_capacity(512);
@@ -107,8 +110,40 @@ impl Sync {
         if !parts.sticky.is_empty() {
             out.events("msc4354_sticky", &parts.sticky);
         }
+        self.push_unread(context, room, &mut out).await?;
         out.close();
         Ok(Some(json))
+    }
+
+    /// Whether the counts may have changed by what the client is not shown (filters, senders who are ignored by now).
+    async fn counts_anew(
+        &self,
+        context: &Context<'_>,
+        room: &RoomSnapshot,
+        since: Option<Position>,
+    ) -> Result<bool, Error> {
+        let Some(since) = since else { return Ok(false) };
+        self.notified_since(context.request.requester.user, room, since.into()).await
+    }
+
+    /// Counts are given whole whenever there is anything to tell of the room.
+    async fn push_unread(
+        &self,
+        context: &Context<'_>,
+        room: &RoomSnapshot,
+        out: &mut Object<'_>,
+    ) -> Result<(), Error> {
+        let unread = self.unread(context.request.requester.user, room).await?;
+        let by_thread = context.request.filter.room.timeline.unread_thread_notifications;
+        push_counts(out, "unread_notifications", if by_thread { unread.main } else { unread.total() });
+        if by_thread {
+            let mut threads = out.object("unread_thread_notifications");
+            for (root, counts) in &unread.threads {
+                push_counts(&mut threads, root.as_str(), *counts);
+            }
+            threads.close();
+        }
+        Ok(())
     }
 
     async fn joined_parts(
@@ -143,7 +178,8 @@ impl Sync {
         let request =
             StickyRequest { since: since.unwrap_or(Position::ZERO), until: context.now, shown: &shown };
         let sticky = self.sticky_events(&context.writer, &mut viewer, room, &request).await?;
-        Ok(Joined { summary, state, timeline, ephemeral, account_data, sticky })
+        let read = self.has_read(context, changes, room.nid(), since).await?;
+        Ok(Joined { summary, state, timeline, ephemeral, account_data, sticky, read })
     }
 
     /// Not joined at the token: the client starts with this room anew. Who left and came back in between gets what
@@ -326,9 +362,17 @@ impl Joined {
     fn is_quiet(&self) -> bool {
         let nothing_shown = self.timeline.events.is_empty() && !self.timeline.limited;
         nothing_shown
+            && !self.read
             && self.state.is_empty()
             && self.ephemeral.is_empty()
             && self.account_data.is_empty()
             && self.sticky.is_empty()
     }
+}
+
+fn push_counts(out: &mut Object<'_>, key: &str, counts: Counts) {
+    let mut object = out.object(key);
+    object.number("notification_count", counts.notification_count);
+    object.number("highlight_count", counts.highlight_count);
+    object.close();
 }

@@ -34,4 +34,5 @@ mod sticky;
 mod stories;
 mod storms;
 mod syncs;
+mod unread;
 mod world;

@@ -61,6 +61,12 @@ impl World {
         Self { sim, disk, view, rooms, sync, users, reads, sent: AtomicUsize::new(0) }
     }
 
+    /// The same after a crash: what was durable is there, and clients do not repeat their transactions.
+    pub fn reopened(&self, seed: u64) -> Self {
+        let sent = AtomicUsize::new(self.sent.load(Ordering::Relaxed));
+        Self { sent, ..Self::on(self.disk.clone(), seed) }
+    }
+
     pub fn run<F: Future>(&self, future: F) -> F::Output {
         let output = self.sim.block_on(future);
         self.sim.settle();
