@@ -6,14 +6,14 @@ use myelin_store::{
     Batch, Direction,
     codec::AtPosition,
     log::LogEntry,
-    tables::{ACCOUNT_DATA, AccountDataRecord, USER_STREAM, UserChange},
+    tables::{ACCOUNT_DATA, AccountDataRecord, PUSH_RULE_OWNERS, USER_STREAM, UserChange},
 };
 use serde_json::value::RawValue;
 
-use crate::{Error, Users, transaction::transact};
+use crate::{Error, Users, push_rules::PUSH_RULES, transaction::transact};
 
 /// Types that the server manages: they have endpoints of their own.
-const SERVER_MANAGED: [&str; 2] = ["m.fully_read", "m.push_rules"];
+const SERVER_MANAGED: [&str; 2] = ["m.fully_read", PUSH_RULES];
 const TYPES_PER_ROOM_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -88,7 +88,7 @@ impl Users {
     ) -> Result<(), E> {
         check_type(kind)?;
         let key = (user, room, kind.to_owned());
-        transact(&self.view.store, || async {
+        let written: Result<(), E> = transact(&self.view.store, || async {
             let mut batch = Batch::new();
             let old = self.view.store.get(&ACCOUNT_DATA, &key).await.map_err(Error::from)?;
             let Some(json) = update(old.as_ref().map(|row| row.value.json.as_str()))? else {
@@ -102,11 +102,24 @@ impl Users {
             let kind = key.2.clone();
             let position = batch.log(&LogEntry::AccountData { user, room, kind: kind.clone() });
             batch.put(&ACCOUNT_DATA, &key, &AtPosition { position, value: AccountDataRecord { json } });
+            if decides_notifications(room, &kind) {
+                batch.put(&PUSH_RULE_OWNERS, &user, &());
+            }
             batch.put(&USER_STREAM, &(user, position), &UserChange::AccountData { room, kind });
             Ok((batch, ()))
         })
-        .await
+        .await;
+        written?;
+        if decides_notifications(room, kind) {
+            // The next event is judged by what was just acknowledged.
+            self.view.feed.caught_up().await;
+        }
+        Ok(())
     }
+}
+
+fn decides_notifications(room: RoomNid, kind: &str) -> bool {
+    room == RoomNid::GLOBAL && matches!(kind, PUSH_RULES | "m.ignored_user_list")
 }
 
 fn check_type(kind: &str) -> Result<(), AccountDataError> {

@@ -170,6 +170,7 @@ impl Users {
         let connections =
             store.scan(&SLIDING_CONNECTIONS, &key, Direction::Forward, SLIDING_CONNECTIONS_MAX).await?;
         connections.iter().for_each(|(row, _)| batch.delete(&SLIDING_CONNECTIONS, row));
+        self.delete_pushers_of(batch, user, device_id).await?;
         let stock = store.get(&KEY_STOCKS, &key).await?;
         let keys = store.get(&DEVICE_KEYS, &key).await?;
         // What is uploaded meanwhile does not stay behind.

@@ -7,6 +7,7 @@
 //! - [`keys`], [`cross_signing`]: public keys for end-to-end encryption; [`remote_devices`]: those of remote users.
 //! - [`key_backup`]: room keys that clients encrypted for themselves.
 //! - [`to_device`]: messages between devices; [`dehydrated_devices`] receive them while nobody is logged in.
+//! - [`push_rules`], [`pushers`]: what a user wants to be notified of, and where.
 //! - [`profile`], [`account_data`], [`tags`], [`filters`], [`openid`].
 //! - [`threepids`], [`validation`]: e-mail addresses of accounts and the proof that they are theirs; [`mail`] is behind a port.
 //! - [`departure`]: what remains to be done in rooms after a deactivation; rooms are behind a port.
@@ -35,6 +36,8 @@ pub mod openid;
 mod outgoing;
 mod password;
 pub mod profile;
+pub mod push_rules;
+pub mod pushers;
 mod refresh;
 pub mod registration;
 pub mod registration_tokens;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::get};
 use myelin_core::RoomNid;
-use myelin_users::{Users, account_data::AccountDataError};
+use myelin_push::edit;
+use myelin_users::{Users, account_data::AccountDataError, push_rules::PUSH_RULES};
 use myelin_view::View;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::{json, value::RawValue};
 
-use super::{own::require_own, pushrules};
+use super::own::require_own;
 use crate::{
     ApiError, AppState, Session,
     extract::{Auth, JsonBody, Path},
@@ -30,14 +31,13 @@ pub fn routes() -> Router<AppState> {
 async fn global(
     auth: Auth,
     State(users): State<Arc<Users>>,
-    State(view): State<View>,
     Path((user_id, kind)): Path<(OwnedUserId, String)>,
 ) -> Result<RawJson, ApiError> {
     require_own(&auth, &user_id)?;
-    if kind == pushrules::PUSH_RULES {
+    if kind == PUSH_RULES {
         // There are always some: the defaults are not stored.
-        let rules = pushrules::load(&view.store, &auth).await?;
-        return Ok(RawJson(json!({ "global": rules }).to_string().into()));
+        let rules = users.push_rules(auth.user, &auth.user_id).await?;
+        return Ok(RawJson(json!({ "global": edit::to_json(&rules) }).to_string().into()));
     }
     load(&users, &auth, RoomNid::GLOBAL, &kind).await
 }

@@ -61,12 +61,14 @@ mod login_token;
 mod logout;
 mod message_pagination;
 mod mutual_rooms;
+mod notifications;
 mod old_sync;
 mod openid;
 mod own;
 mod password_management;
 mod presence;
 mod profile;
+mod pusher;
 mod pushrules;
 mod receipts;
 mod redaction;
@@ -141,6 +143,8 @@ pub fn routes() -> Router<AppState> {
         .merge(password_management::routes())
         .merge(presence::routes())
         .merge(profile::routes())
+        .merge(notifications::routes())
+        .merge(pusher::routes())
         .merge(pushrules::routes())
         .merge(receipts::routes())
         .merge(redaction::routes())

@@ -7,6 +7,7 @@ mod hostile;
 mod hostile_everywhere;
 mod limits;
 mod media;
+mod push;
 mod reading;
 mod rooms;
 mod routes;
