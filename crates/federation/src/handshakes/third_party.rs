@@ -33,10 +33,6 @@ pub struct BoundInvite {
     pub sender: OwnedUserId,
     #[serde(deserialize_with = "signed")]
     pub signed: Value,
-    #[serde(rename = "medium")]
-    _medium: String,
-    #[serde(rename = "address")]
-    _address: String,
 }
 
 /// What the identity server has signed; it travels as it is.
@@ -139,7 +135,7 @@ impl Handshakes {
     }
 
     async fn redeem(&self, bound: BoundInvite) -> Result<(), HandshakeError> {
-        let BoundInvite { mxid, room_id, sender, signed, .. } = bound;
+        let BoundInvite { mxid, room_id, sender, signed } = bound;
         if self.view.is_local(&sender) {
             return self.issue(&room_id, &ThirdPartyInvite { sender, target: mxid, signed }).await;
         }
