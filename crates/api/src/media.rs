@@ -1,7 +1,7 @@
 //! Bodies that are not JSON: taking uploads in and giving media out, streamed both ways (Client-Server API, "Content
 //! repository").
 
-mod disposition;
+pub mod disposition;
 mod range;
 
 use std::{io, time::Duration};
