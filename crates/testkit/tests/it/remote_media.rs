@@ -131,11 +131,52 @@ fn only_servers_that_sign_get_files_and_only_those_of_this_server() {
 }
 
 #[test]
-fn a_file_that_an_administrator_took_away_is_not_served() {
+fn a_file_that_an_administrator_took_away_is_neither_served_nor_fetched() {
     let world = World::new(4).servers([A, B]);
     let mxc = upload(&world, A, bytes(5));
-    assert!(world.run(media(&world, A).remove(&mxc)).unwrap());
+    assert!(world.run(media(&world, A).quarantine(&mxc, "@admin:a.test")).unwrap());
     assert!(matches!(open(&world, B, &mxc), Err(Error::NotFound)));
+    let mxc = upload(&world, A, bytes(6));
+    assert!(world.run(media(&world, B).quarantine(&mxc, "@admin:b.test")).unwrap());
+    assert!(matches!(open(&world, B, &mxc), Err(Error::NotFound)));
+    assert!(open(&world, A, &mxc).is_ok(), "it is taken away at one server only");
+}
+
+/// One grey pixel.
+const PNG: &[u8] =
+    b"\x89PNG\x0d\x0a\x1a\x0a\x00\x00\x00\x0dIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:\
+    ~\x9bU\x00\x00\x00\x0aIDATx\x9cch\x00\x00\x00\x82\x00\x81w\xcdr\xb6\x00\x00\x00\x00IEND\xaeB`\x82";
+
+#[test]
+fn thumbnails_are_made_for_other_servers_and_of_their_files() {
+    let world = World::new(9).servers([A, B]);
+    let mxc = upload(&world, A, PNG.to_vec());
+    let alice = world.user("@alice:b.test");
+    let path = format!("/_matrix/client/v1/media/thumbnail/a.test/{}?width=32&height=32", mxc.id());
+    assert!(world.run(alice.requests(Method::GET, &path, None)).unwrap().is_ok());
+    let there = world.server(B).unwrap().federation.client.clone();
+    let budget = myelin_federation::Budget::ORDINARY;
+    let ask = |id: &str, query: &str| {
+        let path = format!("/_matrix/federation/v1/media/thumbnail/{id}?{query}");
+        world.run(there.request(server_name!("a.test"), Method::GET, &path, None, budget))
+    };
+    let parts = ask(mxc.id(), "width=32&height=32&method=crop").unwrap();
+    let text = String::from_utf8_lossy(&parts);
+    assert!(
+        text.contains("Content-Type: application/json\r\n\r\n{}\r\n")
+            && text.contains("Content-Type: image/"),
+        "{text}"
+    );
+    let file = upload(&world, A, bytes(100));
+    for (id, query, refusal) in [
+        (file.id(), "width=32&height=32", "400 Bad Request M_UNKNOWN"),
+        ("nothing", "width=32&height=32", "404 Not Found M_NOT_FOUND"),
+        (mxc.id(), "width=32", "400 Bad Request M_MISSING_PARAM"),
+        (mxc.id(), "width=-1&height=32", "400 Bad Request M_INVALID_PARAM"),
+    ] {
+        let error = ask(id, query).unwrap_err().to_string();
+        assert!(error.contains(refusal), "{query}: {error}");
+    }
 }
 
 /// A server of a test: answers with its keys never, with files as `answer` says.
