@@ -156,11 +156,8 @@ impl Sync {
 
     async fn is_wanted_invite(&self, user: UserNid, held: &UserRoom) -> Result<bool, Error> {
         let ignored = self.view.ignored.load(user).await?;
-        if ignored.is_empty() {
-            return Ok(true);
-        }
-        let event = self.view.events.load(held.event).await?;
-        Ok(event.is_some_and(|event| !ignored.contains(&event.pdu.sender)))
+        let Some(event) = self.view.events.load(held.event).await? else { return Ok(false) };
+        Ok(!ignored.contains(&event.pdu.sender) && !self.suppresses_invite(user, &event).await?)
     }
 
     async fn may_subscribe(&self, user: UserNid, held: &UserRoom) -> Result<bool, Error> {
