@@ -1,6 +1,6 @@
 //! `cargo xtask test`: the one command that runs every test there is.
 //!
-//! It installs what is missing (PostgreSQL, Python, Node.js, cargo-nextest) and fails where it cannot: a test that
+//! It installs what is missing (PostgreSQL, Python, Node.js, Chromium, cargo-nextest) and fails where it cannot: a test that
 //! was skipped proves nothing. Whatever it starts listens on loopback only, lives in a temporary directory and is
 //! stopped by its process id.
 
@@ -61,6 +61,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         if wanted(Section::Clients) {
             report.record("matrix-nio", || clients::nio(&server, scratch.path()));
             report.record("matrix-js-sdk", || clients::js(&server, scratch.path()));
+            report.record("Element", || clients::element(&server, scratch.path()));
         }
         if wanted(Section::Peers) {
             report.record("Synapse", || peers::synapse(&server, scratch.path()));

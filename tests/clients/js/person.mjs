@@ -22,7 +22,20 @@ export class Person {
     }
 
     connect(session) {
-        this.client = createClient({ baseUrl: this.url, fetchFn: (...request) => this.fetch(...request), ...session });
+        const fetchFn = (...request) => this.fetch(...request);
+        this.client = createClient({ baseUrl: this.url, fetchFn, cryptoCallbacks: this.secretStorage(), ...session });
+    }
+
+    // Remembers the key of the secret storage, which an application would ask the user for.
+    secretStorage() {
+        const keys = new Map();
+        return {
+            cacheSecretStorageKey: (id, _info, key) => keys.set(id, key),
+            getSecretStorageKey: async ({ keys: wanted }) => {
+                const id = Object.keys(wanted).find((id) => keys.has(id));
+                return id ? [id, keys.get(id)] : null;
+            },
+        };
     }
 
     get id() {

@@ -39,6 +39,34 @@ pub fn js(server: &Path, scratch: &Path) -> anyhow::Result<()> {
     process::run(within(scratch, "js", &mut scenario)?.env("MYELIN_BIN", server))
 }
 
+/// Element's user interface in a headless Chromium, which [`super::machine`] has installed. Screenshots are kept.
+pub fn element(server: &Path, scratch: &Path) -> anyhow::Result<()> {
+    let sources = sources("web");
+    let environment = installed("web", &sources.join("package-lock.json"), |directory| {
+        fs::create_dir_all(directory)?;
+        copy(&sources, directory)?;
+        process::run(
+            Command::new("npm")
+                .args(["ci", "--legacy-peer-deps", "--no-audit", "--no-fund", "--loglevel=error"])
+                .current_dir(directory),
+        )
+    })?;
+    copy(&sources, &environment)?;
+    for shared in ["server.mjs", "wait.mjs"] {
+        fs::copy(self::sources("js").join(shared), environment.join(shared))?;
+    }
+    let application = environment.join("application");
+    process::run(Command::new("node").arg(environment.join("build.mjs")).arg(&application))?;
+    let artefacts = rust::target_directory()?.join("test-artefacts/element");
+    let mut scenario = Command::new("node");
+    scenario.arg(environment.join("scenario.mjs"));
+    scenario.env("ELEMENT", application).env("CHROMIUM", super::machine::chromium_program()?);
+    scenario.env("ARTEFACTS", &artefacts).env("MYELIN_BIN", server);
+    let outcome = process::run(within(scratch, "web", &mut scenario)?);
+    println!("screenshots: {}", artefacts.display());
+    outcome
+}
+
 /// The interpreter of a virtual environment that has exactly what `requirements` pins.
 pub fn python_with(name: &str, requirements: &Path) -> anyhow::Result<PathBuf> {
     let environment = installed(name, requirements, |directory| {

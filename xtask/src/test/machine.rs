@@ -1,6 +1,6 @@
 //! What the tests need from the machine, installed with apt or cargo where it is missing.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::Context;
 
@@ -22,8 +22,18 @@ pub fn prepare(rust: bool, clients: bool, peers: bool) -> anyhow::Result<()> {
     }
     if clients {
         tool("Node.js with npm", &["nodejs", "npm"], node)?;
+        tool("Chromium", &["chromium"], || {
+            process::output(Command::new(chromium_program()?).arg("--version"))
+        })?;
     }
     Ok(())
+}
+
+/// The browser by the names that distributions give it.
+pub fn chromium_program() -> anyhow::Result<&'static str> {
+    let programs = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+    let found = programs.into_iter().find(|program| Path::new(program).exists());
+    found.context("there is no Chromium in /usr/bin")
 }
 
 /// Whether `cargo nextest` can be used; otherwise `cargo test` runs the same tests, one binary after the other.
@@ -31,7 +41,7 @@ pub fn has_nextest() -> bool {
     process::output(process::cargo().args(["nextest", "--version"])).is_ok()
 }
 
-fn tool(what: &str, packages: &[&str], version: fn() -> anyhow::Result<String>) -> anyhow::Result<()> {
+fn tool(what: &str, packages: &[&str], version: impl Fn() -> anyhow::Result<String>) -> anyhow::Result<()> {
     ensure(what, packages, version, install)
 }
 
