@@ -68,6 +68,22 @@ def kicks_and_bans(stage):
     agree(room, host, guest)
 
 
+@scenario(["6", "12"])
+def server_acls(stage):
+    """A server that the room shuts out cannot come in until it is let in; names are compared without regard to case."""
+    host, guest = stage.at_home(), stage.at_away()
+    room = host.create_room(stage.version, name="not for everybody")
+    everybody = {"allow": ["*"], "allow_ip_literals": True}
+    host.set_state(room, "m.room.server_acl", {**everybody, "deny": [stage.away.name.upper()]})
+    refused(403, guest.join, room, stage.home.name)
+    host.set_state(room, "m.room.server_acl", {**everybody, "deny": []})
+    eventually(lambda: joins(guest, room, stage.home.name), "a join after the server is let in")
+    host.sees_membership(room, guest, "join")
+    message = guest.send(room, "in at last")
+    host.sees(room, message)
+    agree(room, host, guest)
+
+
 def joins(person, room, via):
     try:
         return person.join(room, via)

@@ -61,6 +61,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         if wanted(Section::Clients) {
             report.record("matrix-nio", || clients::nio(&server, scratch.path()));
             report.record("matrix-js-sdk", || clients::js(&server, scratch.path()));
+            report.record("matrix-sdk", || clients::rust_sdk(&server, scratch.path()));
             report.record("Element", || clients::element(&server, scratch.path()));
         }
         if wanted(Section::Peers) {

@@ -39,6 +39,17 @@ pub fn js(server: &Path, scratch: &Path) -> anyhow::Result<()> {
     process::run(within(scratch, "js", &mut scenario)?.env("MYELIN_BIN", server))
 }
 
+/// matrix-sdk (Rust) in a workspace of its own, which is built below the target directory.
+pub fn rust_sdk(server: &Path, scratch: &Path) -> anyhow::Result<()> {
+    let built = rust::target_directory()?.join("clients/rust");
+    let manifest = sources("rust").join("Cargo.toml");
+    let mut build = process::cargo();
+    build.args(["build", "--locked", "--quiet", "--manifest-path"]).arg(manifest);
+    process::run(build.arg("--target-dir").arg(&built))?;
+    let mut scenario = Command::new(built.join("debug/myelin-test-client-rust"));
+    process::run(within(scratch, "rust", &mut scenario)?.env("MYELIN_BIN", server))
+}
+
 /// Element's user interface in a headless Chromium, which [`super::machine`] has installed. Screenshots are kept.
 pub fn element(server: &Path, scratch: &Path) -> anyhow::Result<()> {
     let sources = sources("web");
