@@ -1,6 +1,9 @@
 //! matrix-sdk and its user-interface layer, as Element X stands on them, talk through Myelin: the room list and the
 //! encrypted timeline over sliding sync, edits, reactions, unread counts, history, and a server that is killed meanwhile.
 
+// The futures of the SDK are nested that deeply.
+#![recursion_limit = "256"]
+
 mod person;
 mod server;
 
@@ -73,7 +76,9 @@ async fn talk(alice: &Conversation, bob: &Conversation) -> anyhow::Result<()> {
     alice.edit(&own, "hello, dear Bob").await?;
     bob.sees("hello, dear Bob").await?;
     bob.react(&hello, "👋").await?;
-    alice.until("the reaction", |item| item.content().reactions().is_some_and(|all| all.contains_key("👋"))).await?;
+    alice
+        .until("the reaction", |item| item.content().reactions().is_some_and(|all| all.contains_key("👋")))
+        .await?;
     Ok(())
 }
 
@@ -84,10 +89,14 @@ async fn unread(
     room: &OwnedRoomId,
 ) -> anyhow::Result<()> {
     of_bob.read().await?;
-    bob.until_listed(room, "nothing unread", |room| room.unread_notification_counts().notification_count == 0).await?;
+    bob.until_listed(room, "nothing unread", |room| {
+        room.unread_notification_counts().notification_count == 0
+    })
+    .await?;
     of_alice.say("one").await?;
     of_alice.say("two").await?;
-    bob.until_listed(room, "two unread", |room| room.unread_notification_counts().notification_count == 2).await?;
+    bob.until_listed(room, "two unread", |room| room.unread_notification_counts().notification_count == 2)
+        .await?;
     of_bob.sees("two").await?;
     of_bob.read().await?;
     bob.until_listed(room, "all read", |room| room.unread_notification_counts().notification_count == 0).await

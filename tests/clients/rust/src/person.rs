@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use eyeball_im::Vector;
 use futures_util::{StreamExt, pin_mut};
 use matrix_sdk::{
     Client, Room,
@@ -19,6 +18,7 @@ use matrix_sdk::{
         events::room::message::{RoomMessageEventContent, RoomMessageEventContentWithoutRelation},
     },
 };
+use matrix_sdk_ui::eyeball_im::Vector;
 use matrix_sdk_ui::{
     room_list_service::{RoomListItem, filters},
     sync_service::SyncService,
@@ -71,13 +71,15 @@ impl Person {
         what: &str,
         condition: impl Fn(&Room) -> bool,
     ) -> anyhow::Result<()> {
-        let shown = |list: &Vector<RoomListItem>| list.iter().any(|item| item.room_id() == room && condition(item));
+        let shown =
+            |list: &Vector<RoomListItem>| list.iter().any(|item| item.room_id() == room && condition(item));
         self.until_list(what, shown).await
     }
 
     /// Waits until `room` is the first of the list.
     pub async fn until_first(&self, room: &RoomId) -> anyhow::Result<()> {
-        self.until_list("the room on top", |list| list.front().is_some_and(|item| item.room_id() == room)).await
+        self.until_list("the room on top", |list| list.front().is_some_and(|item| item.room_id() == room))
+            .await
     }
 
     async fn until_list(
@@ -101,7 +103,9 @@ impl Person {
             }
             anyhow::bail!("the room list ended")
         };
-        tokio::time::timeout(WAIT_MAX, found).await.with_context(|| format!("{}: waited for {what}", self.id()))?
+        tokio::time::timeout(WAIT_MAX, found)
+            .await
+            .with_context(|| format!("{}: waited for {what}", self.id()))?
     }
 
     pub async fn conversation(&self, room: &RoomId) -> anyhow::Result<Conversation> {
@@ -178,7 +182,9 @@ impl Conversation {
         pin_mut!(changes);
         let found = async {
             loop {
-                if let Some(found) = items.iter().rev().filter_map(|item| item.as_event()).find(|item| condition(item)) {
+                if let Some(found) =
+                    items.iter().rev().filter_map(|item| item.as_event()).find(|item| condition(item))
+                {
                     return Ok(found.clone());
                 }
                 let Some(diffs) = changes.next().await else { anyhow::bail!("the timeline ended") };
