@@ -118,6 +118,7 @@ fn sound() -> Store {
         extremities: vec![EventNid(3)],
         depth: 3,
         backfilled: 1,
+        notified: crate::tables::NotifiedSoFar::default(),
     };
     batch.put(&ROOM_HEADS, &ROOM, &head);
     batch.put(&CURRENT_STATES, &(ROOM, TimelineOrder(1)), &CurrentStateRecord { root: leaf.0 });
