@@ -105,8 +105,11 @@ declare! {
     ["media.s3"] media_s3: MediaS3 {
         /// The URL of the API. Not set: Amazon's of the region.
         endpoint: Option<Url> => "https://s3.example.org";
+        /// The region of the bucket.
         region: Option<String> => "eu-central-1";
+        /// The public half of the access key.
         access_key_id: Option<Secret> => "AKIA…";
+        /// Its secret half.
         secret_access_key: Option<Secret> => "a secret";
         /// A file that holds the secret access key, instead of `secret_access_key`.
         secret_access_key_file: Option<PathBuf> => "/etc/myelin/s3-secret";

@@ -199,6 +199,7 @@ fn ten_thousand_members_cost_no_more_than_ten() {
     assert!(late.0 <= early.0 + 6, "rows: {early:?} {late:?}");
     assert!(late.1 <= early.1 + 4096, "bytes: {early:?} {late:?}");
     let message = cost(&world, || drop(world.say(&alice, &room, "hello").unwrap()));
-    assert!(message.0 <= 5 && message.1 < 2_000, "{message:?}");
+    // Two of them say that it notifies: one row for all members, whoever they are.
+    assert!(message.0 <= 7 && message.1 < 2_000, "{message:?}");
     assert_eq!(world.snapshot(&room).joined_count, 10_002);
 }

@@ -43,6 +43,8 @@ const SIGNED: &[(&str, &str)] = &[
     ("PUT", "/_matrix/federation/v1/invite/{room}/{event}"),
     ("PUT", "/_matrix/federation/v2/invite/{room}/{event}"),
     ("PUT", "/_matrix/federation/v1/exchange_third_party_invite/{room}"),
+    ("GET", "/_matrix/federation/v1/media/download/abc"),
+    ("GET", "/_matrix/federation/v1/media/thumbnail/abc?width=32&height=32"),
 ];
 
 const UNSIGNED: &[(&str, &str)] = &[
@@ -55,11 +57,7 @@ const UNSIGNED: &[(&str, &str)] = &[
 ];
 
 /// What is not built, or is not for a server like this one: it says so by the path alone.
-const UNRECOGNIZED: &[(&str, &str)] = &[
-    ("GET", "/_matrix/federation/v1/media/download/abc"),
-    ("GET", "/_matrix/federation/v1/media/thumbnail/abc"),
-    ("POST", "/_matrix/policy/v1/sign"),
-];
+const UNRECOGNIZED: &[(&str, &str)] = &[("POST", "/_matrix/policy/v1/sign")];
 
 const KEYS: &[&str] = &[
     "pdus",

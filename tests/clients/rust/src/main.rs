@@ -102,9 +102,11 @@ async fn unread(
     bob.until_listed(room, "all read", |room| room.unread_notification_counts().notification_count == 0).await
 }
 
-/// A room that was made later goes behind one in which something was said after that.
+/// A room in which something is said goes to the top.
 async fn order_of_rooms(alice: &Person, room: &OwnedRoomId) -> anyhow::Result<()> {
     let later = alice.client.create_room(Default::default()).await?.room_id().to_owned();
+    let quiet = alice.client.get_room(&later).context("an own room is known")?;
+    quiet.send(RoomMessageEventContent::text_plain("up")).await?;
     alice.until_first(&later).await?;
     let speaking = alice.client.get_room(room).context("the room is known")?;
     speaking.send(RoomMessageEventContent::text_plain("up again")).await?;

@@ -51,8 +51,8 @@ pub const ROWS: &[Row] = &[
     ("inviteBy3PID", |at| {
         let body = json!({ "id_server": "id.test", "id_access_token": "t", "medium": "email", "address": "c@mail.test" });
         at.call().json(body).refused(
-            403,
-            "M_THREEPID_DENIED",
+            400,
+            "M_SERVER_NOT_TRUSTED",
             "as specified for a server that trusts no identity server",
         )
     }),
