@@ -68,7 +68,7 @@ pub fn has_words(text: &str, words: &str) -> bool {
         let start = from + at;
         let before = text[..start].chars().next_back();
         let after = text[start + words.len()..].chars().next();
-        if !(opens && is_word(before)) && !(closes && is_word(after)) {
+        if !(opens && is_word(before) || closes && is_word(after)) {
             return true;
         }
         // Matches may overlap.

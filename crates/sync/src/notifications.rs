@@ -3,7 +3,7 @@
 //! Put together from the rows that the counts stand on ([`crate::unread`]): first the newest row of each room is asked for,
 //! then rooms are read in that order until nothing in the others can be newer.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map::Entry};
 
 use myelin_core::{EventNid, RoomNid, TimelineOrder};
 use myelin_push::edit;
@@ -225,10 +225,10 @@ impl Sync {
         let mut read: HashMap<RoomNid, ReadUpTo> = HashMap::new();
         let mut items = Vec::with_capacity(notifications.len());
         for notification in notifications {
-            if !read.contains_key(&notification.room) {
+            if let Entry::Vacant(unknown) = read.entry(notification.room) {
                 let store = self.view.store.read();
                 let loaded = ReadUpTo::load(store, notification.room, requester.user).await?;
-                read.insert(notification.room, loaded);
+                unknown.insert(loaded);
             }
             let up_to = read.get(&notification.room).map(|read| read.of(notification.thread.as_deref()));
             let is_read = up_to.is_some_and(|up_to| notification.order <= up_to);

@@ -75,12 +75,12 @@ fn messages_names_and_topics_are_found() {
     let first = world.tell(&alice, &room, "Der Größte im CAFÉ");
     let second = world.tell(&alice, &room, "another cafe, 東京都 and friends");
     assert_eq!(world.ids(&alice, "grösste"), Vec::<String>::new(), "an ß is no ss");
-    assert_eq!(world.ids(&alice, "größte"), [first.clone()]);
+    assert_eq!(world.ids(&alice, "größte"), std::slice::from_ref(&first));
     assert_eq!(world.ids(&alice, "cafe").len(), 3, "two messages and the name; not the plural");
-    assert_eq!(world.ids(&alice, "京都"), [second.clone()]);
-    assert_eq!(world.ids(&alice, "東京 friends"), [second.clone()]);
+    assert_eq!(world.ids(&alice, "京都"), std::slice::from_ref(&second));
+    assert_eq!(world.ids(&alice, "東京 friends"), std::slice::from_ref(&second));
     assert_eq!(world.ids(&alice, "\"cafe another\""), Vec::<String>::new());
-    assert_eq!(world.ids(&alice, "\"another cafe\""), [second.clone()]);
+    assert_eq!(world.ids(&alice, "\"another cafe\""), std::slice::from_ref(&second));
     assert_eq!(world.ids(&alice, "cafe -another -harbour"), [first]);
 
     let named = world.found(&alice, &json!({ "search_term": "cafe", "keys": ["content.name"] }));
@@ -98,15 +98,15 @@ fn edits_replace_and_redactions_delete() {
     let alice = world.user("alice");
     let room = world.chat(&alice, &json!({}));
     let event = world.tell(&alice, &room, "apples");
-    assert_eq!(world.ids(&alice, "apples"), [event.clone()]);
+    assert_eq!(world.ids(&alice, "apples"), std::slice::from_ref(&event));
     world.edit(&alice, &room, &event, "pears");
     assert_eq!(world.ids(&alice, "apples"), Vec::<String>::new());
-    assert_eq!(world.ids(&alice, "pears"), [event.clone()]);
+    assert_eq!(world.ids(&alice, "pears"), std::slice::from_ref(&event));
     let second = world.edit(&alice, &room, &event, "plums");
-    assert_eq!(world.ids(&alice, "plums"), [event.clone()]);
+    assert_eq!(world.ids(&alice, "plums"), std::slice::from_ref(&event));
     world.redact(&alice, &room, &second);
     assert_eq!(world.ids(&alice, "plums"), Vec::<String>::new());
-    assert_eq!(world.ids(&alice, "pears"), [event.clone()], "the edit before it counts again");
+    assert_eq!(world.ids(&alice, "pears"), std::slice::from_ref(&event), "the edit before it counts again");
     world.redact(&alice, &room, &event);
     assert_eq!(world.ids(&alice, "pears"), Vec::<String>::new());
 }
@@ -161,9 +161,9 @@ fn filters_narrow_a_search() {
         results(&world.found(&alice, &criteria))
     };
     assert_eq!(ids(json!({})), [with_url.clone(), of_bob.clone(), of_alice.clone()]);
-    assert_eq!(ids(json!({ "rooms": [rooms[1]] })), [of_bob.clone()]);
+    assert_eq!(ids(json!({ "rooms": [rooms[1]] })), std::slice::from_ref(&of_bob));
     assert_eq!(ids(json!({ "not_rooms": [rooms[1]] })), [with_url.clone(), of_alice.clone()]);
-    assert_eq!(ids(json!({ "senders": ["@alice:localhost"] })), [of_alice.clone()]);
+    assert_eq!(ids(json!({ "senders": ["@alice:localhost"] })), std::slice::from_ref(&of_alice));
     assert_eq!(ids(json!({ "senders": ["@nobody:localhost"] })), Vec::<String>::new());
     assert_eq!(ids(json!({ "not_senders": ["@bob:localhost"] })), [of_alice]);
     assert_eq!(ids(json!({ "contains_url": true })), [with_url]);

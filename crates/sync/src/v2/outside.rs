@@ -60,8 +60,9 @@ impl Sync {
         let Some(member) = self.view.events.load(held.event).await? else { return Ok(None) };
         let ignored = self.view.ignored.load(context.request.requester.user).await?;
         let invited = held.membership == Membership::Invite;
-        let unwanted = invited && ignored.contains(&member.pdu.sender)
-            || invited && self.suppresses_invite(context.request.requester.user, &member).await?;
+        let unwanted = invited
+            && (ignored.contains(&member.pdu.sender)
+                || self.suppresses_invite(context.request.requester.user, &member).await?);
         if unwanted || !context.request.filter.room.allows_room(&info.room_id) {
             return Ok(None);
         }

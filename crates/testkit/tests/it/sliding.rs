@@ -344,9 +344,9 @@ fn lazy_members_come_once() {
     let mut client = Sliding::of(&ann, "");
     let members =
         |answer: &Value| state_keys(&answer["rooms"][&room]).into_iter().map(|key| key.1).collect::<Vec<_>>();
-    assert_eq!(members(&place.looks(&mut client, &body)), [ann.user_id.clone()]);
+    assert_eq!(members(&place.looks(&mut client, &body)), std::slice::from_ref(&ann.user_id));
     place.says(&bob, &room, "1");
-    assert_eq!(members(&place.looks(&mut client, &body)), [bob.user_id.clone()]);
+    assert_eq!(members(&place.looks(&mut client, &body)), std::slice::from_ref(&bob.user_id));
     place.says(&bob, &room, "2");
     assert_eq!(members(&place.looks(&mut client, &body)), Vec::<String>::new());
 }

@@ -140,15 +140,15 @@ fn receipts_are_of_the_events_in_sight_and_then_as_they_come() {
     let answer = place.looks(&mut client, &body);
     assert_eq!(
         readers(&answer, &old),
-        [ann.user_id.clone()],
+        std::slice::from_ref(&ann.user_id),
         "the event is not in sight; one's own always comes"
     );
     receipt(&place, &bob, &room, &new);
     let answer = place.looks(&mut client, &body);
-    assert_eq!(readers(&answer, &new), [bob.user_id.clone()]);
+    assert_eq!(readers(&answer, &new), std::slice::from_ref(&bob.user_id));
     assert_eq!(answer["rooms"], json!({}));
     let mut other = Sliding::of(&ann, "other");
-    assert_eq!(readers(&place.looks(&mut other, &body), &new), [bob.user_id.clone()]);
+    assert_eq!(readers(&place.looks(&mut other, &body), &new), std::slice::from_ref(&bob.user_id));
     // One's own receipt changes the counts of the room.
     receipt(&place, &ann, &room, &new);
     let answer = place.looks(&mut client, &body);

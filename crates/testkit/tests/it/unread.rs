@@ -428,7 +428,7 @@ impl History {
             }
             let json =
                 |counts: (u64, u64)| json!({ "notification_count": counts.0, "highlight_count": counts.1 });
-            let expected = if user % 2 == 0 {
+            let expected = if user.is_multiple_of(2) {
                 let threads = by_thread.iter().filter_map(|(thread, counts)| {
                     Some((self.said[(*thread)?].id.to_string(), json(*counts)))
                 });

@@ -103,7 +103,7 @@ impl Call {
         self
     }
 
-    pub fn as_nobody(mut self) -> Self {
+    pub fn by_nobody(mut self) -> Self {
         self.who = Who::Nobody;
         self
     }

@@ -79,7 +79,7 @@ pub const ROWS: &[Row] = &[
             json!({ "medium": "email", "address": "bob@mail.test", "mxid": at.bob.id, "invites": [invite] });
         let not_read = "which address it was does not matter: what counts is what was signed";
         at.signed()
-            .as_nobody()
+            .by_nobody()
             .json(body)
             .lenient("without invites.0.medium", not_read)
             .lenient("without invites.0.address", not_read)
@@ -102,13 +102,13 @@ pub const ROWS: &[Row] = &[
             .lenient("without pdus", "a transaction without events has none")
     }),
     // Keys of servers.
-    ("getServerKey", |at| at.signed().as_nobody()),
+    ("getServerKey", |at| at.signed().by_nobody()),
     ("perspectivesKeyQuery", |at| {
-        at.signed().as_nobody().path("serverName", there().as_str()).query("minimum_valid_until_ts", "0")
+        at.signed().by_nobody().path("serverName", there().as_str()).query("minimum_valid_until_ts", "0")
     }),
     ("bulkPerspectivesKeyQuery", |at| {
         let criteria = json!({ signing_key(there()).key_id(): { "minimum_valid_until_ts": 0 } });
-        at.signed().as_nobody().json(json!({ "server_keys": { there().as_str(): criteria } }))
+        at.signed().by_nobody().json(json!({ "server_keys": { there().as_str(): criteria } }))
     }),
     // Users and their devices.
     ("getUserDevices", Place::signed),
@@ -126,7 +126,7 @@ pub const ROWS: &[Row] = &[
     ("exchangeOpenIdToken", |at| {
         let path = format!("v3/user/{}/openid/request_token", percent(&at.alice.id));
         let token = at.does(&at.alice, Method::POST, &path, json!({}));
-        at.signed().as_nobody().query("access_token", &text(&token["access_token"]))
+        at.signed().by_nobody().query("access_token", &text(&token["access_token"]))
     }),
     ("getPublicRooms", |at| at.signed().query("limit", "10").query("include_all_networks", "false")),
     ("queryPublicRooms", |at| {
@@ -138,9 +138,9 @@ pub const ROWS: &[Row] = &[
         uploaded(at).query("width", "32").query("height", "32").query("method", "scale")
     }),
     // The server.
-    ("getVersion", |at| at.signed().as_nobody()),
+    ("getVersion", |at| at.signed().by_nobody()),
     ("getWellKnown", |at| {
-        at.signed().as_nobody().refused(
+        at.signed().by_nobody().refused(
             404,
             "M_NOT_FOUND",
             "as specified for a server on which it is not configured",

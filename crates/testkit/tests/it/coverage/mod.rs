@@ -120,9 +120,12 @@ fn worse(committed: &BTreeMap<(String, String), State>, found: &[(&str, Vec<Line
         .collect()
 }
 
+/// How the valid request of an operation is made.
+type Asks = fn(&Place) -> Call;
+
 /// Operations have nothing to do with each other: two halves at once.
-fn look_at_all(rows: &[(&Operation, fn(&Place) -> Call)], problems_max: usize) -> Vec<Line> {
-    let look_at = |rows: &[(&Operation, fn(&Place) -> Call)]| -> Vec<Line> {
+fn look_at_all(rows: &[(&Operation, Asks)], problems_max: usize) -> Vec<Line> {
+    let look_at = |rows: &[(&Operation, Asks)]| -> Vec<Line> {
         let shapes = Shapes::new();
         rows.iter().map(|(operation, row)| look(&shapes, operation, *row, problems_max)).collect()
     };

@@ -20,10 +20,10 @@ pub const ROWS: &[Row] = &[
             "username": "carol", "password": PASSWORD, "device_id": "PHONE", "initial_device_display_name": "Phone",
             "inhibit_login": false, "refresh_token": true, "auth": { "type": "m.login.dummy" },
         });
-        at.call().as_nobody().json(body)
+        at.call().by_nobody().json(body)
     }),
-    ("checkUsernameAvailability", |at| at.call().as_nobody().query("username", "carol")),
-    ("registrationTokenValidity", |at| at.call().as_nobody().query("token", "unknown")),
+    ("checkUsernameAvailability", |at| at.call().by_nobody().query("username", "carol")),
+    ("registrationTokenValidity", |at| at.call().by_nobody().query("token", "unknown")),
     ("requestTokenToRegisterEmail", |at| by_mail(at)),
     ("requestTokenToRegisterMSISDN", |at| by_phone(at)),
     ("requestTokenToResetPasswordEmail", |at| by_mail(at)),
@@ -31,35 +31,35 @@ pub const ROWS: &[Row] = &[
     ("requestTokenTo3PIDEmail", |at| by_mail(at)),
     ("requestTokenTo3PIDMSISDN", |at| by_phone(at)),
     // Logging in and out.
-    ("getLoginFlows", |at| at.call().as_nobody()),
+    ("getLoginFlows", |at| at.call().by_nobody()),
     ("login", |at| {
         let mut body = at.password("alice");
         body["device_id"] = json!("PHONE");
         body["initial_device_display_name"] = json!("Phone");
         body["refresh_token"] = json!(true);
-        at.call().as_nobody().json(body)
+        at.call().by_nobody().json(body)
     }),
     ("generateLoginToken", |at| at.call().json(json!({ "auth": at.password("alice") }))),
     ("refresh", |at| {
         let mut body = at.password("alice");
         body["refresh_token"] = json!(true);
         let session = at.does(&at.alice, Method::POST, "v3/login", body);
-        at.call().as_nobody().json(json!({ "refresh_token": session["refresh_token"] }))
+        at.call().by_nobody().json(json!({ "refresh_token": session["refresh_token"] }))
     }),
     ("logout", Place::call),
     ("logout_all", Place::call),
     ("redirectToSSO", |at| {
         let note = "as specified for a server without single sign-on";
-        at.call().as_nobody().query("redirectUrl", "https://app.test/").refused(404, "M_UNRECOGNIZED", note)
+        at.call().by_nobody().query("redirectUrl", "https://app.test/").refused(404, "M_UNRECOGNIZED", note)
     }),
     ("redirectToIdP", |at| {
         let note = "as specified for a server without single sign-on";
-        let call = at.call().as_nobody().path("idpId", "provider").query("redirectUrl", "https://app.test/");
+        let call = at.call().by_nobody().path("idpId", "provider").query("redirectUrl", "https://app.test/");
         call.refused(404, "M_NOT_FOUND", note)
     }),
     ("getAuthMetadata", |at| {
         let note = "as specified for a server without OAuth 2.0";
-        at.call().as_nobody().refused(404, "M_UNRECOGNIZED", note)
+        at.call().by_nobody().refused(404, "M_UNRECOGNIZED", note)
     }),
     ("getTokenOwner", Place::call),
     // The account.
@@ -105,12 +105,12 @@ pub const ROWS: &[Row] = &[
         at.call().json(json!({ "devices": [other], "auth": at.password("alice") }))
     }),
     // What is served.
-    ("getVersions", |at| at.call().as_nobody()),
+    ("getVersions", |at| at.call().by_nobody()),
     ("getCapabilities", Place::call),
-    ("getWellknown", |at| at.call().as_nobody().refused(404, "M_NOT_FOUND", UNCONFIGURED)),
-    ("getWellknownSupport", |at| at.call().as_nobody().refused(404, "M_NOT_FOUND", UNCONFIGURED)),
+    ("getWellknown", |at| at.call().by_nobody().refused(404, "M_NOT_FOUND", UNCONFIGURED)),
+    ("getWellknownSupport", |at| at.call().by_nobody().refused(404, "M_NOT_FOUND", UNCONFIGURED)),
     ("getWellknownPolicy", |at| {
-        at.call().as_nobody().refused(
+        at.call().by_nobody().refused(
             404,
             "M_NOT_FOUND",
             "as specified for a server that is no policy server",
@@ -129,13 +129,13 @@ const UNCONFIGURED: &str = "as specified for a server on which it is not configu
 
 fn by_mail(at: &Place) -> Call {
     let body = json!({ "client_secret": "secret", "email": "carol@mail.test", "send_attempt": 1 });
-    at.call().as_nobody().json(body).refused(403, "M_THREEPID_DENIED", REGISTERED_BY_MAIL)
+    at.call().by_nobody().json(body).refused(403, "M_THREEPID_DENIED", REGISTERED_BY_MAIL)
 }
 
 fn by_phone(at: &Place) -> Call {
     let body = json!({ "client_secret": "secret", "country": "GB", "phone_number": "07700900001", "send_attempt": 1 });
     let note = "as specified for a server without a gateway to telephones";
-    at.call().as_nobody().json(body).refused(403, "M_THREEPID_DENIED", note)
+    at.call().by_nobody().json(body).refused(403, "M_THREEPID_DENIED", note)
 }
 
 /// Of Bob, by an administrator.

@@ -24,9 +24,9 @@ pub const ROWS: &[Row] = &[
     ("getContentThumbnailAuthed", |at| scaled(uploaded(at))),
     ("getUrlPreviewAuthed", |at| previewed(at.call())),
     ("getConfigAuthed", Place::call),
-    ("getContent", |at| uploaded(at).as_nobody()),
-    ("getContentOverrideName", |at| uploaded(at).path("fileName", "other.png").as_nobody()),
-    ("getContentThumbnail", |at| scaled(uploaded(at).as_nobody())),
+    ("getContent", |at| uploaded(at).by_nobody()),
+    ("getContentOverrideName", |at| uploaded(at).path("fileName", "other.png").by_nobody()),
+    ("getContentThumbnail", |at| scaled(uploaded(at).by_nobody())),
     ("getUrlPreview", |at| previewed(at.call())),
     ("getConfig", Place::call),
 ];

@@ -24,13 +24,13 @@ pub const ROWS: &[Row] = &[
     ("upgradeRoom", |at| at.call().json(json!({ "new_version": "12", "additional_creators": [at.bob.id] }))),
     // The directory.
     ("setRoomAlias", |at| at.call().path("roomAlias", "#new:here.test").json(json!({ "room_id": at.room }))),
-    ("getRoomIdByAlias", |at| at.call().as_nobody()),
+    ("getRoomIdByAlias", |at| at.call().by_nobody()),
     ("deleteRoomAlias", Place::call),
     ("getLocalAliases", Place::call),
-    ("getRoomVisibilityOnDirectory", |at| at.call().as_nobody().any_room()),
+    ("getRoomVisibilityOnDirectory", |at| at.call().by_nobody().any_room()),
     ("setRoomVisibilityOnDirectory", |at| at.call().json(json!({ "visibility": "private" }))),
     ("getPublicRooms", |at| {
-        at.call().as_nobody().query("limit", "10").lenient("?server of the wrong kind", NO_SUCH_SERVER)
+        at.call().by_nobody().query("limit", "10").lenient("?server of the wrong kind", NO_SUCH_SERVER)
     }),
     ("queryPublicRooms", |at| {
         let filter = json!({ "generic_search_term": "hall", "room_types": [null] });

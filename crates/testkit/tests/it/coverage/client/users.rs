@@ -31,9 +31,9 @@ pub const ROWS: &[Row] = &[
     ("setRoomTag", |at| at.call().path("tag", "u.cake").any_room().json(json!({ "order": 0.5 }))),
     ("deleteRoomTag", |at| at.call().path("tag", "u.cake").any_room()),
     ("setProfileField", |at| named(at).json(json!({ "displayname": "Alice" }))),
-    ("getProfileField", |at| named(at).as_nobody()),
+    ("getProfileField", |at| named(at).by_nobody()),
     ("deleteProfileField", |at| named(at)),
-    ("getUserProfile", |at| at.call().as_nobody()),
+    ("getUserProfile", |at| at.call().by_nobody()),
     ("setPresence", |at| at.call().json(json!({ "presence": "online", "status_msg": "cake" }))),
     ("getPresence", |at| {
         let path = format!("v3/presence/{}/status", percent(&at.bob.id));
