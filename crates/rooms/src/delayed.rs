@@ -223,7 +223,7 @@ impl Rooms {
         }
     }
 
-    async fn restart_delayed(&self, delay_id: &str, held: &DelayedEventRecord) -> Result<(), Error> {
+    async fn restart_delayed(&self, delay_id: &String, held: &DelayedEventRecord) -> Result<(), Error> {
         let running_since_ms = self.view.env.now_ms();
         let due_ms = running_since_ms.saturating_add(held.delay_ms);
         let record = DelayedEventRecord { running_since_ms, due_ms, ..held.clone() };
@@ -270,7 +270,7 @@ fn scope(
 }
 
 /// In a batch a key is put or deleted, never both.
-fn move_due(batch: &mut Batch, delay_id: &String, from_ms: u64, to_ms: u64) {
+fn move_due(batch: &mut Batch, delay_id: &str, from_ms: u64, to_ms: u64) {
     if from_ms != to_ms {
         batch.delete(&DUE_DELAYED_EVENTS, &(from_ms, delay_id.to_owned()));
         batch.put(&DUE_DELAYED_EVENTS, &(to_ms, delay_id.to_owned()), &());
