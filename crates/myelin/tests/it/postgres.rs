@@ -70,11 +70,12 @@ fn commands_work_beside_the_server_and_the_key_is_in_the_database() {
     assert!(verify.success, "{}{}", verify.out, verify.err);
     server.stop();
     Server::start(path, &set).stop();
-    assert_eq!(
-        std::fs::read_dir(path).expect("a directory").count(),
-        0,
-        "nothing is kept beside the database"
-    );
+    let names = |directory: &std::path::Path| -> Vec<_> {
+        let entries = std::fs::read_dir(directory).expect("a directory");
+        entries.map(|entry| entry.expect("an entry").file_name()).collect()
+    };
+    assert_eq!(names(path), ["myelin-data"]);
+    assert_eq!(names(&path.join("myelin-data")), ["media"], "only files of media lie beside the database");
 }
 
 #[test]
