@@ -7,6 +7,7 @@ pub mod env;
 pub mod ids;
 pub mod limits;
 pub mod metrics;
+pub mod patterns;
 pub mod token;
 
 pub use env::{Clock, Env, Rng, Spawner};

@@ -32,7 +32,6 @@ mod sweep;
 mod tests;
 pub mod thumbnails;
 mod upload;
-mod wildcard;
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt};
-use myelin_core::Env;
+use myelin_core::{Env, patterns::wildcard};
 use myelin_store::tables::MediaContent;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
@@ -26,7 +26,6 @@ use crate::{
     catalog::{Catalog, Description},
     download::Source,
     sanitize,
-    wildcard::matches,
 };
 
 /// Fetched at the same time, in all and from one server, where requests of other kinds need connections too.
@@ -73,7 +72,7 @@ impl Config {
         let among = |patterns: &[String]| {
             patterns.iter().any(|pattern| {
                 let pattern = pattern.to_ascii_lowercase();
-                matches(&pattern, &name) || matches(&pattern, &host)
+                wildcard(&pattern, &name) || wildcard(&pattern, &host)
             })
         };
         !among(&self.deny) && (self.allow.is_empty() || among(&self.allow))

@@ -30,6 +30,10 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace_root());
+    if in_ci() {
+        // What is built once is not built upon: the intermediate results would only fill the disk.
+        command.env("CARGO_INCREMENTAL", "0");
+    }
     command
 }
 
@@ -41,7 +45,11 @@ pub fn workspace_root() -> PathBuf {
 
 /// In continuous integration, Cargo.lock is not to be changed on the way.
 pub fn locked() -> Option<&'static str> {
-    std::env::var_os("CI").map(|_| "--locked")
+    in_ci().then_some("--locked")
+}
+
+fn in_ci() -> bool {
+    std::env::var_os("CI").is_some()
 }
 
 fn program(command: &Command) -> String {

@@ -1,8 +1,7 @@
 //! Which URLs may be previewed, by patterns of the configuration.
 
+use myelin_core::patterns::wildcard;
 use url::Url;
-
-use crate::wildcard::matches;
 
 /// A URL or a host, in which `*` stands for any characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +20,10 @@ impl Pattern {
         match self.whole {
             true => {
                 let shown = &url[..url::Position::AfterQuery];
-                matches(&self.text, &shown.to_ascii_lowercase())
+                wildcard(&self.text, &shown.to_ascii_lowercase())
             }
             // A name may end with a dot and still be the same host.
-            false => url.host_str().is_some_and(|host| matches(&self.text, host.trim_end_matches('.'))),
+            false => url.host_str().is_some_and(|host| wildcard(&self.text, host.trim_end_matches('.'))),
         }
     }
 }

@@ -161,13 +161,7 @@ impl Sync {
             let event = self.receipt_event(answering.request.requester.user, receipts).await?;
             by_room.extend(event.map(|event| (room.task.info.room_id.as_str(), event)));
         }
-        let news = !by_room.is_empty();
-        if news {
-            let mut receipts = out.object("receipts");
-            push_by_room(&mut receipts, &by_room);
-            receipts.close();
-        }
-        Ok(news)
+        Ok(push_extension(out, "receipts", &by_room))
     }
 
     /// What was read since; of a timeline that the client did not have, who read the events that it shows, and what the user
@@ -222,14 +216,19 @@ impl Sync {
             let event = self.typing_event(room.task.room, known.map(|_| since)).await?;
             by_room.extend(event.map(|event| (room.task.info.room_id.as_str(), event)));
         }
-        let news = !by_room.is_empty();
-        if news {
-            let mut typing = out.object("typing");
-            push_by_room(&mut typing, &by_room);
-            typing.close();
-        }
-        Ok(news)
+        Ok(push_extension(out, "typing", &by_room))
     }
+}
+
+/// Whether there was anything to say.
+fn push_extension(out: &mut Object<'_>, name: &str, by_room: &[(&str, String)]) -> bool {
+    let news = !by_room.is_empty();
+    if news {
+        let mut extension = out.object(name);
+        push_by_room(&mut extension, by_room);
+        extension.close();
+    }
+    news
 }
 
 fn wanting(rooms: &[ToldRoom], extension: PerRoom) -> Vec<&ToldRoom> {
