@@ -18,7 +18,8 @@ use crate::{
 pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/_matrix/federation/v1/exchange_third_party_invite/{roomId}", put(exchange))
-        .route("/_matrix/federation/v1/3pid/onbind", put(onbind))
+        // Sydent says POST, and Synapse understands nothing else.
+        .route("/_matrix/federation/v1/3pid/onbind", put(onbind).post(onbind))
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,6 @@
 //! Invites to an e-mail address whose owner turns out to be a user of another server.
 
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use myelin_dag::SigningKey;
 use serde_json::{Value, json};
 
@@ -15,9 +15,9 @@ fn signed(key: &SigningKey, mxid: &str) -> Value {
 }
 
 /// What an identity server tells the server at `at`.
-fn onbind(net: &Net, at: usize, body: &Value) -> myelin_testkit::server::Answer {
-    let request =
-        Request::put("/_matrix/federation/v1/3pid/onbind").header("content-type", "application/json");
+fn onbind(net: &Net, at: usize, method: Method, body: &Value) -> myelin_testkit::server::Answer {
+    let request = Request::builder().method(method).uri("/_matrix/federation/v1/3pid/onbind");
+    let request = request.header("content-type", "application/json");
     net.run(net.servers[at].call(request.body(body.to_string().into()).unwrap()))
 }
 
@@ -27,7 +27,8 @@ fn whoever_the_address_belongs_to_is_invited() {
     let ann = net.user(0, "ann");
     let mut bob = net.user(1, "bob");
     let identity = SigningKey::from_seed("0", [5; 32]).unwrap();
-    for version in ["6", "11", "12"] {
+    // Sydent says POST.
+    for (version, method) in [("6", Method::PUT), ("11", Method::POST), ("12", Method::PUT)] {
         let room = net.create(0, &ann, json!({ "preset": "private_chat", "room_version": version }));
         let public_key = identity.public_key_base64();
         let content = json!({ "display_name": "b...@e...", "key_validity_url": "https://id.test/valid",
@@ -43,9 +44,9 @@ fn whoever_the_address_belongs_to_is_invited() {
         };
         let forged = SigningKey::from_seed("0", [6; 32]).unwrap();
         let bodies = [bind(&signed(&forged, &bob.user_id)), bind(&signed(&identity, &bob.user_id))];
-        onbind(&net, 1, &bodies[0]).ok();
+        onbind(&net, 1, Method::PUT, &bodies[0]).ok();
         assert!(net.sync(1, &mut bob)["rooms"].get("invite").is_none(), "another one signed");
-        onbind(&net, 1, &bodies[1]).ok();
+        onbind(&net, 1, method.clone(), &bodies[1]).ok();
         net.sync(1, &mut bob);
         assert!(bob.invites.contains_key(&room), "version {version}");
         net.act(1, &bob, &room, "join", json!({})).ok();
@@ -57,5 +58,5 @@ fn whoever_the_address_belongs_to_is_invited() {
 fn an_identity_is_of_a_local_user() {
     let net = Net::new(1);
     let body = json!({ "medium": "email", "address": "x@y", "mxid": "@x:elsewhere.test", "invites": [] });
-    refused(&onbind(&net, 0, &body), StatusCode::BAD_REQUEST, "M_INVALID_PARAM");
+    refused(&onbind(&net, 0, Method::PUT, &body), StatusCode::BAD_REQUEST, "M_INVALID_PARAM");
 }
