@@ -26,6 +26,7 @@ use std::sync::Arc;
 use myelin_rooms::Rooms;
 use myelin_view::View;
 
+pub use self::history::{Reach, Reached};
 pub use self::transaction::{Answers, Transaction, TransactionError};
 use self::{absent::Absent, history::Backfills, queue::Queue, transaction::Transactions};
 use crate::{Client, Edus, Keyring, Peers};

@@ -46,7 +46,7 @@ pub use self::{
         BoundInvite, HandshakeError, Handshakes, InviteRequest, JoinRequest, PartialInvite, SendJoin,
     },
     identity::{AddressInvite, Identity, IdentityError, IdentitySetup, IdentityTransport, NoIdentityServers},
-    inbound::Inbound,
+    inbound::{Inbound, Reach, Reached},
     keys::{Keyring, Wanted},
     peers::Peers,
     remote::Remote,

@@ -27,8 +27,10 @@ const LIST: Budget = Budget { timeout: Duration::from_secs(20), body_size_max: 4
 const SERVERS_ASKED_MAX: usize = 3;
 /// Servers taken from the answer about an alias.
 const SERVERS_TAKEN_MAX: usize = 50;
-/// Profiles and spaces are looked up again after this.
-const FRESH_MS: u64 = 5 * 60_000;
+/// Spaces are looked up again after this.
+const SPACE_FRESH_MS: u64 = 5 * 60_000;
+/// A client that shows a room asks for the same profile several times; who changes theirs wants it to be seen.
+const PROFILE_FRESH_MS: u64 = 10_000;
 const PROFILES_MAX: usize = 5_000;
 const SPACES_MAX: usize = 500;
 
@@ -92,7 +94,7 @@ impl Remote {
         let profile: Map<String, Value> =
             self.client.get(server, &uri, LOOK_UP).await.map_err(failed(server))?;
         let profile = Arc::new(answers::without_nulls(profile));
-        self.profiles.insert(user_id.to_owned(), (now_ms + FRESH_MS, profile.clone()));
+        self.profiles.insert(user_id.to_owned(), (now_ms + PROFILE_FRESH_MS, profile.clone()));
         Ok(profile)
     }
 
@@ -142,7 +144,7 @@ impl Remote {
             match self.client.get::<ForeignSpace>(server, &uri, LIST).await {
                 Ok(space) if space.room.room_id == room_id => {
                     let space = Arc::new(space);
-                    self.spaces.insert(key, (now_ms + FRESH_MS, space.clone()));
+                    self.spaces.insert(key, (now_ms + SPACE_FRESH_MS, space.clone()));
                     return Some(space);
                 }
                 Ok(_) => {}

@@ -9,7 +9,7 @@ use myelin_store::{
     tables::{ACCOUNT_DATA, PUBLIC_ROOMS},
 };
 use myelin_view::{Event, View};
-use ruma::{EventId, RoomId};
+use ruma::{EventId, OwnedEventId, RoomId};
 
 use crate::{
     Error, Requester, Sync,
@@ -184,14 +184,15 @@ impl Sync {
         Ok(json)
     }
 
-    /// `GET /rooms/{roomId}/timestamp_to_event`: the event closest to `ts_ms` in that direction.
+    /// `GET /rooms/{roomId}/timestamp_to_event`: the event closest to `ts_ms` in that direction, of those that are held,
+    /// and its time.
     pub async fn event_at(
         &self,
         requester: &Requester,
         room_id: &RoomId,
         ts_ms: u64,
         direction: Direction,
-    ) -> Result<String, Error> {
+    ) -> Result<(OwnedEventId, u64), Error> {
         const NOTHING: &str = "There is no event in that direction.";
         let readable = self.readable(requester, room_id).await?;
         let near = order_at(&self.view, readable.room.nid(), readable.until, ts_ms).await?;
@@ -211,12 +212,7 @@ impl Sync {
         let found =
             events.iter().filter(fits).min_by_key(|placed| (ts(placed).abs_diff(ts_ms), placed.order));
         let found = found.ok_or(Error::NotFound(NOTHING))?;
-        let mut text = String::new();
-        let mut body = Object::open(&mut text);
-        body.string("event_id", found.event.pdu.event_id.as_str());
-        body.number("origin_server_ts", ts(found));
-        body.close();
-        Ok(text)
+        Ok((found.event.pdu.event_id.clone(), ts(found)))
     }
 
     /// `GET /rooms/{roomId}/initialSync`

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::get};
 use myelin_core::TimelineToken;
-use myelin_federation::Inbound;
+use myelin_federation::{Inbound, Reach, Reached};
 use myelin_store::Direction;
 use myelin_sync::{Requester, Sync, messages::MessagesRequest};
 use myelin_view::View;
@@ -50,7 +50,8 @@ async fn messages(
     };
     let older = match request.backwards() {
         Some((from, limit)) if is_or_was_member(&view, &room_id, &auth.requester()).await? => {
-            inbound.backfill(&room_id, from, limit).await
+            let reach = Reach::Count { before: from, count: limit };
+            inbound.backfill(&room_id, reach).await != Reached::Everything
         }
         _ => false,
     };
@@ -58,7 +59,11 @@ async fn messages(
 }
 
 /// Others may not make this server ask for history.
-async fn is_or_was_member(view: &View, room_id: &RoomId, requester: &Requester) -> Result<bool, ApiError> {
+pub async fn is_or_was_member(
+    view: &View,
+    room_id: &RoomId,
+    requester: &Requester,
+) -> Result<bool, ApiError> {
     let room = view.room_by_id(room_id).await.map_err(ApiError::internal)?;
     Ok(room.is_some_and(|room| room.servers.len() > 1 && room.members.contains_key(&requester.user)))
 }

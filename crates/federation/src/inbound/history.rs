@@ -43,66 +43,87 @@ pub struct Backfills {
     paused: Mutex<HashMap<RoomNid, u64>>,
 }
 
+/// How far history is wanted.
+#[derive(Clone, Copy)]
+pub enum Reach {
+    /// More than `count` events before a place.
+    Count { before: TimelineOrder, count: usize },
+    /// An event of that time or an older one.
+    Time { ts_ms: u64 },
+}
+
+/// How far history is held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// As far as it was wanted.
+    Enough,
+    /// There is older history that could not be had.
+    Less,
+    /// There is nothing older.
+    Everything,
+}
+
 impl Inbound {
-    /// Sees to it that more than `wanted` events are held before `before`, as far as they can be had in time. Whether
-    /// there is older history that is not held.
-    pub async fn backfill(&self, room_id: &RoomId, before: TimelineOrder, wanted: usize) -> bool {
-        let Ok(Some(room)) = self.view.room_by_id(room_id).await else { return false };
-        match self.is_short(room.nid(), before, wanted).await {
+    /// Sees to it that history is held as far as it is wanted, as far as it can be had in time.
+    pub async fn backfill(&self, room_id: &RoomId, reach: Reach) -> Reached {
+        let Ok(Some(room)) = self.view.room_by_id(room_id).await else { return Reached::Everything };
+        match self.is_short(room.nid(), reach).await {
             Ok(true) => {}
-            Ok(false) => return true,
+            Ok(false) => return Reached::Enough,
             Err(error) => {
                 tracing::error!(%room_id, %error, "the timeline cannot be read");
-                return false;
+                return Reached::Everything;
             }
         }
-        let done = self.view.env.timeout(BUDGET, self.backfill_room(&room, before, wanted)).await;
+        let done = self.view.env.timeout(BUDGET, self.backfill_room(&room, reach)).await;
         self.forget_under_way(room.nid());
         match done {
-            Some(Ok(more)) => more,
+            Some(Ok(reached)) => reached,
             Some(Err(error)) => {
                 tracing::error!(%room_id, %error, "history cannot be stored");
-                false
+                Reached::Everything
             }
-            None => true,
+            None => Reached::Less,
         }
     }
 
-    async fn is_short(
-        &self,
-        room: RoomNid,
-        before: TimelineOrder,
-        wanted: usize,
-    ) -> Result<bool, myelin_store::Error> {
-        let until = (room, TimelineOrder(before.0.saturating_add(1)));
-        let from = (room, TimelineOrder::MIN);
-        let held =
-            self.view.store.range(&TIMELINE, &from, &until, Direction::Reverse, wanted + 1).await?.len();
-        Ok(held <= wanted)
+    async fn is_short(&self, room: RoomNid, reach: Reach) -> Result<bool, myelin_view::Error> {
+        match reach {
+            Reach::Count { before, count } => {
+                let until = (room, TimelineOrder(before.0.saturating_add(1)));
+                let (from, limit) = ((room, TimelineOrder::MIN), count + 1);
+                let held = self.view.store.range(&TIMELINE, &from, &until, Direction::Reverse, limit).await?;
+                Ok(held.len() <= count)
+            }
+            Reach::Time { ts_ms } => {
+                let rows = self.view.store.scan(&TIMELINE, &room, Direction::Forward, 1).await?;
+                let nids: Vec<_> = rows.into_iter().map(|(_, nid)| nid).collect();
+                let first = self.view.events.load_many(&nids).await?.into_iter().flatten().next();
+                Ok(first.is_some_and(|event| u64::from(event.pdu.origin_server_ts.get()) > ts_ms))
+            }
+        }
     }
 
-    async fn backfill_room(
-        &self,
-        room: &RoomSnapshot,
-        before: TimelineOrder,
-        wanted: usize,
-    ) -> Result<bool, Error> {
+    async fn backfill_room(&self, room: &RoomSnapshot, reach: Reach) -> Result<Reached, Error> {
         let lock = self.backfills.under_way.lock().entry(room.nid()).or_default().clone();
         let _turn = lock.lock().await;
         for _ in 0..ROUNDS_MAX {
             let extremities = self.backward_extremities(room.nid()).await?;
             if extremities.is_empty() {
-                return Ok(false);
+                return Ok(Reached::Everything);
             }
-            if self.is_paused(room.nid()) || !self.is_short(room.nid(), before, wanted).await? {
-                return Ok(true);
+            if !self.is_short(room.nid(), reach).await? {
+                return Ok(Reached::Enough);
+            }
+            if self.is_paused(room.nid()) {
+                return Ok(Reached::Less);
             }
             if !self.fetch_history(room, &extremities).await? {
                 self.pause(room.nid());
-                return Ok(true);
+                return Ok(Reached::Less);
             }
         }
-        Ok(true)
+        Ok(if self.is_short(room.nid(), reach).await? { Reached::Less } else { Reached::Enough })
     }
 
     fn is_paused(&self, room: RoomNid) -> bool {

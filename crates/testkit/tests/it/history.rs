@@ -87,3 +87,49 @@ fn a_reader_goes_on_when_the_other_server_is_back() {
     let (events, _) = page(&net, 1, &bob, &room, Some(&end));
     assert_eq!(events[0]["content"]["body"], "old");
 }
+
+/// The event at a time, as `user` is told: its id.
+fn at_time(net: &Net, at: usize, user: &Client, room: &str, ts_ms: u64, dir: &str) -> String {
+    let room = percent(room);
+    let path = format!("/_matrix/client/v1/rooms/{room}/timestamp_to_event?ts={ts_ms}&dir={dir}");
+    let answer = net.run(net.servers[at].request(Method::GET, &path, Some(&user.token), None)).ok();
+    answer["event_id"].as_str().unwrap().to_owned()
+}
+
+fn found(net: &Net, at: usize, user: &Client, room: &str, event_id: &str) -> Value {
+    let path = format!("/_matrix/client/v3/rooms/{}/context/{}", percent(room), percent(event_id));
+    net.run(net.servers[at].request(Method::GET, &path, Some(&user.token), None)).ok()["event"].take()
+}
+
+#[test]
+fn a_jump_to_a_date_before_the_join_fetches_what_was_said_then() {
+    let net = Net::new(2);
+    let (ann, bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    let room = net.public_room(0, &ann, "12");
+    let hour = || net.run(net.sim.env().clock.sleep(Duration::from_secs(3600)));
+    say(&net, 0, &ann, &room, "old");
+    hour();
+    let noon_ms = net.sim.env().now_ms();
+    hour();
+    say(&net, 0, &ann, &room, "newer");
+    hour();
+    net.join(1, &bob, &room, "a.test").ok();
+    for (dir, body) in [("f", "newer"), ("b", "old")] {
+        let event_id = at_time(&net, 1, &bob, &room, noon_ms, dir);
+        assert_eq!(event_id, at_time(&net, 0, &ann, &room, noon_ms, dir));
+        assert_eq!(found(&net, 1, &bob, &room, &event_id)["content"]["body"], body);
+    }
+}
+
+#[test]
+fn a_jump_to_a_date_finds_what_is_held_while_nobody_else_answers() {
+    let net = Net::new(2);
+    let (ann, bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    let room = net.public_room(0, &ann, "12");
+    let before_ms = net.sim.env().now_ms();
+    net.run(net.sim.env().clock.sleep(Duration::from_secs(3600)));
+    net.join(1, &bob, &room, "a.test").ok();
+    net.network.disconnect("a.test".try_into().unwrap());
+    let event_id = at_time(&net, 1, &bob, &room, before_ms + 1000, "f");
+    assert_eq!(found(&net, 1, &bob, &room, &event_id)["content"]["membership"], "join");
+}
