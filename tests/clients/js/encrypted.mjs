@@ -84,10 +84,26 @@ async function emoji(person, verifier) {
 function nextRequest(person) {
     let request;
     person.client.once(CryptoEvent.VerificationRequestReceived, (received) => (request = received));
-    return () => person.until("a request to verify", () => request);
+    return async () => {
+        try {
+            return await person.until("a request to verify", () => request);
+        } catch (error) {
+            throw new Error(`${error.message}; what came: ${person.wireDevices}`);
+        }
+    };
+}
+
+/** A client drops what a device asks for that it does not know yet; to hear of the device and to fetch its keys takes time. */
+async function knowsDevice(person, other) {
+    const crypto = person.client.getCrypto();
+    await person.until(`the keys of ${other.name}'s device`, async () => {
+        const devices = await crypto.getUserDeviceInfo([other.id]);
+        return devices.get(other.id)?.has(other.client.getDeviceId());
+    });
 }
 
 async function verifyEachOther(carol, dave, room) {
+    await knowsDevice(dave, carol);
     const incoming = nextRequest(dave);
     const request = await carol.client.getCrypto().requestVerificationDM(dave.id, room);
     await compareEmoji(carol, request, dave, await incoming());
@@ -107,6 +123,8 @@ async function secondDevice(server, carol, room, earlier) {
     const second = new Person(server.url, carol.name);
     const incoming = nextRequest(carol);
     await device(second, "second encrypted js");
+    await knowsDevice(carol, second);
+    await knowsDevice(second, carol);
     const request = await second.client.getCrypto().requestOwnUserVerification();
     await compareEmoji(second, request, carol, await incoming());
     const crypto = second.client.getCrypto();
@@ -143,8 +161,9 @@ async function signedDevices(carol, dave) {
     });
 }
 
-export async function encryptedRoom(server) {
-    const [carol, dave] = [await newcomer(server, "carol"), await newcomer(server, "dave")];
+/** Carol at `server`, Dave at `other`. */
+export async function encryptedRoom(server, other = server) {
+    const [carol, dave] = [await newcomer(server, "carol"), await newcomer(other, "dave")];
     const room = await roomOf(carol, dave);
     const id = await say(carol, dave, room, "secret");
     await say(dave, carol, room, "more secret");

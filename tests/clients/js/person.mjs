@@ -17,6 +17,7 @@ export class Person {
         this.wire = new Map();
         this.wireReceipts = [];
         this.wirePages = [];
+        this.wireDevices = [];
         this.unrecognized = new Set();
         this.connect({});
     }
@@ -93,7 +94,9 @@ export class Person {
         return response;
     }
 
-    record({ rooms }, incremental) {
+    record({ rooms, to_device: toDevice, device_lists: lists }, incremental) {
+        this.wireDevices.push(...(lists?.changed ?? []).map((user) => `devices of ${user}`));
+        this.wireDevices.push(...(toDevice?.events ?? []).map(({ type }) => type));
         for (const [room, { timeline, ephemeral }] of Object.entries(rooms?.join ?? {})) {
             const known = this.wire.get(room) ?? [];
             const gap = incremental && timeline?.limited && known.length > 0;
