@@ -38,4 +38,16 @@ def profiles(stage):
     eventually(profile, "the profile")
     member = lambda: guest.rooms[room].state.get(("m.room.member", host.user_id), {}).get("content", {}).get("displayname")
     guest.wait(lambda: member() == "The Host", "the new name in the room")
+    picture = f"mxc://{stage.home.name}/picture"
+    host.call("PUT", f"/v3/profile/{quote(host.user_id)}/avatar_url", {"avatar_url": picture})
+    member = lambda: guest.rooms[room].state["m.room.member", host.user_id]["content"].get("avatar_url")
+    guest.wait(lambda: member() == picture, "the new picture in the room")
+    expected = {"displayname": "The Host", "avatar_url": picture}
+    whole = lambda: expected.items() <= guest.call("GET", f"/v3/profile/{quote(host.user_id)}").items()
+    eventually(whole, "the profile with name and picture")
+
+    host.call("PUT", f"/v3/profile/{quote(host.user_id)}/m.tz", {"m.tz": "Europe/Berlin"})
+    zone = lambda: guest.call("GET", f"/v3/profile/{quote(host.user_id)}").get("m.tz") == "Europe/Berlin"
+    eventually(zone, "the time zone")
+    assert guest.call("GET", f"/v3/profile/{quote(host.user_id)}/m.tz") == {"m.tz": "Europe/Berlin"}
     refused(404, guest.call, "GET", f"/v3/profile/{quote('@nobody:' + stage.home.name)}")

@@ -1,4 +1,8 @@
-"""What end-to-end encryption needs of servers: device lists, keys, messages to devices."""
+"""What end-to-end encryption needs of servers: device lists, keys, messages to devices; and two clients that use it."""
+
+import os
+import subprocess
+from pathlib import Path
 
 from signedjson.key import encode_verify_key_base64, generate_signing_key, get_verify_key
 from signedjson.sign import sign_json
@@ -69,3 +73,15 @@ def a_device_that_goes_away(stage):
     host.call("POST", "/v3/logout")
     guest.wait(lambda: host.user_id in guest.devices_changed, "that the devices have changed")
     eventually(lambda: host.device_id not in devices(guest, host), "that the device is gone")
+
+
+CLIENT_SECONDS_MAX = 300
+
+
+@scenario()
+def two_clients_in_an_encrypted_room(stage):
+    """matrix-js-sdk at either server: messages, verification by emoji, a second device that reads the backup, threads."""
+    client = os.environ.get("JS_CLIENT") or Path(__file__).parents[2] / "target/clients/js"
+    command = ["node", str(Path(client) / "across.mjs"), stage.home.url, stage.away.url]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=CLIENT_SECONDS_MAX)
+    assert said.returncode == 0, f"{said.stdout}{said.stderr}"

@@ -3,11 +3,11 @@
 from quoting import quote
 
 from person import Refused
-from story import agree, refused, scenario
+from story import VERSIONS, agree, refused, scenario
 from waiting import eventually
 
 
-@scenario(["1", "3", "6", "9", "10", "11", "12"])
+@scenario(["1", "3", *VERSIONS[5:]])
 def invites(stage):
     """Into a private room: accepted, rejected, taken back."""
     host, guest = stage.at_home(), stage.at_away()
@@ -51,7 +51,7 @@ def a_direct_chat(stage):
     agree(room, host, guest)
 
 
-@scenario(["1", "6", "12"])
+@scenario(["1", *VERSIONS[5:]])
 def kicks_and_bans(stage):
     host, guest, room = stage.couple()
     host.act("kick", room, guest.user_id)
@@ -70,11 +70,12 @@ def kicks_and_bans(stage):
 
 @scenario(["6", "12"])
 def server_acls(stage):
-    """A server that the room shuts out cannot come in until it is let in; names are compared without regard to case."""
+    """A server that the room shuts out cannot come in until it is let in. Names count without port and regardless of case."""
     host, guest = stage.at_home(), stage.at_away()
     room = host.create_room(stage.version, name="not for everybody")
     everybody = {"allow": ["*"], "allow_ip_literals": True}
-    host.set_state(room, "m.room.server_acl", {**everybody, "deny": [stage.away.name.upper()]})
+    name, _ = stage.away.name.split(":")
+    host.set_state(room, "m.room.server_acl", {**everybody, "deny": [name.upper()]})
     refused(403, guest.join, room, stage.home.name)
     host.set_state(room, "m.room.server_acl", {**everybody, "deny": []})
     eventually(lambda: joins(guest, room, stage.home.name), "a join after the server is let in")
@@ -91,7 +92,7 @@ def joins(person, room, via):
         return None
 
 
-@scenario(["7", "12"])
+@scenario(VERSIONS[6:])
 def knocks(stage):
     """Let in, turned away, taken back."""
     host = stage.at_home()
@@ -120,7 +121,7 @@ def knocks(stage):
     agree(room, host, guest)
 
 
-@scenario(["8", "10", "12"])
+@scenario(VERSIONS[7:])
 def a_restricted_room(stage):
     """Members of a space may join, others may not."""
     host, guest = stage.at_home(), stage.at_away()
@@ -150,6 +151,31 @@ def a_restricted_room(stage):
 
     children = guest.call("GET", f"/v1/rooms/{quote(space)}/hierarchy")["rooms"]
     assert {child["room_id"] for child in children} == {space, room}, children
+    agree(room, host, guest)
+
+
+@scenario(VERSIONS[9:])
+def a_knock_restricted_room(stage):
+    host, guest, friend = stage.at_home(), stage.at_away(), stage.at_away("friend")
+    space = host.create_room(stage.version, creation_content={"type": "m.space"}, name="space")
+    allow = [{"type": "m.room_membership", "room_id": space}]
+    rule = {"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "knock_restricted", "allow": allow}}
+    room = host.create_room(stage.version, preset="private_chat", name="inside", initial_state=[rule])
+
+    friend.join(space, stage.home.name)
+    host.sees_membership(space, friend, "join")
+    friend.join(room, stage.home.name)
+    host.sees_membership(room, friend, "join")
+
+    refused(403, guest.join, room, stage.home.name)
+    guest.knock(room, stage.home.name)
+    host.sees_membership(room, guest, "knock")
+    host.act("invite", room, guest.user_id)
+    guest.sees_invite(room)
+    # Their server is in the room, and has to know of the invite there too.
+    friend.sees_membership(room, guest, "invite")
+    guest.join(room, stage.home.name)
+    host.sees_membership(room, guest, "join")
     agree(room, host, guest)
 
 

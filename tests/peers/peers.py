@@ -14,8 +14,10 @@ from pathlib import Path
 import directory, encryption, ephemeral, media, membership, outages, rooms  # noqa: F401 (they register their stories)
 from authority import Authority
 from network import Network
+from policy import PolicyServer
 from server import Myelin, Synapse
 from story import Stage, scenarios
+from third_party import IdentityServer
 
 KINDS = {"myelin": Myelin, "synapse": Synapse}
 # Stories told at once: both servers have little to do most of the time.
@@ -27,6 +29,7 @@ class World:
         self.directory = directory
         self.authority = Authority(directory)
         self.network = Network()
+        self.identity, self.policy = IdentityServer(self.authority), PolicyServer(self.authority)
         labels = [f"{kind}-{n}" if pair[0] == pair[1] else kind for n, kind in enumerate(pair, 1)]
         self.servers = [KINDS[kind](label, self) for kind, label in zip(pair, labels)]
         # Two Myelins and a Synapse, where there is a Myelin.
@@ -43,6 +46,8 @@ class World:
     def __exit__(self, *_):
         for server in self.all():
             server.stop()
+        self.identity.close()
+        self.policy.close()
         self.network.close()
 
     def all(self):

@@ -1,5 +1,6 @@
 """Rooms that span both servers: what people say and change there."""
 
+from quoting import quote
 from story import VERSIONS, agree, refused, scenario
 from waiting import eventually
 
@@ -58,19 +59,30 @@ def a_public_room(stage):
     agree(room, host, guest)
 
 
-@scenario(["6", "10", "12"])
+@scenario(VERSIONS[5:])
 def an_upgrade(stage):
-    """The room is replaced by one of another version; the guest follows."""
+    """The room is replaced by one of the next version; the guest follows."""
+    is_replaced(stage, VERSIONS[min(int(stage.version), len(VERSIONS) - 1)])
+
+
+@scenario(["1", "6", "10"])
+def an_upgrade_to_the_newest_version(stage):
+    is_replaced(stage, VERSIONS[-1])
+
+
+def is_replaced(stage, version):
     host, guest, room = stage.couple(name="the old one")
     path = f"/v3/rooms/{room}/upgrade"
-    replacement = host.call("POST", path, {"new_version": "11"})["replacement_room"]
+    replacement = host.call("POST", path, {"new_version": version})["replacement_room"]
     tombstone = guest.wait(lambda: guest.rooms[room].state.get(("m.room.tombstone", "")), "the tombstone")
     assert tombstone["content"]["replacement_room"] == replacement
     guest.join(replacement, stage.home.name)
     host.sees_membership(replacement, guest, "join")
     create = guest.state(replacement, "m.room.create")
-    assert create["predecessor"]["room_id"] == room, create
+    assert create["predecessor"]["room_id"] == room and create["room_version"] == version, create
     guest.sees_state(replacement, "m.room.name", {"name": "the old one"})
+    message = guest.send(replacement, "moved in")
+    host.sees(replacement, message)
     agree(replacement, host, guest)
 
 
@@ -95,6 +107,24 @@ def history(stage):
     assert ids == sent[::-1], "not in the order in which they were sent"
     types = [event["type"] for event in guest.history(room)]
     assert types[-1] == "m.room.create", types[-5:]
+
+
+@scenario()
+def a_jump_to_a_date(stage):
+    """Who joins late finds by time what was said before."""
+    host = stage.at_home()
+    room = host.create_room(stage.version)
+    sent = [host.send(room, f"message {n}") for n in range(30)]
+    guest = stage.at_away()
+    guest.join(room, stage.home.name)
+    last = host.send(room, "the last one")
+    guest.sees(room, last)
+    first = host.event(room, sent[0])
+    path = f"/v1/rooms/{quote(room)}/timestamp_to_event"
+    found = guest.call("GET", path, ts=first["origin_server_ts"], dir="f")
+    same_time = [event_id for event_id in sent if host.event(room, event_id)["origin_server_ts"] == first["origin_server_ts"]]
+    assert found["event_id"] in same_time, (found, same_time)
+    assert guest.event(room, found["event_id"])["content"]["body"].startswith("message ")
 
 
 @scenario()

@@ -37,8 +37,12 @@ class Server:
     def start(self):
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                self.command(), cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                self.command(), cwd=self.directory, env={**os.environ, **self.environment()},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )
+
+    def environment(self):
+        return {}
 
     def wait_until_ready(self):
         eventually(self.is_ready, f"{self} is ready", READY_SECONDS_MAX)
@@ -84,6 +88,7 @@ class Myelin(Server):
             "server.listen": listen,
             "federation.ca_file": f'"{self.world.authority.file}"',
             "federation.allow_addresses": '["127.0.0.0/8", "::1/128"]',
+            "identity.trusted_servers": f'["{self.world.identity.name}"]',
             "rate_limits.enabled": "false",
             "log.filter": f'"{os.environ.get("MYELIN_LOG", "info")}"',
         }
@@ -110,6 +115,10 @@ class Synapse(Server):
 
     def command(self):
         return [sys.executable, "-m", "synapse.app.homeserver", "--config-path", str(self.directory / "homeserver.yaml")]
+
+    def environment(self):
+        # Whom it trusts beyond federation: identity servers.
+        return {"SSL_CERT_FILE": str(self.world.authority.file)}
 
     def logging(self):
         handlers = {"console": {"class": "logging.StreamHandler", "formatter": "timed"}}

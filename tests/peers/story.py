@@ -50,6 +50,8 @@ class Stage:
         room = host.create_room(self.version, **options)
         guest.join(room, self.home.name)
         host.sees_membership(room, guest, "join")
+        # A first sync shows no room that one has been put out of by then.
+        guest.sees_membership(room, guest, "join")
         return host, guest, room
 
     def tell(self, scenario):

@@ -23,20 +23,27 @@ pub fn nio(server: &Path, scratch: &Path) -> anyhow::Result<()> {
 
 /// matrix-js-sdk (Node.js); Node.js finds packages beside the script, so the script is copied to them.
 pub fn js(server: &Path, scratch: &Path) -> anyhow::Result<()> {
-    let sources = sources("js");
-    let environment = installed("js", &sources.join("package-lock.json"), |directory| {
-        fs::create_dir_all(directory)?;
-        copy(&sources, directory)?;
-        process::run(
-            Command::new("npm")
-                .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
-                .current_dir(directory),
-        )
-    })?;
-    copy(&sources, &environment)?;
     let mut scenario = Command::new("node");
-    scenario.arg(environment.join("scenario.mjs"));
+    scenario.arg(js_environment()?.join("scenario.mjs"));
     process::run(within(scratch, "js", &mut scenario)?.env("MYELIN_BIN", server))
+}
+
+/// The scripts of matrix-js-sdk beside its packages.
+pub fn js_environment() -> anyhow::Result<PathBuf> {
+    let sources = sources("js");
+    let environment = npm_environment("js", &sources, &[])?;
+    copy(&sources, &environment)?;
+    Ok(environment)
+}
+
+fn npm_environment(client: &str, sources: &Path, options: &[&str]) -> anyhow::Result<PathBuf> {
+    installed(client, &sources.join("package-lock.json"), |directory| {
+        fs::create_dir_all(directory)?;
+        copy(sources, directory)?;
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).args(options);
+        process::run(npm.current_dir(directory))
+    })
 }
 
 /// matrix-sdk (Rust) in a workspace of its own, which is built below the target directory.
@@ -53,15 +60,7 @@ pub fn rust_sdk(server: &Path, scratch: &Path) -> anyhow::Result<()> {
 /// Element's user interface in a headless Chromium, which [`super::machine`] has installed. Screenshots are kept.
 pub fn element(server: &Path, scratch: &Path) -> anyhow::Result<()> {
     let sources = sources("web");
-    let environment = installed("web", &sources.join("package-lock.json"), |directory| {
-        fs::create_dir_all(directory)?;
-        copy(&sources, directory)?;
-        process::run(
-            Command::new("npm")
-                .args(["ci", "--legacy-peer-deps", "--no-audit", "--no-fund", "--loglevel=error"])
-                .current_dir(directory),
-        )
-    })?;
+    let environment = npm_environment("web", &sources, &["--legacy-peer-deps"])?;
     copy(&sources, &environment)?;
     for shared in ["server.mjs", "wait.mjs"] {
         fs::copy(self::sources("js").join(shared), environment.join(shared))?;

@@ -19,9 +19,9 @@ pub fn prepare(rust: bool, clients: bool, peers: bool) -> anyhow::Result<()> {
     }
     if clients || peers {
         tool("Python with venv", &["python3", "python3-venv"], python)?;
+        tool("Node.js with npm", &["nodejs", "npm"], node)?;
     }
     if clients {
-        tool("Node.js with npm", &["nodejs", "npm"], node)?;
         tool("Chromium", &["chromium"], || {
             process::output(Command::new(chromium_program()?).arg("--version"))
         })?;
