@@ -12,6 +12,8 @@ pub mod process;
 mod report;
 mod rust;
 
+use std::process::Command;
+
 use clap::ValueEnum;
 
 pub use self::process::workspace_root;
@@ -68,5 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             report.record("Synapse", || peers::synapse(&server, scratch.path()));
         }
     }
+    let target = rust::target_directory()?;
+    println!("\nbuilt and installed: {}", process::output(Command::new("du").arg("-sh").arg(target))?);
     report.finish()
 }

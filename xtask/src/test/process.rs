@@ -48,7 +48,8 @@ pub fn locked() -> Option<&'static str> {
     in_ci().then_some("--locked")
 }
 
-fn in_ci() -> bool {
+/// Whether this is continuous integration, where a machine runs the command once.
+pub fn in_ci() -> bool {
     std::env::var_os("CI").is_some()
 }
 
