@@ -29,6 +29,29 @@ def the_other_server_is_down(stage):
 
 
 @scenario(alone=True)
+def a_new_signing_key(stage):
+    """What is signed with it is believed, and so is what was signed with the old one, also by who comes later."""
+    host, guest, room = stage.couple()
+    before = host.send(room, "signed with the old key")
+    guest.sees(room, before)
+    stage.home.stop()
+    stage.home.rotate_key()
+    stage.home.start()
+    stage.home.wait_until_ready()
+    after = host.send(room, "signed with the new key")
+    # A server may wait half a minute before it asks for the keys of another one again.
+    guest.wait(lambda: after in guest.rooms[room].timeline, "what the new key has signed", 120)
+    answer = guest.send(room, "I believe you")
+    host.sees(room, answer)
+
+    third = stage.world.third(stage.home, stage.away)
+    late = Stage(stage.world, third, stage.away, stage.version).at_home("late")
+    late.join(room, stage.away.name)
+    all_see(room, [before, after, answer], late)
+    agree(room, host, guest, late)
+
+
+@scenario(alone=True)
 def a_netsplit(stage):
     """Both sides change the same things while they cannot hear each other; afterwards they agree."""
     host, guest, room = stage.couple(name="before")

@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import requests
+from signedjson.key import encode_verify_key_base64, get_verify_key, read_signing_keys
 
 from network import process_owns
 from waiting import eventually
@@ -101,14 +103,21 @@ class Myelin(Server):
 
     def hurry(self, other):
         """Tries `other` again now instead of when its back-off is over."""
-        command = [os.environ["MYELIN_BIN"], "federation", "retry", other.name, *self.set()]
+        self.manage("federation", "retry", other.name)
+
+    def rotate_key(self):
+        """While it is stopped."""
+        self.manage("key", "rotate")
+
+    def manage(self, *words):
+        command = [os.environ["MYELIN_BIN"], *words, *self.set()]
         said = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=60)
-        assert said.returncode == 0, f"'myelin federation retry' failed: {said.stdout}{said.stderr}"
+        assert said.returncode == 0, f"'myelin {' '.join(words)}' failed: {said.stdout}{said.stderr}"
 
 
 class Synapse(Server):
-    def configure(self):
-        (self.directory / "homeserver.yaml").write_text(json.dumps(self.configuration()))
+    def configure(self, **more):
+        (self.directory / "homeserver.yaml").write_text(json.dumps({**self.configuration(), **more}))
         (self.directory / "log.yaml").write_text(json.dumps(self.logging()))
         # Key generation is the only thing that is done before the start.
         subprocess.run([*self.command(), "--generate-keys"], cwd=self.directory, check=True, stdout=subprocess.DEVNULL)
@@ -184,6 +193,15 @@ class Synapse(Server):
 
     def hurry(self, other):
         """Its back-off is a second."""
+
+    def rotate_key(self):
+        file = self.directory / "signing.key"
+        with file.open() as lines:
+            key, = read_signing_keys(lines)
+        file.unlink()
+        public = encode_verify_key_base64(get_verify_key(key))
+        old = {f"ed25519:{key.version}": {"key": public, "expired_ts": int(time.time() * 1000)}}
+        self.configure(old_signing_keys=old)
 
 
 def free_port():
