@@ -76,7 +76,8 @@ pub struct Sender {
 }
 
 struct SharedBody {
-    events: Vec<EventNid>,
+    /// And whether it is targeted: then it may be shown redacted.
+    events: Vec<(EventNid, bool)>,
     made_ms: u64,
     body: Bytes,
 }

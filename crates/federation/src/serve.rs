@@ -13,7 +13,7 @@ use std::sync::Arc;
 use myelin_core::EventNid;
 use myelin_dag::{AuthChain, StateTree};
 use myelin_rooms::Rooms;
-use myelin_store::tables::{PARTIAL_ROOMS, VerdictRecord};
+use myelin_store::tables::{PARTIAL_ROOMS, SERVER_ROOMS, VerdictRecord};
 use myelin_view::{Event, RoomSnapshot, View};
 use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName};
 use serde_json::json;
@@ -64,6 +64,7 @@ impl Serve {
         let event = self.view.events.load_by_id(event_id).await?.ok_or(Error::UnknownEvent)?;
         let room = self.view.rooms.load(event.room).await?.ok_or(Error::UnknownEvent)?;
         self.check_access(origin, &room).await?;
+        self.check_past(origin, &room, &event).await?;
         if matches!(event.verdict, VerdictRecord::Rejected { .. }) {
             return Err(Error::UnknownEvent);
         }
@@ -106,6 +107,7 @@ impl Serve {
     ) -> Result<String, Error> {
         let room = self.room(origin, room_id).await?;
         let event = self.event_of(&room, event_id).await?;
+        self.check_past(origin, &room, &event).await?;
         let chain = self.pdus(self.auth_chain(&room, &event).await?.iter()).await?;
         Ok(format!(r#"{{"auth_chain":[{}]}}"#, chain.join(",")))
     }
@@ -132,6 +134,7 @@ impl Serve {
     ) -> Result<(StateTree, AuthChain), Error> {
         let room = self.room(origin, room_id).await?;
         let event = self.event_of(&room, event_id).await?;
+        self.check_past(origin, &room, &event).await?;
         let root = event.state_before.ok_or(Error::UnknownEvent)?;
         if self.view.store.get(&PARTIAL_ROOMS, &room.nid()).await?.is_some() {
             return Err(Error::Partial);
@@ -152,7 +155,7 @@ impl Serve {
         Ok(AuthChain::of(nids.into_iter().zip(chains.iter().map(|chain| &**chain))))
     }
 
-    /// The room, if that server takes part in it.
+    /// The room, if that server takes part in it or did.
     async fn room(&self, origin: &ServerName, room_id: &RoomId) -> Result<Arc<RoomSnapshot>, Error> {
         let room = self.view.room_by_id(room_id).await?.ok_or(Error::NotInRoom)?;
         self.check_access(origin, &room).await?;
@@ -160,15 +163,28 @@ impl Serve {
     }
 
     async fn check_access(&self, origin: &ServerName, room: &RoomSnapshot) -> Result<(), Error> {
-        // Of a room that this server has left it holds what was before: those who were there then may still ask, and have to
-        // when its last events, the leaving among them, reach them with gaps.
-        if !room.has_server(origin) {
+        // Who has been there may still ask, and has to when the last events, the one that took it out among them, reach
+        // it with gaps. What it gets to see of each event is decided event by event.
+        if !room.has_server(origin) && !self.has_been_in(origin, room).await? {
             return Err(Error::NotInRoom);
         }
         if !self.view.permits(room, origin).await? {
             return Err(Error::Banned);
         }
         Ok(())
+    }
+
+    async fn has_been_in(&self, origin: &ServerName, room: &RoomSnapshot) -> Result<bool, Error> {
+        let row = self.view.store.get(&SERVER_ROOMS, &(origin.to_string(), room.nid())).await?;
+        Ok(row.is_some())
+    }
+
+    /// Who takes part no more may ask only about what was before that.
+    async fn check_past(&self, origin: &ServerName, room: &RoomSnapshot, event: &Event) -> Result<(), Error> {
+        match Sight::new(&self.view, room, origin).await?.is_beyond(event) {
+            true => Err(Error::NotInRoom),
+            false => Ok(()),
+        }
     }
 
     /// An event of that room, and of no other.

@@ -62,6 +62,9 @@ pub enum LogEntry {
     ThreadSubscription { user: UserNid },
     /// Older history was put before the timeline of a room, at these (negative) orders.
     History { room: RoomNid, from: TimelineOrder, to: TimelineOrder },
+    /// The current state of a room changed beside what its events say (by state resolution, or because it came from
+    /// another server). `user`: a local user whose membership changed with it; `user_stream` says to what.
+    Resolved { room: RoomNid, user: Option<UserNid> },
 }
 
 impl Record for LogEntry {}

@@ -31,7 +31,7 @@ pub struct Viewer<'v> {
     joined_now: bool,
     /// Messages from before this time are gone (MSC1763).
     expired_before_ms: u64,
-    last_join: Option<Option<TimelineOrder>>,
+    joined_until: Option<Option<TimelineOrder>>,
     moments: HashMap<NodeHash, Moment>,
 }
 
@@ -64,7 +64,7 @@ impl<'v> Viewer<'v> {
             visibility_key: view.interner.lookup_state_key("m.room.history_visibility", "").await?,
             joined_now: room.is_joined(user),
             expired_before_ms: view.expired_before_ms(room).await?.unwrap_or(0),
-            last_join: None,
+            joined_until: None,
             moments: HashMap::new(),
         })
     }
@@ -134,26 +134,33 @@ impl<'v> Viewer<'v> {
         if self.joined_now {
             return Ok(true);
         }
-        let last_join = match self.last_join {
+        let joined_until = match self.joined_until {
             Some(known) => known,
-            None => self.find_last_join().await?,
+            None => self.find_joined_until().await?,
         };
-        self.last_join = Some(last_join);
+        self.joined_until = Some(joined_until);
         let order = event.order.unwrap_or(TimelineOrder::MAX);
-        Ok(last_join.is_some_and(|join| join > order))
+        Ok(joined_until.is_some_and(|until| until > order))
     }
 
-    /// Only asked for users who have left: walks their own changes backwards.
-    async fn find_last_join(&self) -> Result<Option<TimelineOrder>, Error> {
+    /// Where the user was in the room for the last time: an event may have come by then on a branch that knows nothing of
+    /// that. Only asked for users who have left: walks their own changes backwards.
+    async fn find_joined_until(&self) -> Result<Option<TimelineOrder>, Error> {
         const CHANGES_MAX: usize = 100_000;
         let rows = self.view.store.scan(&USER_STREAM, &self.user, Direction::Reverse, CHANGES_MAX).await?;
-        let join = rows.into_iter().find_map(|((_, position), change)| match change {
-            UserChange::Membership { room, membership: Membership::Join, .. } if room == self.room => {
-                Some(position.into())
+        let mut later = None;
+        for ((_, position), change) in rows {
+            match change {
+                UserChange::Membership { room, membership, .. } if room == self.room => {
+                    if membership == Membership::Join {
+                        return Ok(Some(later.unwrap_or(position).into()));
+                    }
+                    later = Some(position);
+                }
+                _ => {}
             }
-            _ => None,
-        });
-        Ok(join)
+        }
+        Ok(None)
     }
 }
 

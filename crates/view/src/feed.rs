@@ -230,6 +230,7 @@ impl Feed {
                 (*room, None)
             }
             LogEntry::Receipt { room, .. } => (*room, None),
+            LogEntry::Resolved { room, user } => (*room, *user),
             LogEntry::AccountData { user, .. }
             | LogEntry::Forgotten { user, .. }
             | LogEntry::Outside { user, .. }
@@ -248,7 +249,7 @@ impl Feed {
         };
         let state = match entry {
             LogEntry::Event { state_key, .. } => state_key.is_some(),
-            LogEntry::Completed { .. } => true,
+            LogEntry::Completed { .. } | LogEntry::Resolved { .. } => true,
             _ => false,
         };
         let device_list = match entry {
@@ -257,7 +258,8 @@ impl Feed {
         };
         if let LogEntry::Event { member: Some(user), .. }
         | LogEntry::Forgotten { user, .. }
-        | LogEntry::Outside { user, .. } = entry
+        | LogEntry::Outside { user, .. }
+        | LogEntry::Resolved { user: Some(user), .. } = entry
         {
             self.user_rooms.forget(*user);
         }
@@ -279,6 +281,10 @@ impl Feed {
             }
             // A private receipt wakes others for nothing: rare, and they go back to sleep.
             LogEntry::Receipt { room, .. } | LogEntry::Completed { room } => self.wake_room(*room),
+            LogEntry::Resolved { room, user } => {
+                self.wake_room(*room);
+                user.iter().for_each(|user| self.waiters.wake(*user));
+            }
             LogEntry::AccountData { user, .. }
             | LogEntry::Forgotten { user, .. }
             | LogEntry::Outside { user, .. }

@@ -182,7 +182,7 @@ impl View {
     /// The same room once all its members are known. Gives up after a while, with what there is.
     pub async fn completed(&self, room: Arc<RoomSnapshot>) -> Result<Arc<RoomSnapshot>, Error> {
         const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
-        if !room.partial {
+        if !room.members_omitted {
             return Ok(room);
         }
         let nid = room.nid();
@@ -190,7 +190,7 @@ impl View {
             loop {
                 let seen = self.feed.caught_up().await;
                 match self.rooms.load(nid).await? {
-                    Some(room) if room.partial => self.feed.moved_past(seen).await,
+                    Some(room) if room.members_omitted => self.feed.moved_past(seen).await,
                     other => return Ok::<_, Error>(other),
                 }
             }

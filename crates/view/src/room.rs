@@ -64,6 +64,8 @@ pub struct RoomSnapshot {
     /// Most members are still to come: the room was joined just now (see `partial_rooms`). Then `servers` has those that
     /// were named, each with one user too many.
     pub partial: bool,
+    /// It is partial, and not only for want of the keys of some servers, which may take a day.
+    pub members_omitted: bool,
     /// The newest place where the timeline does not join on.
     pub gap: Option<TimelineOrder>,
     /// Users of this server for whom it was written down whether the shared push rules count for them (`quiet_spans`),
@@ -92,6 +94,7 @@ impl RoomSnapshot {
             joined_count: 0,
             invited_count: 0,
             partial: false,
+            members_omitted: false,
             gap: None,
             quiet: OrdMap::new(),
         }
@@ -142,6 +145,7 @@ impl RoomSnapshot {
     /// The users are known now.
     pub fn no_longer_expect<'a>(&mut self, servers: impl IntoIterator<Item = &'a ServerName>) {
         self.partial = false;
+        self.members_omitted = false;
         servers.into_iter().for_each(|server| self.count_out(server));
     }
 

@@ -126,6 +126,7 @@ impl RoomViews {
         }
         if let Some(partial) = snapshot.read().get(&PARTIAL_ROOMS, &room.nid()).await? {
             room.expect_servers(partial.servers());
+            room.members_omitted = partial.members_omitted;
         }
         let gaps = snapshot.read().scan(&GAPS, &room.nid(), Direction::Reverse, 1).await?;
         room.gap = gaps.first().map(|((_, order), ())| *order);

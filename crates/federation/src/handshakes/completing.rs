@@ -2,7 +2,11 @@
 //!
 //! Begun again after a restart, and through another server when one does not help.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt, stream};
 use myelin_core::RoomNid;
@@ -11,7 +15,10 @@ use myelin_store::tables::PartialRoomRecord;
 use ruma::{OwnedServerName, ServerName};
 
 use super::{HandshakeError, Handshakes};
-use crate::inbound::fetch;
+use crate::{
+    inbound::{fetch, verification::Verified},
+    keys::Wanted,
+};
 
 /// Rooms at a time; one may take some hundred megabytes.
 const AT_ONCE: usize = 2;
@@ -19,6 +26,8 @@ const AT_ONCE: usize = 2;
 const SERVERS_PER_ROUND: usize = 5;
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// How long the keys are waited for by which something of the state was signed; after that the room does without it.
+const KEYS_AWAITED_MS: u64 = 24 * 3_600_000;
 
 impl Handshakes {
     /// Completes partially joined rooms, for ever.
@@ -57,22 +66,44 @@ impl Handshakes {
         if let Err(error) = &outcome {
             tracing::warn!(?room, tries, %error, "a partially joined room could not be completed; trying again later");
         }
-        outcome.is_ok()
+        outcome.is_ok_and(|whole| whole)
     }
 
+    /// Whether nothing is left to come.
     async fn complete(
         &self,
         room: RoomNid,
         record: &PartialRoomRecord,
         tries: u32,
-    ) -> Result<(), HandshakeError> {
+    ) -> Result<bool, HandshakeError> {
         let snapshot = self.view.rooms.load(room).await.map_err(Error::from)?;
         let Some(snapshot) = snapshot.filter(|snapshot| !snapshot.local_joined.is_empty()) else {
-            return Ok(self.rooms.abandon_partial_room(room).await?);
+            self.rooms.abandon_partial_room(room).await?;
+            return Ok(true);
         };
         let room_id = &snapshot.info.room_id;
+        self.find_keys(record).await?;
         let servers = self.servers_of(record, tries);
         self.ask_each(room_id, &servers, |server| self.complete_through(server, &snapshot, record)).await
+    }
+
+    /// Where only keys lack, nobody is asked for a whole state before they are there.
+    async fn find_keys(&self, record: &PartialRoomRecord) -> Result<(), HandshakeError> {
+        if record.members_omitted || !self.awaits_keys(record) {
+            return Ok(());
+        }
+        let wanted =
+            |server: &ServerName| Wanted { server: server.to_owned(), key_ids: Vec::new(), at_ms: 0 };
+        let wanted: Vec<_> = record.keyless().map(wanted).collect();
+        let keys = self.inbound.keys.keys_for(&wanted).await;
+        match wanted.iter().find(|wanted| keys.get(wanted.server.as_str()).is_none_or(BTreeMap::is_empty)) {
+            Some(wanted) => Err(HandshakeError::failed(&wanted.server, "its keys are not to be had yet")),
+            None => Ok(()),
+        }
+    }
+
+    fn awaits_keys(&self, record: &PartialRoomRecord) -> bool {
+        self.view.env.now_ms() < record.since_ms.saturating_add(KEYS_AWAITED_MS)
     }
 
     /// The resident server first, then the others in turn.
@@ -97,30 +128,37 @@ impl Handshakes {
         server: &ServerName,
         room: &myelin_view::RoomSnapshot,
         record: &PartialRoomRecord,
-    ) -> Result<(), HandshakeError> {
+    ) -> Result<bool, HandshakeError> {
         let info = &room.info;
         let join = self.view.events.load(record.join).await.map_err(Error::from)?;
         let join = join.ok_or_else(|| HandshakeError::failed(server, "the join is gone"))?;
         let begun = self.view.env.now_ms();
         let state = fetch::state(&self.client, server, &info.room_id, &join.pdu.event_id).await;
         let state = state.map_err(|error| HandshakeError::of_request(server, error))?;
-        let pdus = self.inbound.verified(&state.pdus, &info.rules).await;
+        let Verified { events: pdus, mut keyless } =
+            self.inbound.verified_or_keyless(&state.pdus, &info.rules).await;
         let ids: Vec<_> = pdus
             .iter()
             .filter(|pdu| pdu.pdu().is_state() && pdu.pdu().room_id == info.room_id)
             .map(|pdu| pdu.pdu().event_id.clone())
             .collect();
         let mut events = pdus;
-        events.extend(self.inbound.verified(&state.auth_chain, &info.rules).await);
+        let chain = self.inbound.verified_or_keyless(&state.auth_chain, &info.rules).await;
+        events.extend(chain.events);
+        keyless.extend(chain.keyless);
+        let keyless: Vec<_> = keyless.into_iter().filter(|_| self.awaits_keys(record)).collect();
+        if !keyless.is_empty() && !record.members_omitted {
+            return Ok(false);
+        }
         let outliers = self.rooms.take_outliers(info, events).await?;
         let left_out: std::collections::HashSet<_> = outliers.left_out.iter().collect();
         let ids: Vec<_> = ids.into_iter().filter(|id| !left_out.contains(id)).collect();
-        self.rooms.complete_room(info.nid, &ids).await.map_err(|error| match error {
+        self.rooms.complete_room(info.nid, &ids, &keyless).await.map_err(|error| match error {
             Error::BadState(reason) => HandshakeError::failed(server, reason),
             other => other.into(),
         })?;
         let took_ms = self.view.env.now_ms().saturating_sub(begun);
         tracing::info!(room_id = %info.room_id, %server, events = ids.len(), took_ms, "a partially joined room is complete");
-        Ok(())
+        Ok(keyless.is_empty())
     }
 }

@@ -1,5 +1,7 @@
 //! Joining a room, here or through other servers (Server-Server API, "Joining Rooms").
 
+use std::collections::BTreeSet;
+
 use myelin_dag::checks::{RawPdu, VerifiedPdu};
 use myelin_rooms::{Adoption, Error, Join, MembershipChange, Partial, ProtoEvent, Sender};
 use myelin_view::RoomInfo;
@@ -11,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{HandshakeError, Handshakes, route::QUICK};
-use crate::{Budget, uri::segment};
+use crate::{Budget, inbound::verification::Verified, uri::segment};
 
 /// What somebody wants to join.
 #[derive(Debug, Clone)]
@@ -134,12 +136,15 @@ impl Handshakes {
         join: VerifiedPdu,
     ) -> Result<(), HandshakeError> {
         let failed = |reason: &str| HandshakeError::failed(server, reason);
-        let state = self.inbound.verified(&answer.state, &info.rules).await;
+        let Verified { events: state, mut keyless } =
+            self.inbound.verified_or_keyless(&answer.state, &info.rules).await;
         let own = |event: &VerifiedPdu| event.pdu().room_id == info.room_id && event.pdu().is_state();
         let ids: Vec<_> =
             state.iter().filter(|event| own(event)).map(|event| event.pdu().event_id.clone()).collect();
         let mut events = state;
-        events.extend(self.inbound.verified(&answer.auth_chain, &info.rules).await);
+        let chain = self.inbound.verified_or_keyless(&answer.auth_chain, &info.rules).await;
+        events.extend(chain.events);
+        keyless.extend(chain.keyless);
         let outliers = self.rooms.take_outliers(info, events).await?;
         let left_out: std::collections::HashSet<_> = outliers.left_out.iter().collect();
         let held = |id: &OwnedEventId| !left_out.contains(id);
@@ -147,9 +152,7 @@ impl Handshakes {
             tracing::warn!(room_id = %info.room_id, %server, missing = outliers.missing.len(), "a state without all that authorises it");
         }
         let state = ids.into_iter().filter(held).collect();
-        let partial = answer
-            .members_omitted
-            .then(|| Partial { resident: server.to_owned(), servers: answer.servers_in_room.clone() });
+        let partial = partial(server, &answer, keyless);
         let verdict = self.rooms.adopt(info, &Adoption { state, join, partial }).await;
         match verdict.map_err(|error| match error {
             Error::BadState(reason) => failed(&reason),
@@ -231,6 +234,21 @@ impl Handshakes {
             None => Err(HandshakeError::Nowhere(info.room_id.to_string())),
         }
     }
+}
+
+/// What of the state is still to come: members that were left out, and what nobody's keys are there for yet.
+fn partial(server: &ServerName, answer: &Joined, keyless: BTreeSet<OwnedServerName>) -> Option<Partial> {
+    if !answer.members_omitted && keyless.is_empty() {
+        return None;
+    }
+    let named = if answer.members_omitted { answer.servers_in_room.clone() } else { Vec::new() };
+    let servers: BTreeSet<_> = named.into_iter().chain(keyless.iter().cloned()).collect();
+    Some(Partial {
+        resident: server.to_owned(),
+        servers: servers.into_iter().collect(),
+        keyless: keyless.into_iter().collect(),
+        members_omitted: answer.members_omitted,
+    })
 }
 
 pub(super) fn send_uri(what: &str, room_id: &ruma::RoomId, event_id: &OwnedEventId) -> String {

@@ -15,6 +15,7 @@ use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use super::{
     Inbound,
     fetch::{MissingEvents, missing_events},
+    verification::Verified,
 };
 
 /// Events between what is held and an event that came, their bytes, and how often servers are asked for more.
@@ -27,16 +28,19 @@ const AT_ONCE: usize = 50;
 const SERVERS_MAX: usize = 4;
 /// Times that one event's ancestors are brought: what came may be of no use.
 const TRIES_MAX: u32 = 3;
+/// How long after an event came the keys are waited for by which the state before it could be had completely. A server
+/// that holds less of a state than others do disagrees with them for long; a room that waits hears nothing.
+const KEYS_AWAITED_MS: u64 = 4 * 3_600_000;
 /// Events received in one change of the room.
 const CHUNK: usize = 50;
 
 /// What became of an event that lacked ancestors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filled {
     /// Judged; the verdict is stored.
     Received,
     /// Nobody gives what it needs. `for_good`: who was asked answered.
-    Unavailable { for_good: bool },
+    Unavailable { for_good: bool, lacks: Vec<OwnedEventId> },
 }
 
 /// What has been fetched for one event.
@@ -48,6 +52,10 @@ pub struct Gap<'a> {
     bytes: usize,
     /// Somebody who was asked did not answer.
     pub(super) unreachable: bool,
+    /// Something that came could not be checked, as the keys of its server were not to be had.
+    pub(super) keyless: bool,
+    /// Until then keys are waited for; after that what they signed is done without.
+    pub(super) keys_awaited_until_ms: u64,
 }
 
 impl Inbound {
@@ -56,30 +64,43 @@ impl Inbound {
         room: &RoomSnapshot,
         pdu: VerifiedPdu,
         origin: &ServerName,
+        received_ms: u64,
     ) -> Result<Filled, Error> {
         let mut incoming = [Incoming::from(pdu.clone())];
         self.ask_policy_server(room, &mut incoming).await?;
         let answer = self.receive_all(room.nid(), &incoming).await?.pop();
-        if !matches!(answer, Some(Received::Need(_))) {
-            return Ok(Filled::Received);
-        }
+        let Some(Received::Need(lacks)) = answer else { return Ok(Filled::Received) };
         let servers = [origin, pdu.pdu().sender.server_name()];
         let servers = self.likely_servers(room, &servers, SERVERS_MAX).await?;
         let mut gap = Gap::new(self, room, servers);
+        gap.keys_awaited_until_ms = received_ms.saturating_add(KEYS_AWAITED_MS);
         let id = pdu.pdu().event_id.clone();
         gap.take(pdu);
         gap.walk_back().await?;
         let received = gap.receive(&id).await?;
         Ok(match received {
             true => Filled::Received,
-            false => Filled::Unavailable { for_good: !gap.unreachable },
+            false => Filled::Unavailable { for_good: !gap.unreachable && !gap.awaits_keys(), lacks },
         })
     }
 }
 
 impl<'a> Gap<'a> {
     pub(super) fn new(inbound: &'a Inbound, room: &'a RoomSnapshot, servers: Vec<OwnedServerName>) -> Self {
-        Self { inbound, room, servers, events: HashMap::new(), bytes: 0, unreachable: false }
+        Self {
+            inbound,
+            room,
+            servers,
+            events: HashMap::new(),
+            bytes: 0,
+            unreachable: false,
+            keyless: false,
+            keys_awaited_until_ms: u64::MAX,
+        }
+    }
+
+    pub(super) fn awaits_keys(&self) -> bool {
+        self.keyless && self.inbound.view.env.now_ms() < self.keys_awaited_until_ms
     }
 
     fn take(&mut self, pdu: VerifiedPdu) {
@@ -121,7 +142,9 @@ impl<'a> Gap<'a> {
             };
             raws.truncate(AT_ONCE);
             let before = self.events.len();
-            for pdu in self.inbound.verified(&raws, &info.rules).await {
+            let Verified { events, keyless } = self.inbound.verified_or_keyless(&raws, &info.rules).await;
+            self.keyless |= !keyless.is_empty();
+            for pdu in events {
                 if pdu.pdu().room_id == info.room_id && !self.events.contains_key(&pdu.pdu().event_id) {
                     self.take(pdu);
                 }

@@ -12,17 +12,18 @@ use std::{
 use futures::FutureExt;
 use myelin_core::RoomNid;
 use myelin_dag::checks::RawPdu;
+use myelin_rooms::{Incoming, Received};
 use myelin_store::{
     Batch,
     tables::{INBOUND_PDUS, InboundPduRecord},
 };
 use myelin_view::RoomSnapshot;
 use parking_lot::Mutex;
-use ruma::{OwnedEventId, OwnedServerName, ServerName};
+use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
-use super::{Inbound, gap::Filled, transaction::Answers};
+use super::{Inbound, gap::Filled, transaction::Answers, verification::keyless};
 use crate::inbound::queue::Outlook::{Done, Later};
 
 /// PDUs that wait for one room, that one server brought, and altogether.
@@ -68,13 +69,15 @@ struct Entry {
     index: u32,
     attempts: u32,
     origin: OwnedServerName,
+    /// What it lacked when it was tried last.
+    lacks: Vec<OwnedEventId>,
 }
 
 enum Outlook {
     /// Judged, or never to be had.
     Done,
-    /// Who has it does not answer now.
-    Later,
+    /// Who has what it lacks does not answer now.
+    Later { lacks: Vec<OwnedEventId> },
 }
 
 impl Default for Queue {
@@ -127,11 +130,30 @@ impl Queue {
         next
     }
 
-    fn postpone(&self, room: RoomNid, id: &OwnedEventId, due_ms: u64) {
+    fn postpone(&self, room: RoomNid, id: &OwnedEventId, due_ms: u64, lacks: Vec<OwnedEventId>) {
         let mut waiting = self.waiting.lock();
         if let Some(entry) = waiting.of_rooms.get_mut(&room).and_then(|of_room| of_room.events.get_mut(id)) {
             entry.attempts += 1;
             entry.due_ms = due_ms;
+            entry.lacks = lacks;
+        }
+    }
+
+    /// These events are here now: who lacked one of them is tried again at once.
+    fn have_come(&self, room: RoomNid, ids: &[&EventId]) {
+        let mut waiting = self.waiting.lock();
+        let Some(of_room) = waiting.of_rooms.get_mut(&room) else { return };
+        let mut woken = false;
+        for (id, entry) in &mut of_room.events {
+            let lacked = entry.lacks.iter().any(|lacked| ids.contains(&&**lacked));
+            if (lacked || ids.contains(&&**id)) && !entry.lacks.is_empty() {
+                entry.lacks.clear();
+                entry.due_ms = 0;
+                woken = true;
+            }
+        }
+        if woken {
+            of_room.news.notify_one();
         }
     }
 
@@ -153,6 +175,16 @@ impl Queue {
 }
 
 impl Inbound {
+    /// What waits for events that came by another way goes on.
+    pub(super) fn have_come<'a>(&self, room: RoomNid, answers: &[Received], pdus: &'a [Incoming]) {
+        let come = |(answer, pdu): (&Received, &'a Incoming)| match answer {
+            Received::Stored(_) | Received::Known(_) => Some(&*pdu.pdu.pdu().event_id),
+            _ => None,
+        };
+        let ids: Vec<&EventId> = answers.iter().zip(pdus).filter_map(come).collect();
+        self.queue.have_come(room, &ids);
+    }
+
     /// How many PDUs were acknowledged and are not judged yet.
     pub fn waiting(&self) -> usize {
         self.queue.len()
@@ -173,7 +205,8 @@ impl Inbound {
         let mut batch = Batch::new();
         let mut taken = Vec::new();
         for (index, (id, raw)) in (0_u32..).zip(pdus) {
-            let entry = Entry { due_ms: 0, received_ms, index, attempts: 0, origin: origin.to_owned() };
+            let (by, lacks) = (origin.to_owned(), Vec::new());
+            let entry = Entry { due_ms: 0, received_ms, index, attempts: 0, origin: by, lacks };
             if !self.queue.admit(room, &id, entry) {
                 answers.insert(id, Some("Too much waits for this room. Send it again later.".to_owned()));
                 continue;
@@ -199,7 +232,8 @@ impl Inbound {
         for ((room, id), record) in rows {
             let (Ok(id), Ok(origin)) = (id.try_into(), record.origin.try_into()) else { continue };
             let (received_ms, index) = (record.received_ms, record.index);
-            self.queue.admit(room, &id, Entry { due_ms: 0, received_ms, index, attempts: 0, origin });
+            let entry = Entry { due_ms: 0, received_ms, index, attempts: 0, origin, lacks: Vec::new() };
+            self.queue.admit(room, &id, entry);
             rooms.insert(room);
         }
         rooms.into_iter().for_each(|room| self.work_on(room));
@@ -226,15 +260,15 @@ impl Inbound {
             }
             // Closed never.
             let Ok(_permit) = self.queue.rooms.acquire().await else { return };
-            let budget = self.view.env.timeout(PDU_BUDGET, self.take_queued(room, &id, &entry.origin));
-            let outlook = budget.await.unwrap_or(Later);
+            let budget = self.view.env.timeout(PDU_BUDGET, self.take_queued(room, &id, &entry));
+            let outlook = budget.await.unwrap_or(Later { lacks: Vec::new() });
             let given_up = now_ms.saturating_sub(entry.received_ms) > AGE_MS_MAX;
             match outlook {
-                Later if !given_up => {
+                Later { lacks } if !given_up => {
                     let pause_ms = (RETRY_FIRST_MS << entry.attempts.min(16)).min(RETRY_MS_MAX);
-                    self.queue.postpone(room, &id, self.view.env.now_ms() + pause_ms);
+                    self.queue.postpone(room, &id, self.view.env.now_ms() + pause_ms, lacks);
                 }
-                Done | Later => self.forget_queued(room, &id).await,
+                Done | Later { .. } => self.forget_queued(room, &id).await,
             }
         }
     }
@@ -249,13 +283,13 @@ impl Inbound {
         self.queue.remove(room, id);
     }
 
-    async fn take_queued(&self, room: RoomNid, id: &OwnedEventId, origin: &ServerName) -> Outlook {
-        match self.try_queued(room, id, origin).await {
+    async fn take_queued(&self, room: RoomNid, id: &OwnedEventId, entry: &Entry) -> Outlook {
+        match self.try_queued(room, id, entry).await {
             Ok(outlook) => outlook,
             Err(error) => {
                 tracing::error!(%id, %error, "a queued event cannot be judged");
                 match error {
-                    myelin_rooms::Error::Store(_) | myelin_rooms::Error::Busy => Later,
+                    myelin_rooms::Error::Store(_) | myelin_rooms::Error::Busy => Later { lacks: Vec::new() },
                     _ => Done,
                 }
             }
@@ -266,7 +300,7 @@ impl Inbound {
         &self,
         room: RoomNid,
         id: &OwnedEventId,
-        origin: &ServerName,
+        entry: &Entry,
     ) -> Result<Outlook, myelin_rooms::Error> {
         let Some(snapshot) = self.view.rooms.load(room).await? else { return Ok(Done) };
         let row = self.view.store.get(&INBOUND_PDUS, &(room, id.to_string())).await?;
@@ -276,16 +310,19 @@ impl Inbound {
         let pdu = match verified {
             Some(Ok(pdu)) => pdu,
             Some(Err(error)) => {
-                tracing::debug!(%id, %error, "a queued event is dropped");
-                return Ok(Done);
+                tracing::debug!(%id, %error, "a queued event cannot be verified");
+                return Ok(match keyless(&error) {
+                    Some(_) => Later { lacks: Vec::new() },
+                    None => Done,
+                });
             }
             None => return Ok(Done),
         };
-        Ok(match self.fill_and_receive(&snapshot, pdu, origin).await? {
+        Ok(match self.fill_and_receive(&snapshot, pdu, &entry.origin, entry.received_ms).await? {
             Filled::Received => Done,
-            Filled::Unavailable { for_good } => {
-                tracing::info!(%id, %origin, for_good, "the ancestors of an event cannot be had");
-                if for_good { Done } else { Later }
+            Filled::Unavailable { for_good, lacks } => {
+                tracing::info!(%id, origin = %entry.origin, for_good, "the ancestors of an event cannot be had");
+                if for_good { Done } else { Later { lacks } }
             }
         })
     }
@@ -310,7 +347,7 @@ mod tests {
 
     fn entry(origin: &str, received_ms: u64) -> Entry {
         let origin = origin.try_into().expect("a server name");
-        Entry { due_ms: 0, received_ms, index: 0, attempts: 0, origin }
+        Entry { due_ms: 0, received_ms, index: 0, attempts: 0, origin, lacks: Vec::new() }
     }
 
     fn next(queue: &Queue) -> Option<OwnedEventId> {
@@ -324,10 +361,14 @@ mod tests {
             queue.admit(ROOM, &id(1), entry("a.test", 10)) && queue.admit(ROOM, &id(2), entry("a.test", 20))
         );
         assert_eq!(next(&queue), Some(id(1)));
-        queue.postpone(ROOM, &id(1), 1_000);
+        queue.postpone(ROOM, &id(1), 1_000, vec![id(9)]);
         assert_eq!(next(&queue), Some(id(2)));
         queue.remove(ROOM, &id(2));
         assert_eq!(queue.next(ROOM).map(|(_, entry)| (entry.due_ms, entry.attempts)), Some((1_000, 1)));
+        queue.have_come(ROOM, &[&id(8)]);
+        assert_eq!(queue.next(ROOM).map(|(_, entry)| entry.due_ms), Some(1_000), "it lacked something else");
+        queue.have_come(ROOM, &[&id(9)]);
+        assert_eq!(queue.next(ROOM).map(|(_, entry)| (entry.due_ms, entry.attempts)), Some((0, 1)));
         queue.remove(ROOM, &id(1));
         assert_eq!((next(&queue), queue.len()), (None, 0));
         assert!(queue.waiting.lock().of_rooms.is_empty() && queue.waiting.lock().of_origins.is_empty());

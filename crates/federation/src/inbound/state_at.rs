@@ -9,7 +9,7 @@ use myelin_rooms::Error;
 use ruma::{EventId, OwnedEventId, ServerName};
 use serde_json::value::RawValue;
 
-use super::{fetch, gap::Gap};
+use super::{fetch, gap::Gap, verification::Verified};
 use crate::RequestError;
 
 /// Events of a state that are fetched one by one; if more lack, the whole state is.
@@ -75,7 +75,7 @@ impl Gap<'_> {
                 return Ok(true);
             }
         }
-        if !self.unreachable {
+        if !self.unreachable && !self.keyless {
             self.inbound.absent.note(id, self.inbound.view.env.now_ms());
         }
         Ok(false)
@@ -103,6 +103,10 @@ impl Gap<'_> {
         };
         self.take_outliers(&raws).await?;
         let lacking = self.not_held(&state.pdu_ids).await?.len();
+        if lacking > 0 && self.awaits_keys() {
+            tracing::info!(%server, event = %id, lacking, "a state has to wait for keys");
+            return Ok(false);
+        }
         if lacking > state.pdu_ids.len() / LACKING_ONE_IN {
             tracing::info!(%server, event = %id, lacking, "a state cannot be had completely");
             return Ok(false);
@@ -117,12 +121,13 @@ impl Gap<'_> {
         answers.into_iter().filter_map(|answer| self.noted(answer).flatten()).collect()
     }
 
-    pub(super) async fn take_outliers(&self, raws: &[Box<RawValue>]) -> Result<(), Error> {
+    pub(super) async fn take_outliers(&mut self, raws: &[Box<RawValue>]) -> Result<(), Error> {
         if raws.is_empty() {
             return Ok(());
         }
         let info = &self.room.info;
-        let events = self.inbound.verified(raws, &info.rules).await;
+        let Verified { events, keyless } = self.inbound.verified_or_keyless(raws, &info.rules).await;
+        self.keyless |= !keyless.is_empty();
         let outcome = self.inbound.rooms.take_outliers(info, events).await?;
         for (id, reason) in outcome.rejected {
             tracing::debug!(%id, reason, "an outlier is rejected");

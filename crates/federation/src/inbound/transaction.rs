@@ -23,7 +23,7 @@ use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Inbound;
+use super::{Inbound, verification::keyless};
 
 /// PDUs and EDUs of one transaction (Server-Server API, "Transactions").
 pub const PDUS_MAX: usize = 50;
@@ -285,7 +285,7 @@ impl Inbound {
         let InRoom { room, pdus } = in_room;
         let (formed, raws): (Vec<FormedPdu>, Vec<_>) = pdus.into_iter().unzip();
         let ids: Vec<OwnedEventId> = formed.iter().map(|formed| formed.event_id().to_owned()).collect();
-        let budget = self.view.env.timeout(ROOM_BUDGET, self.judge(&room, formed));
+        let budget = self.view.env.timeout(ROOM_BUDGET, self.judge(origin, &room, formed));
         let mut answers = Answers::new();
         let mut waiting = Vec::new();
         match budget.await {
@@ -309,9 +309,12 @@ impl Inbound {
 
     async fn judge(
         &self,
+        origin: &ServerName,
         room: &RoomSnapshot,
         formed: Vec<FormedPdu>,
     ) -> Result<Vec<Received>, TransactionError> {
+        // What other servers made comes from this one only where it let them in.
+        let relayed: Vec<bool> = formed.iter().map(|formed| formed.claims().membership().is_some()).collect();
         let verified = self.verify(formed, &room.info.rules).await;
         let mut answers: Vec<Option<Received>> = Vec::with_capacity(verified.len());
         let mut good: Vec<Incoming> = Vec::with_capacity(verified.len());
@@ -320,6 +323,12 @@ impl Inbound {
                 Ok(pdu) => {
                     good.push(pdu.into());
                     answers.push(None);
+                }
+                Err(error)
+                    if keyless(&error).is_some_and(|server| relayed[answers.len()] && *server != *origin) =>
+                {
+                    // It waits in the queue until the keys are there.
+                    answers.push(Some(Received::Need(Vec::new())));
                 }
                 Err(error) => answers.push(Some(Received::Dropped(error.to_string()))),
             }
@@ -344,6 +353,9 @@ impl Inbound {
             return Ok(Vec::new());
         }
         let outcome = self.rooms.receive_all(room, pdus).await;
+        if let Ok(answers) = &outcome {
+            self.have_come(room, answers, pdus);
+        }
         self.merge_if_many(room);
         match outcome {
             Err(error) if pdus.len() > 1 && !matches!(error, myelin_rooms::Error::Store(_)) => {}

@@ -1,8 +1,8 @@
 //! Signatures of PDUs, with the keys for many of them brought at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use myelin_dag::checks::{Dropped, FormedPdu, RawPdu, VerifiedPdu};
+use myelin_dag::checks::{Dropped, FormedPdu, RawPdu, SignatureError, VerifiedPdu};
 use ruma::{OwnedServerName, room_version_rules::RoomVersionRules, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
 
@@ -34,6 +34,11 @@ impl Inbound {
 
     /// Those of some PDUs, fetched because they were missing, that are events with the signatures they need.
     pub async fn verified(&self, raws: &[Box<RawValue>], rules: &RoomVersionRules) -> Vec<VerifiedPdu> {
+        self.verified_or_keyless(raws, rules).await.events
+    }
+
+    /// The same, and the servers whose keys could not be had: what they signed may be as good as the rest.
+    pub async fn verified_or_keyless(&self, raws: &[Box<RawValue>], rules: &RoomVersionRules) -> Verified {
         let formed = raws.iter().filter_map(|raw| match RawPdu(raw).check_format(rules) {
             Ok(formed) => Some(formed),
             Err(error) => {
@@ -41,12 +46,32 @@ impl Inbound {
                 None
             }
         });
-        let outcomes = self.verify(formed.collect(), rules).await.into_iter();
-        outcomes
-            .filter_map(|outcome| {
-                outcome.inspect_err(|error| tracing::debug!(%error, "a fetched PDU is dropped")).ok()
-            })
-            .collect()
+        let mut verified = Verified::default();
+        for outcome in self.verify(formed.collect(), rules).await {
+            match outcome {
+                Ok(event) => verified.events.push(event),
+                Err(error) => {
+                    tracing::debug!(%error, "a fetched PDU is dropped");
+                    verified.keyless.extend(keyless(&error).cloned());
+                }
+            }
+        }
+        verified
+    }
+}
+
+/// What became of the signatures of several PDUs.
+#[derive(Default)]
+pub struct Verified {
+    pub events: Vec<VerifiedPdu>,
+    pub keyless: BTreeSet<OwnedServerName>,
+}
+
+/// The server for whose keys alone an event could not be checked.
+pub fn keyless(error: &Dropped) -> Option<&OwnedServerName> {
+    match error {
+        Dropped::Signature(SignatureError::NoKnownKey(server)) => Some(server),
+        _ => None,
     }
 }
 

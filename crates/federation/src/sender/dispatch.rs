@@ -65,9 +65,9 @@ impl Sender {
         let state = &mut *self.state.lock();
         state.dispatched = position;
         match &item {
-            Some(Item::Pdu { room, target, besides, .. }) => {
+            Some(Item::Pdu { room, targets, besides, .. }) => {
                 let known = |target: &&OwnedServerName| room.has_server(target) || besides.contains(target);
-                let outside = target.iter().filter(|target| !known(target));
+                let outside = targets.iter().filter(|target| !known(target));
                 for server in room.servers.keys().chain(besides).chain(outside) {
                     let pdu = item.as_ref().and_then(|item| item.pdu_for(server));
                     let Some(pdu) = pdu.filter(|_| *server != *self.view.server_name) else { continue };

@@ -6,13 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use myelin_core::{EventNid, Position, RoomNid, UserNid};
+use myelin_core::{Position, RoomNid, UserNid};
+use myelin_dag::redaction::redact;
 use myelin_store::{
     Direction,
     tables::{OUTBOX, OutboxRecord},
 };
 use myelin_view::{Error, Event};
-use ruma::ServerName;
+use ruma::{ServerName, events::TimelineEventType};
 
 use super::{
     Sender, SharedBody,
@@ -44,7 +45,7 @@ struct Load {
 #[derive(Default)]
 struct Fitting {
     pdus: Vec<PendingPdu>,
-    events: Vec<Arc<Event>>,
+    texts: Vec<Arc<str>>,
     /// From this one on the events of the load have to wait.
     rest: usize,
 }
@@ -166,7 +167,7 @@ impl Sender {
         outbox: Outbox,
     ) -> Result<(Transaction, usize), Error> {
         let size = outbox.edus.iter().map(String::len).sum();
-        let Fitting { pdus, events, rest } = self.load_events(load, size).await?;
+        let Fitting { pdus, texts, rest } = self.load_events(load, size).await?;
         let mut edus = outbox.edus;
         edus.extend(receipts::edus(&load.receipts));
         let places = load.ephemeral_max.saturating_sub(edus.len());
@@ -177,7 +178,7 @@ impl Sender {
         let from = from.chain(load.receipts.iter().map(|receipt| receipt.position)).min();
         let transaction = Transaction {
             id: format!("{}{}", self.id_prefix, self.ids.fetch_add(1, Ordering::Relaxed)),
-            body: self.body(&pdus, &events, &edus),
+            body: self.body(&pdus, &texts, &edus),
             from,
             pdus,
             outbox: outbox.positions,
@@ -194,36 +195,47 @@ impl Sender {
         let mut fitting = Fitting { rest: nids.len(), ..Fitting::default() };
         for (index, (pdu, event)) in load.pdus.iter().zip(loaded).enumerate() {
             let Some(event) = event else { continue };
-            size += event.pdu.json.len();
+            let text = self.text_for(pdu, &event).await?;
+            size += text.len();
             if size > SIZE_MAX && !fitting.pdus.is_empty() {
                 fitting.rest = index;
                 break;
             }
             fitting.pdus.push(*pdu);
-            fitting.events.push(event);
+            fitting.texts.push(text);
         }
         Ok(fitting)
     }
 
-    /// Servers that get the same events and nothing else get the same bytes.
-    fn body(&self, pdus: &[PendingPdu], events: &[Arc<Event>], edus: &[String]) -> Bytes {
-        let now_ms = self.view.env.now_ms();
-        let texts = || events.iter().map(|event| &*event.pdu.json).collect::<Vec<_>>();
-        let origin = &self.view.server_name;
-        if !edus.is_empty() || events.is_empty() {
-            return transaction::body(origin, now_ms, &texts(), edus);
+    /// Who is out of the room is shown that, and of anything else no more than its place in the DAG.
+    async fn text_for(&self, pdu: &PendingPdu, event: &Event) -> Result<Arc<str>, Error> {
+        if !pdu.targeted || event.pdu.event_type == TimelineEventType::RoomMember {
+            return Ok(event.pdu.json.clone());
         }
-        let of = |shared: &SharedBody| shared.events.iter().eq(pdus.iter().map(|pdu| &pdu.event));
+        let info = self.view.interner.room_info(event.room).await?;
+        let info = info.ok_or_else(|| Error::Damaged(format!("{:?} has no row", event.room)))?;
+        Ok(redact(&event.pdu, &info.rules))
+    }
+
+    /// Servers that get the same events and nothing else get the same bytes.
+    fn body(&self, pdus: &[PendingPdu], texts: &[Arc<str>], edus: &[String]) -> Bytes {
+        let now_ms = self.view.env.now_ms();
+        let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
+        let origin = &self.view.server_name;
+        if !edus.is_empty() || texts.is_empty() {
+            return transaction::body(origin, now_ms, &texts, edus);
+        }
+        let events: Vec<_> = pdus.iter().map(|pdu| (pdu.event, pdu.targeted)).collect();
+        let of = |shared: &SharedBody| shared.events == events;
         let mut bodies = self.bodies.lock();
         bodies.retain(|shared| shared.made_ms + SHARED_BODY_TIME_MS > now_ms);
         if let Some(shared) = bodies.iter().find(|shared| of(shared)) {
             return shared.body.clone();
         }
-        let body = transaction::body(origin, now_ms, &texts(), edus);
+        let body = transaction::body(origin, now_ms, &texts, edus);
         if bodies.len() >= SHARED_BODIES_MAX {
             bodies.pop_front();
         }
-        let events: Vec<EventNid> = pdus.iter().map(|pdu| pdu.event).collect();
         bodies.push_back(SharedBody { events, made_ms: now_ms, body: body.clone() });
         body
     }

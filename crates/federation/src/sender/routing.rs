@@ -42,8 +42,8 @@ pub enum Item {
         room: Arc<RoomSnapshot>,
         /// The server whose user did it: it has the event already.
         origin: OwnedServerName,
-        /// The server one of whose users it takes out of the room.
-        target: Option<OwnedServerName>,
+        /// Servers whose users it takes out of the room.
+        targets: Vec<OwnedServerName>,
         /// Servers that are in the room as far as is known while its members are still being fetched.
         besides: Vec<OwnedServerName>,
         /// Set if servers may have come since: they get older events with the state or from history.
@@ -66,8 +66,8 @@ pub enum Item {
 
 impl Item {
     pub fn pdu_for(&self, server: &ServerName) -> Option<PendingPdu> {
-        let Self::Pdu { event, position, room, origin, target, besides, since } = self else { return None };
-        let targeted = target.as_ref().is_some_and(|target| target == server);
+        let Self::Pdu { event, position, room, origin, targets, besides, since } = self else { return None };
+        let targeted = targets.iter().any(|target| target == server);
         let inside = room.has_server(server) || besides.iter().any(|besides| besides == server);
         let came_later = since.as_ref().is_some_and(|since| since.of(server) > *position);
         let goes = (inside && !came_later && origin != server) || targeted;
@@ -127,13 +127,13 @@ impl Routing {
         let LogEntry::Event { room, event, sender, member, head, .. } = entry else { return Ok(None) };
         let view = &self.view;
         let Some(room) = view.rooms.load(*room).await? else { return Ok(None) };
-        let target = match member {
-            Some(user) if user != sender => removed_from(view, *event, *user).await?,
-            _ => None,
-        };
+        let mut targets = left_by_merging(view, *event, &room).await?;
+        if let Some(user) = member.filter(|user| user != sender) {
+            targets.extend(removed_from(view, *event, user).await?);
+        }
         let besides = besides(view, &room).await?;
         let alone = room.servers.keys().all(|server| *server == *view.server_name);
-        if alone && target.is_none() && besides.is_empty() {
+        if alone && targets.is_empty() && besides.is_empty() {
             return Ok(None);
         }
         let origin = view.interner.user_id(*sender).await?.server_name().to_owned();
@@ -141,7 +141,7 @@ impl Routing {
             true => Some(self.since(&room).await?).filter(|since| since.newest > position),
             false => None,
         };
-        Ok(Some(Item::Pdu { event: *event, position, room, origin, target, besides, since }))
+        Ok(Some(Item::Pdu { event: *event, position, room, origin, targets, besides, since }))
     }
 
     async fn since(&self, room: &RoomSnapshot) -> Result<Arc<Since>, Error> {
@@ -195,6 +195,61 @@ async fn removed_from(view: &View, event: EventNid, user: UserNid) -> Result<Opt
     let membership = event.and_then(|event| event.pdu.membership());
     let out = matches!(membership, Some(MembershipState::Leave | MembershipState::Ban));
     Ok(out.then(|| user_id.server_name().to_owned()))
+}
+
+/// Servers whose last users a merge of branches took out of the room: they were joined on one of the branches, and the
+/// state that the branches resolve to has not got that join. No event tells them, so this one has to.
+async fn left_by_merging(
+    view: &View,
+    event: EventNid,
+    room: &RoomSnapshot,
+) -> Result<Vec<OwnedServerName>, Error> {
+    let mut left = Vec::new();
+    let Some(event) = view.events.load(event).await? else { return Ok(left) };
+    let Some(root) = event.state_before.filter(|_| event.pdu.prev_events.len() > 1) else { return Ok(left) };
+    let merged = view.states.load(root).await?;
+    for prev in &event.pdu.prev_events {
+        let Some(prev) = view.events.load_by_id(prev).await? else { continue };
+        let Some(root) = prev.state_before else { continue };
+        let branch = view.states.load(root).await?;
+        for (_, join, now) in branch.diff(&merged) {
+            let Some(join) = join else { continue };
+            left.extend(server_put_out(view, join, now).await?.filter(|server| !room.has_server(server)));
+        }
+        // The end of the branch itself.
+        let now = prev.state_key.and_then(|key| merged.get(key));
+        if now != Some(prev.nid) {
+            left.extend(server_put_out(view, prev.nid, now).await?.filter(|server| !room.has_server(server)));
+        }
+    }
+    left.sort();
+    left.dedup();
+    Ok(left)
+}
+
+/// The server of another one's user whose join gave way to `now`, unless that is an event which takes them out: such
+/// an event finds its way by itself.
+async fn server_put_out(
+    view: &View,
+    join: EventNid,
+    now: Option<EventNid>,
+) -> Result<Option<OwnedServerName>, Error> {
+    let Some(join) = view.events.load(join).await? else { return Ok(None) };
+    if join.pdu.membership() != Some(MembershipState::Join) || !join.accepted() {
+        return Ok(None);
+    }
+    let user = join.pdu.state_key.as_deref().and_then(|user| <&ruma::UserId>::try_from(user).ok());
+    let Some(user) = user.filter(|user| !view.is_local(user)) else { return Ok(None) };
+    if let Some(now) = now
+        && let Some(now) = view.events.load(now).await?
+    {
+        let later = now.pdu.depth > join.pdu.depth;
+        let stays = now.pdu.membership() == Some(MembershipState::Join);
+        if stays || later {
+            return Ok(None);
+        }
+    }
+    Ok(Some(user.server_name().to_owned()))
 }
 
 /// Only public receipts of local users. One that was replaced meanwhile has no row any more; its successor comes later in

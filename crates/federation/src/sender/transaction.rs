@@ -18,7 +18,7 @@ pub const SIZE_MAX: usize = 1024 * 1024;
 pub struct PendingPdu {
     pub position: Position,
     pub event: EventNid,
-    /// It takes a user of that server out of a room: it goes even when only the newest events do.
+    /// It takes users of that server out of a room: it goes even when only the newest events do.
     pub targeted: bool,
 }
 

@@ -69,7 +69,7 @@ impl Serve {
             if event.state_before.is_none() {
                 continue;
             }
-            if !matches!(event.verdict, VerdictRecord::Rejected { .. }) {
+            if !matches!(event.verdict, VerdictRecord::Rejected { .. }) && !sight.is_beyond(&event) {
                 pdus.push(sight.pdu(&event).await?);
             }
             extend(&mut frontier, &mut seen, &self.parents(&room, &event).await?);
@@ -91,6 +91,7 @@ impl Serve {
         let mut found = self.walk(&room, starts, &held, asked.min_depth, limit.min(MISSING_MAX)).await?;
         found.reverse();
         let mut sight = Sight::new(&self.view, &room, origin).await?;
+        found.retain(|event| !sight.is_beyond(event));
         let mut pdus = Vec::with_capacity(found.len());
         for event in &found {
             pdus.push(sight.pdu(event).await?);

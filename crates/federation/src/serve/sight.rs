@@ -4,12 +4,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use myelin_core::StateKeyNid;
+use myelin_core::{StateKeyNid, TimelineOrder};
 use myelin_dag::{
     redaction::redact,
     state_tree::NodeHash,
     visibility::{may_see, may_see_visibility_change},
 };
+use myelin_store::tables::SERVER_ROOMS;
 use myelin_view::{Event, RoomSnapshot, View};
 use ruma::{
     ServerName, UserId,
@@ -20,11 +21,13 @@ use super::Error;
 
 const MEMBER: &str = "m.room.member";
 
-/// One server, which takes part in the room now, looking at it. Remembers what it worked out.
+/// One server, which takes part in the room now or did once, looking at it. Remembers what it worked out.
 pub struct Sight<'v> {
     view: &'v View,
     room: &'v RoomSnapshot,
     server: &'v ServerName,
+    /// Where the server's part in the room ended: what came later is nothing to it.
+    until: Option<TimelineOrder>,
     visibility_key: Option<StateKeyNid>,
     /// Messages from before this time are gone (MSC1763).
     expired_before_ms: u64,
@@ -38,18 +41,29 @@ impl<'v> Sight<'v> {
     pub async fn new(view: &'v View, room: &'v RoomSnapshot, server: &'v ServerName) -> Result<Self, Error> {
         let visibility_key = view.interner.lookup_state_key("m.room.history_visibility", "").await?;
         let expired_before_ms = view.expired_before_ms(room).await?.unwrap_or(0);
+        let until = match room.has_server(server) {
+            true => None,
+            false => Some(end_of_part(view, room, server).await?),
+        };
         let (visibilities, memberships) = (HashMap::new(), HashMap::new());
         let member_keys = None;
         Ok(Self {
             view,
             room,
             server,
+            until,
             visibility_key,
             expired_before_ms,
             member_keys,
             visibilities,
             memberships,
         })
+    }
+
+    /// Whether the event came after the server's part in the room had ended, and did not end it.
+    pub fn is_beyond(&self, event: &Event) -> bool {
+        let later = |until| event.order.is_some_and(|order| order >= until);
+        self.until.is_some_and(later) && !self.is_own_membership(event)
     }
 
     /// The PDU as that server gets it: whole, or redacted.
@@ -77,9 +91,10 @@ impl<'v> Sight<'v> {
         let visibility = self.visibility(root).await?;
         let after = (event.state_key.is_some() && event.state_key == self.visibility_key)
             .then(|| visibility_of(event));
+        let later = self.until.is_none_or(|until| event.order.is_some_and(|order| order < until));
         let may = |membership: Option<MembershipState>| match &after {
-            Some(after) => may_see_visibility_change(visibility.clone(), after.clone(), membership, true),
-            None => may_see(visibility.clone(), membership, None, true),
+            Some(after) => may_see_visibility_change(visibility.clone(), after.clone(), membership, later),
+            None => may_see(visibility.clone(), membership, None, later),
         };
         Ok(may(None) || may(self.membership(root).await?))
     }
@@ -138,6 +153,11 @@ impl<'v> Sight<'v> {
         }
         Ok(self.member_keys.insert(keys.into()).clone())
     }
+}
+
+async fn end_of_part(view: &View, room: &RoomSnapshot, server: &ServerName) -> Result<TimelineOrder, Error> {
+    let row = view.store.get(&SERVER_ROOMS, &(server.to_string(), room.nid())).await?;
+    Ok(row.map_or(TimelineOrder::MIN, |row| row.position.into()))
 }
 
 fn visibility_of(event: &Event) -> HistoryVisibility {

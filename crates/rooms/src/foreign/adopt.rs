@@ -40,11 +40,28 @@ pub struct Adoption {
     pub partial: Option<Partial>,
 }
 
-/// What is known of a room whose members are still to come.
+/// What is known of a room of whose state something is still to come.
 #[derive(Debug, Clone)]
 pub struct Partial {
     pub resident: OwnedServerName,
     pub servers: Vec<OwnedServerName>,
+    /// Servers whose keys were not to be had: what they signed is left out.
+    pub keyless: Vec<OwnedServerName>,
+    pub members_omitted: bool,
+}
+
+impl Partial {
+    pub(super) fn record(&self, join: EventNid, since_ms: u64) -> PartialRoomRecord {
+        let names = |servers: &[OwnedServerName]| servers.iter().map(ToString::to_string).collect();
+        PartialRoomRecord {
+            join,
+            resident: self.resident.to_string(),
+            servers: names(&self.servers),
+            since_ms,
+            keyless: names(&self.keyless),
+            members_omitted: self.members_omitted,
+        }
+    }
 }
 
 /// A state out of outliers.
@@ -155,12 +172,7 @@ impl Command for Adopt<'_> {
         // The last word is not that of the event: what was just written is read again.
         let position = draft.batch.log(&LogEntry::Completed { room });
         if let Some(partial) = &self.adoption.partial {
-            let record = PartialRoomRecord {
-                join,
-                resident: partial.resident.to_string(),
-                servers: partial.servers.iter().map(ToString::to_string).collect(),
-                since_ms: draft.rooms().view().env.now_ms(),
-            };
+            let record = partial.record(join, draft.rooms().view().env.now_ms());
             draft.batch.put(&PARTIAL_ROOMS, &room, &record);
             draft.expect_servers(&record, position);
         }
@@ -193,7 +205,8 @@ impl Draft<'_> {
         let gone: Vec<_> = self.room.members.keys().filter(|user| !there.contains(user)).copied().collect();
         for user in gone {
             let user_id = self.rooms().view().interner.user_id(user).await?;
-            self.drop_member(user, user_id.server_name(), position).await?;
+            let at = if self.is_local(&user_id) { self.tell(user) } else { position };
+            self.drop_member(user, user_id.server_name(), at).await?;
         }
         for (change, event) in members {
             if self.room.members.get(&change.user) != Some(&(change.membership, *event)) {
@@ -218,17 +231,25 @@ impl Draft<'_> {
                 return Ok(());
             }
         }
-        self.set_member(change, event, position).await
+        let at = if change.local { self.tell(change.user) } else { position };
+        self.set_member(change, event, at).await
+    }
+
+    /// A log entry for a local user whose membership came with the state, and its position.
+    fn tell(&mut self, user: myelin_core::UserNid) -> Position {
+        let room = self.room.nid();
+        self.batch.log(&LogEntry::Resolved { room, user: Some(user) })
     }
 
     /// The servers that the resident server named hear what is said here before their users are known.
-    fn expect_servers(&mut self, record: &PartialRoomRecord, position: Position) {
+    pub(super) fn expect_servers(&mut self, record: &PartialRoomRecord, position: Position) {
         for server in record.servers() {
             if !self.room.has_server(server) {
                 self.note_joined(server, true, position);
             }
         }
         self.room.expect_servers(record.servers());
+        self.room.members_omitted = record.members_omitted;
     }
 
     /// Invites and knocks that were held from outside are part of the room now.

@@ -1,26 +1,20 @@
 //! Completing a partially joined room: its members have come, and what happened meanwhile is looked at again.
 //!
-//! A state that was held meanwhile differs from the partial state by what happened since; the same difference laid over
-//! the complete state is what it should have been. Events that this state does not allow are rejected and taken out of
-//! the timeline.
+//! The states since the join are worked out anew from the complete one (`replay`). Events that they do not allow are
+//! rejected and taken out of the timeline.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+mod replay;
 
-use myelin_core::{EventNid, Position, RoomNid, TimelineOrder};
-use myelin_dag::{StateTree, Verdict, auth::authorize_by_state, auth_types, state_tree::NodeHash};
+use std::collections::HashMap;
+
+use myelin_core::{EventNid, Position, RoomNid};
 use myelin_store::{
-    Direction,
     log::LogEntry,
-    tables::{
-        CURRENT_STATES, CurrentStateRecord, EVENTS, Membership, PARTIAL_ROOMS, PartialRoomRecord, Placement,
-        TIMELINE, VerdictRecord,
-    },
+    tables::{Membership, PARTIAL_ROOMS, PartialRoomRecord},
 };
 use myelin_view::Event;
-use ruma::OwnedEventId;
+use ruma::{OwnedEventId, OwnedServerName};
+use std::sync::Arc;
 
 use super::adopt::HeldState;
 use crate::{
@@ -29,20 +23,12 @@ use crate::{
 };
 
 const ATTEMPTS_MAX: usize = 20;
-/// Partially joined rooms, and events since one was joined.
+/// Partially joined rooms.
 const ROOMS_MAX: usize = 10_000;
-const EVENTS_MAX: usize = 1_000_000;
 
-struct Complete {
+struct Complete<'a> {
     state: HeldState,
-}
-
-/// Lays what happened since over the complete state.
-struct Overlay<'a> {
-    partial: &'a StateTree,
-    complete: &'a StateTree,
-    rejected: HashSet<EventNid>,
-    done: HashMap<NodeHash, StateTree>,
+    keyless: &'a [OwnedServerName],
 }
 
 impl Rooms {
@@ -50,11 +36,17 @@ impl Rooms {
         Ok(self.view.store.read().all(&PARTIAL_ROOMS, ROOMS_MAX).await?)
     }
 
-    /// `state`: all of the state before the join by which this server came in, held as outliers.
-    pub async fn complete_room(&self, room: RoomNid, state: &[OwnedEventId]) -> Result<(), Error> {
+    /// `state`: all of the state before the join by which this server came in, held as outliers, but for what was signed
+    /// by `keyless` servers: as long as there are such, more is to come.
+    pub async fn complete_room(
+        &self,
+        room: RoomNid,
+        state: &[OwnedEventId],
+        keyless: &[OwnedServerName],
+    ) -> Result<(), Error> {
         for _ in 0..ATTEMPTS_MAX {
             let state = self.held_state(state).await?;
-            match self.run(room, &Complete { state }).await {
+            match self.run(room, &Complete { state, keyless }).await {
                 Err(Error::Busy) => {}
                 Err(error) => return Err(error),
                 Ok(rewritten) => {
@@ -80,7 +72,7 @@ impl Rooms {
     }
 }
 
-impl Command for Complete {
+impl Command for Complete<'_> {
     /// Events whose rows were written again.
     type Output = Vec<EventNid>;
 
@@ -92,120 +84,43 @@ impl Command for Complete {
             return Err(Error::BadState("The state is not one of this room.".to_owned()));
         }
         let join = draft.event(record.join).await?;
-        let partial = join.state_before.ok_or_else(|| Error::damaged("a join without a state"))?;
-        let partial = draft.rooms().view().states.load(partial).await?;
-        let complete = &self.state.tree;
-        draft.keep_nodes(complete, &partial);
-        let mut overlay =
-            Overlay { partial: &partial, complete, rejected: HashSet::new(), done: HashMap::new() };
-        let order = join.order.ok_or_else(|| Error::damaged("a join outside the timeline"))?;
-        let rewritten = draft.rewrite_events(order, &mut overlay).await?;
-        let unheard = draft.unheard_leaves(&self.state.members).await?;
-        draft.rewrite_states(order, &mut overlay).await?;
-        let position = draft.rewrite_members(&self.state, &record, &mut overlay).await?;
+        let rewritten = draft.replay_since(&join, &self.state.tree).await?;
+        let position = draft.rewrite_members(&self.state, &record).await?;
+        let mut unheard = draft.unheard_leaves(&self.state.members).await?;
+        unheard.retain(|leave| !draft.room.head.extremities.contains(&leave.nid));
         draft.go_on_from(&unheard, position).await?;
-        draft.batch.delete(&PARTIAL_ROOMS, &room);
+        if self.keyless.is_empty() {
+            draft.batch.delete(&PARTIAL_ROOMS, &room);
+        } else {
+            draft.go_on_waiting(&record, self.keyless, position);
+        }
         Ok(rewritten)
-    }
-}
-
-impl Overlay<'_> {
-    fn over(&mut self, state: &StateTree) -> StateTree {
-        if let Some(done) = self.done.get(&state.root()) {
-            return done.clone();
-        }
-        let mut whole = self.complete.clone();
-        for (key, _, now) in self.partial.diff(state) {
-            whole = match now.filter(|event| !self.rejected.contains(event)) {
-                Some(event) => whole.insert(key, event),
-                None if now.is_some() => whole,
-                None => whole.remove(key),
-            };
-        }
-        self.done.insert(state.root(), whole.clone());
-        whole
-    }
-
-    fn reject(&mut self, event: EventNid) {
-        self.rejected.insert(event);
-        self.done.clear();
     }
 }
 
 impl Draft<'_> {
-    async fn rewrite_events(
-        &mut self,
-        since: TimelineOrder,
-        overlay: &mut Overlay<'_>,
-    ) -> Result<Vec<EventNid>, Error> {
-        let (room, view) = (self.room.nid(), self.rooms().view().clone());
-        let range = ((room, since), (room, TimelineOrder::MAX));
-        let rows = view.store.range(&TIMELINE, &range.0, &range.1, Direction::Forward, EVENTS_MAX).await?;
-        let mut rewritten = Vec::with_capacity(rows.len());
-        for (key, nid) in rows {
-            let event = self.event(nid).await?;
-            let Some(root) = event.state_before else { continue };
-            let state = overlay.over(&view.states.load(root).await?);
-            let verdict = self.judge_again(&event, &state).await?;
-            let Some(mut row) = self.stored(nid).await? else { continue };
-            row.value.state_before = Some(state.root().0);
-            if let Verdict::Rejected { reason } = verdict {
-                tracing::info!(event = %event.pdu.event_id, reason, "the complete room does not allow an event");
-                row.value.verdict = VerdictRecord::Rejected { reason };
-                row.value.placement = Placement::Outside;
-                self.batch.delete(&TIMELINE, &key);
-                overlay.reject(nid);
-            }
-            self.batch.put(&EVENTS, &nid, &row);
-            self.keep_nodes(&state, overlay.complete);
-            rewritten.push(nid);
-        }
-        Ok(rewritten)
-    }
-
-    async fn judge_again(&self, event: &Event, state: &StateTree) -> Result<Verdict, Error> {
-        let (pdu, rules) = (&event.pdu, &self.room.info.rules);
-        let types = auth_types(rules, &pdu.event_type, &pdu.sender, pdu.state_key.as_deref(), &pdu.content)
-            .unwrap_or_default();
-        let auth = self.auth_set(types, state).await?;
-        Ok(match authorize_by_state(rules, pdu, |event_type, key| auth.state(event_type, key)) {
-            Ok(()) => Verdict::Accepted,
-            Err(rejection) => Verdict::Rejected { reason: rejection.reason },
-        })
-    }
-
-    /// The states that clients had since just before the join, and the current one.
-    async fn rewrite_states(&mut self, join: TimelineOrder, overlay: &mut Overlay<'_>) -> Result<(), Error> {
-        let (room, view) = (self.room.nid(), self.rooms().view().clone());
-        let before = TimelineOrder(join.0.saturating_sub(1));
-        let range = ((room, before), (room, TimelineOrder::MAX));
-        let rows =
-            view.store.range(&CURRENT_STATES, &range.0, &range.1, Direction::Forward, EVENTS_MAX).await?;
-        for (key, row) in rows {
-            let state = overlay.over(&view.states.load(NodeHash(row.root)).await?);
-            self.keep_nodes(&state, overlay.complete);
-            self.batch.put(&CURRENT_STATES, &key, &CurrentStateRecord { root: state.root().0 });
-        }
-        let current = overlay.over(&self.room.current_state.clone());
-        self.keep_nodes(&current, overlay.complete);
-        self.room.current_state = current;
-        self.room.head.extremities.retain(|event| !overlay.rejected.contains(event));
-        if self.room.head.extremities.is_empty() {
-            return Err(Error::damaged("nothing of a room is left"));
-        }
-        Ok(())
+    /// The members are here, but not those whose servers' keys are not.
+    fn go_on_waiting(&mut self, record: &PartialRoomRecord, keyless: &[OwnedServerName], position: Position) {
+        let servers: Vec<String> = keyless.iter().map(ToString::to_string).collect();
+        let record = PartialRoomRecord {
+            servers: servers.clone(),
+            keyless: servers,
+            members_omitted: false,
+            ..record.clone()
+        };
+        self.batch.put(&PARTIAL_ROOMS, &self.room.nid(), &record);
+        self.expect_servers(&record, position);
     }
 
     async fn rewrite_members(
         &mut self,
         state: &HeldState,
         record: &PartialRoomRecord,
-        overlay: &mut Overlay<'_>,
     ) -> Result<Position, Error> {
         let position = self.batch.log(&LogEntry::Completed { room: self.room.nid() });
         let mut members: HashMap<_, _> =
             state.members.iter().map(|(change, event)| (change.user, (change.clone(), *event))).collect();
-        for (_, before, now) in overlay.complete.diff(&self.room.current_state.clone()) {
+        for (_, before, now) in state.tree.diff(&self.room.current_state.clone()) {
             if let Some(event) = before {
                 let gone = self.event(event).await?;
                 if let Some(user) = member_id(&gone.pdu) {

@@ -82,6 +82,6 @@ impl Draft<'_> {
             self.room.head.depth = self.room.head.depth.max(leave.pdu.depth);
         }
         let state = self.resolve(&states).await?;
-        self.turn_to(state, position).await
+        self.turn_to(state, None, position).await
     }
 }

@@ -6,6 +6,7 @@ use myelin_core::{EventNid, Position, TimelineOrder};
 use myelin_dag::{Pdu, StateTree, Verdict};
 use myelin_store::{
     NidKind,
+    log::LogEntry,
     tables::{CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, EVENTS, Placement},
 };
 use myelin_view::{Event, Landing};
@@ -91,12 +92,18 @@ impl Draft<'_> {
         if before.root() == after.root() {
             return Ok(());
         }
-        self.turn_to(after, position).await?;
+        self.turn_to(after, Some(event.nid), position).await?;
         self.watch_resets(event, &before).await
     }
 
-    /// From `position` on the current state is this one, with the members that it has.
-    pub(crate) async fn turn_to(&mut self, after: StateTree, position: Position) -> Result<(), Error> {
+    /// From `position` on the current state is this one, with the members that it has. What changed beside what the
+    /// event at `position` says has log entries of its own.
+    pub(crate) async fn turn_to(
+        &mut self,
+        after: StateTree,
+        by: Option<EventNid>,
+        position: Position,
+    ) -> Result<(), Error> {
         let changes = self.room.current_state.diff(&after);
         self.set_state(after);
         let from = (self.room.nid(), TimelineOrder::from(position));
@@ -104,16 +111,38 @@ impl Draft<'_> {
         self.batch.put(&CURRENT_STATES, &from, &CurrentStateRecord { root });
         let keys: Vec<_> = changes.iter().map(|(key, ..)| *key).collect();
         let names = self.rooms().view.interner.state_key_names(&keys).await?;
+        let beside = changes.iter().any(|(.., now)| now.is_none() || *now != by);
+        let resolved = LogEntry::Resolved { room: self.room.nid(), user: None };
+        let resolved_at = if beside { self.batch.log(&resolved) } else { position };
         for ((_, _, now), name) in changes.iter().zip(names) {
             if name.event_type != "m.room.member" {
                 continue;
             }
             match now {
-                Some(nid) => self.set_member_by(&*self.event(*nid).await?, position).await?,
-                None => self.forget_member(&name.state_key, position).await?,
+                Some(nid) if by == Some(*nid) => {
+                    self.set_member_by(&*self.event(*nid).await?, position).await?;
+                }
+                Some(nid) => {
+                    let at = self.tell_of_member(&name.state_key, resolved_at).await?;
+                    self.set_member_by(&*self.event(*nid).await?, at).await?;
+                }
+                None => {
+                    let at = self.tell_of_member(&name.state_key, resolved_at).await?;
+                    self.forget_member(&name.state_key, at).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Where a local user is told of a membership that no event at the end of the timeline gives.
+    async fn tell_of_member(&mut self, user_id: &str, otherwise: Position) -> Result<Position, Error> {
+        let Ok(user_id) = <&UserId>::try_from(user_id) else { return Ok(otherwise) };
+        if !self.is_local(user_id) {
+            return Ok(otherwise);
+        }
+        let user = self.rooms().view.interner.user(user_id).await?;
+        Ok(self.batch.log(&LogEntry::Resolved { room: self.room.nid(), user: Some(user) }))
     }
 
     async fn forget_member(&mut self, user_id: &str, position: Position) -> Result<(), Error> {

@@ -198,10 +198,18 @@ pub struct PartialRoomRecord {
     /// The servers in the room, as the resident server named them.
     pub servers: Vec<String>,
     pub since_ms: u64,
+    /// Servers whose keys were not to be had, so that what they signed of the state is still to come.
+    pub keyless: Vec<String>,
+    /// Whether members were left out; else the state was all there but for what `keyless` signed.
+    pub members_omitted: bool,
 }
 impl Record for PartialRoomRecord {}
 
 impl PartialRoomRecord {
+    pub fn keyless(&self) -> impl Iterator<Item = &ServerName> {
+        self.keyless.iter().filter_map(|name| <&ServerName>::try_from(name.as_str()).ok())
+    }
+
     pub fn servers(&self) -> impl Iterator<Item = &ServerName> {
         self.servers.iter().filter_map(|name| <&ServerName>::try_from(name.as_str()).ok())
     }

@@ -64,9 +64,9 @@ impl Default for Facts {
 impl Facts {
     pub fn take_in(&self, entry: &LogEntry) {
         let room = match entry {
-            LogEntry::Event { room, state_key: Some(_), member: None, .. } | LogEntry::Completed { room } => {
-                room
-            }
+            LogEntry::Event { room, state_key: Some(_), member: None, .. }
+            | LogEntry::Completed { room }
+            | LogEntry::Resolved { room, .. } => room,
             _ => return,
         };
         let mut generation = self.generation.lock();

@@ -91,7 +91,7 @@ impl Sync {
         let user = context.request.requester.user;
         let mut changed = self.changed_lists(changes, since, context.now).await?;
         let own = changed.remove(&user);
-        let Movement { came, went } = self.movement(changes, since, context.now).await?;
+        let Movement { came, went } = self.movement(context, changes, since).await?;
         let mut strangers: BTreeSet<_> = changed.iter().chain(&came).chain(&went).copied().collect();
         strangers.remove(&user);
         self.leave_strangers(changes, &mut strangers).await?;
@@ -118,16 +118,21 @@ impl Sync {
         Ok(rows.into_iter().map(|(_, row)| row.user).collect())
     }
 
-    async fn movement(&self, changes: &Changes, since: Position, now: Position) -> Result<Movement, Error> {
+    async fn movement(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        since: Position,
+    ) -> Result<Movement, Error> {
         let mut movement = Movement::default();
         for room in changes.memberships.keys() {
-            self.own_movement(changes, *room, since, &mut movement).await?;
+            self.own_movement(context, changes, *room, since, &mut movement).await?;
         }
         let others = changes.changed.iter().filter(|room| !changes.memberships.contains_key(room));
         for room in others.filter(|room| changes.state_may_have_changed(**room)) {
             let (before, after) = (
                 state_at(&self.view, *room, since.into()).await?,
-                state_at(&self.view, *room, now.into()).await?,
+                state_at(&self.view, *room, context.now.into()).await?,
             );
             self.compare_members(&before, &after, &mut movement).await?;
         }
@@ -137,16 +142,14 @@ impl Sync {
     /// In a room that the user themselves came into or left: everybody in it came or went with it.
     async fn own_movement(
         &self,
+        context: &Context<'_>,
         changes: &Changes,
         room: RoomNid,
         since: Position,
         movement: &mut Movement,
     ) -> Result<(), Error> {
-        let Some((_, first)) = changes.memberships.get(&room).and_then(|own| own.first()) else {
-            return Ok(());
-        };
         let joined = changes.rooms.get(&room).is_some_and(|room| room.membership == Membership::Join);
-        let was_joined = self.membership_before(*first).await? == Some(Membership::Join);
+        let was_joined = self.was_inside_at(context, room, since).await?;
         if joined && let Some(snapshot) = self.view.rooms.load(room).await? {
             movement.came.extend(snapshot.joined().map(|(user, _)| user));
         }

@@ -14,6 +14,7 @@ use crate::{
     Error, Sync,
     filter::{EventFilter, TIMELINE_LIMIT_DEFAULT},
     json::Object,
+    room_state::state_at,
     sticky::StickyRequest,
     timeline::{Found, PassedOver, Placed, Stretch, Wanted, walk},
     unread::Counts,
@@ -91,7 +92,7 @@ impl Sync {
         changes: &Changes,
         room: &RoomSnapshot,
     ) -> Result<Option<String>, Error> {
-        let newly_joined = context.since.is_some() && self.newly_joined(changes, room.nid()).await?;
+        let newly_joined = context.since.is_some() && self.newly_joined(context, changes, room.nid()).await?;
         let since = context.since.filter(|_| !newly_joined);
         let full = since.is_none() || context.request.full_state;
         let parts = self.joined_parts(context, changes, room, since).await?;
@@ -184,10 +185,16 @@ impl Sync {
 
     /// Not joined at the token: the client starts with this room anew. Who left and came back in between gets what
     /// happened meanwhile, as far as they may see it, and the state that changed.
-    async fn newly_joined(&self, changes: &Changes, room: RoomNid) -> Result<bool, Error> {
-        let Some(memberships) = changes.memberships.get(&room) else { return Ok(false) };
-        let Some((_, first)) = memberships.first() else { return Ok(false) };
-        Ok(self.membership_before(*first).await? != Some(Membership::Join))
+    async fn newly_joined(
+        &self,
+        context: &Context<'_>,
+        changes: &Changes,
+        room: RoomNid,
+    ) -> Result<bool, Error> {
+        let Some(since) = context.since.filter(|_| changes.memberships.contains_key(&room)) else {
+            return Ok(false);
+        };
+        Ok(!self.was_inside_at(context, room, since).await?)
     }
 
     /// What a member event replaced.
@@ -200,6 +207,24 @@ impl Sync {
         let Some(before) = self.view.states.load(root).await?.get(key) else { return Ok(None) };
         let before = self.view.events.load(before).await?;
         Ok(before.and_then(|event| event.pdu.membership()).as_ref().map(Membership::from))
+    }
+
+    /// Whether the user was in a room at a position. Its state then tells, not the events since: state resolution takes
+    /// people out without one.
+    pub(super) async fn was_inside_at(
+        &self,
+        context: &Context<'_>,
+        room: RoomNid,
+        since: Position,
+    ) -> Result<bool, Error> {
+        let user_id = context.request.requester.user_id.as_str();
+        let Some(key) = self.view.interner.lookup_state_key("m.room.member", user_id).await? else {
+            return Ok(false);
+        };
+        let Some(member) = state_at(&self.view, room, since.into()).await?.get(key) else { return Ok(false) };
+        let member = self.view.events.load(member).await?;
+        let membership = member.and_then(|event| event.pdu.membership());
+        Ok(membership.as_ref().map(Membership::from) == Some(Membership::Join))
     }
 
     pub(crate) async fn viewer(

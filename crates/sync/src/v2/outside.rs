@@ -5,6 +5,7 @@ use std::sync::Arc;
 use myelin_core::{Position, RoomNid, TimelineOrder, TimelineToken, UserNid};
 use myelin_store::tables::{Membership, NOTICE_ROOMS, STRIPPED_STATES};
 use myelin_view::{Event, InvitePermission, RoomInfo, RoomSnapshot, UserRoom};
+use ruma::events::room::member::MembershipState;
 
 use super::{Changes, Context, state::StateRequest};
 use crate::{Error, Sync, client_event::stripped as stripped_event, json::Object, visibility::Seen};
@@ -167,11 +168,13 @@ impl Sync {
         held: UserRoom,
     ) -> Result<String, Error> {
         let seen = Seen { membership: held.membership };
-        let event = context.writer.write(member, seen, None).await?;
+        // State resolution took the user out: that shows in no event.
+        let shown = member.pdu.membership() != Some(MembershipState::Join);
+        let event = if shown { Some(context.writer.write(member, seen, None).await?) } else { None };
         let mut json = String::with_capacity(256);
         let mut out = Object::open(&mut json);
         let mut timeline = out.object("timeline");
-        timeline.array("events", [event]);
+        timeline.array("events", event);
         timeline.bool("limited", false);
         timeline.string("prev_batch", &TimelineToken(held.position.into()).to_string());
         timeline.close();
@@ -218,8 +221,10 @@ impl Sync {
     ) -> Result<Option<Position>, Error> {
         let Some(memberships) = changes.memberships.get(&room) else { return Ok(None) };
         let Some((_, first)) = memberships.first() else { return Ok(None) };
-        if self.membership_before(*first).await? == Some(Membership::Join) {
-            return Ok(context.since);
+        if let Some(since) = context.since
+            && self.was_inside_at(context, room, since).await?
+        {
+            return Ok(Some(since));
         }
         if memberships.iter().any(|(membership, _)| *membership == Membership::Join) {
             return Ok(None);
