@@ -18,7 +18,7 @@ pub(crate) type State = BTreeMap<(String, String), String>;
 
 /// What the servers that take part in the room do not agree on, to be read by people; empty if they agree. Who takes part
 /// is what the servers themselves say: each that has a joined user in its own view. An event that is soft-failed at one
-/// server stays the other's own extremity, as long as nobody may speak after it.
+/// server stays the other's own extremity, as long as nobody may speak after it, and what it comes after stays the one's.
 pub(crate) async fn differences(servers: &[(OwnedServerName, Rc<Server>)], room_id: &str) -> Vec<String> {
     let mut taking_part = Vec::new();
     for (name, server) in servers {
@@ -40,13 +40,16 @@ pub(crate) async fn differences(servers: &[(OwnedServerName, Rc<Server>)], room_
                 [&state, &other_state].map(|state| state.get(key).map_or("-", String::as_str));
             found.push(format!("{} '{}': {here} at {first_name}, {there} at {name}", key.0, key.1));
         }
-        let unlike = tips.difference(&other_tips).map(|tip| (tip, *server));
-        let unlike = unlike.chain(other_tips.difference(&tips).map(|tip| (tip, *first)));
-        let mut differ = false;
-        for (tip, elsewhere) in unlike {
-            differ |= !is_soft_failed(elsewhere, tip).await;
-        }
-        if differ {
+        let here: BTreeSet<_> = tips.difference(&other_tips).cloned().collect();
+        let there: BTreeSet<_> = other_tips.difference(&tips).cloned().collect();
+        let (below_here, below_there) =
+            (below_soft_failed(server, &here).await, below_soft_failed(first, &there).await);
+        let explained = |tip: &String, own: &BTreeSet<String>, others: &BTreeSet<String>| {
+            own.contains(tip) || others.contains(tip)
+        };
+        if !here.iter().all(|tip| explained(tip, &below_here, &below_there))
+            || !there.iter().all(|tip| explained(tip, &below_there, &below_here))
+        {
             found.push(format!("extremities: {tips:?} at {first_name}, {other_tips:?} at {name}"));
         }
     }
@@ -73,6 +76,27 @@ async fn is_soft_failed(server: &Server, event_id: &str) -> bool {
     let event_id = <&EventId>::try_from(event_id).expect("an event id");
     let event = server.view.events.load_by_id(event_id).await.expect("readable");
     event.is_some_and(|event| matches!(event.verdict, VerdictRecord::SoftFailed { .. }))
+}
+
+/// Those of some events that are soft-failed at a server, and what they come after, down to what is not soft-failed.
+async fn below_soft_failed(server: &Server, events: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut pending: Vec<String> = events.iter().cloned().collect();
+    while let Some(id) = pending.pop() {
+        if !is_soft_failed(server, &id).await || !found.insert(id.clone()) {
+            continue;
+        }
+        let event_id = <&EventId>::try_from(id.as_str()).expect("an event id");
+        let event = server.view.events.load_by_id(event_id).await.expect("readable").expect("held");
+        let prevs: Vec<_> = event.pdu.prev_events.iter().map(ToString::to_string).collect();
+        pending.extend(prevs.iter().cloned());
+        for prev in prevs {
+            if !is_soft_failed(server, &prev).await {
+                found.insert(prev);
+            }
+        }
+    }
+    found
 }
 
 async fn snapshot(server: &Server, room_id: &str) -> Option<Arc<RoomSnapshot>> {

@@ -18,6 +18,8 @@ pub struct Client {
     pub since: Option<String>,
     pub rooms: BTreeMap<String, RoomView>,
     pub invites: BTreeMap<String, Value>,
+    /// The words of to-device messages (`org.myelin.letter`), in the order in which they came.
+    pub letters: Vec<String>,
     /// Asks for `state_after` and takes state from nowhere else.
     pub state_after: bool,
 }
@@ -118,6 +120,8 @@ impl Client {
     }
 
     fn take_in(&mut self, answer: &Value, mut gaps: BTreeMap<String, Vec<Value>>, limit: usize) {
+        let letters = answer["to_device"]["events"].as_array().into_iter().flatten();
+        self.letters.extend(letters.map(|letter| text(&letter["content"]["words"])));
         for (room_id, room) in entries(&answer["rooms"]["join"]) {
             self.invites.remove(room_id);
             self.take_in_joined(room_id, room, gaps.remove(room_id).unwrap_or_default(), limit);

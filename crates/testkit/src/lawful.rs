@@ -33,6 +33,8 @@ type Map = StateMap<OwnedEventId>;
 /// What one server holds of one room.
 pub(crate) struct Holding {
     info: Arc<RoomInfo>,
+    /// Something of the state is still to come.
+    partial: bool,
     events: HashMap<OwnedEventId, Arc<Event>>,
     by_nid: HashMap<EventNid, OwnedEventId>,
     /// By the root of the tree.
@@ -48,6 +50,7 @@ impl Holding {
         let rows = view.store.read().all(&EVENTS, EVENTS_MAX).await.expect("readable");
         let mut holding = Self {
             info: room.info.clone(),
+            partial: room.partial,
             events: HashMap::new(),
             by_nid: HashMap::new(),
             states: HashMap::new(),
@@ -97,13 +100,30 @@ impl Holding {
             if matches!(event.verdict, VerdictRecord::Rejected { .. }) {
                 continue;
             }
-            let id = &event.pdu.event_id;
             let checks =
                 [self.check_signatures(event, keys), self.check_auth(event), self.check_state(event)];
-            breaches.extend(checks.into_iter().filter_map(Result::err).map(|what| format!("{id}: {what}")));
+            let found = checks.into_iter().filter_map(Result::err);
+            breaches.extend(found.map(|what| format!("{}: {what}", self.description_of(event))));
         }
         breaches.sort();
         breaches
+    }
+
+    fn description_of(&self, event: &Event) -> String {
+        let pdu = &event.pdu;
+        let views = |ids: &[OwnedEventId]| {
+            ids.iter().map(|id| format!("{id} ({})", self.view_of(id))).collect::<Vec<_>>().join(", ")
+        };
+        format!(
+            "{} ({} {:?} of {}; {}; authorised by [{}], after [{}])",
+            pdu.event_id,
+            pdu.event_type,
+            pdu.state_key,
+            pdu.sender,
+            self.view_of(&pdu.event_id),
+            views(&pdu.auth_events),
+            views(&pdu.prev_events)
+        )
     }
 
     fn view_of(&self, id: &EventId) -> String {
@@ -207,11 +227,11 @@ impl Holding {
     }
 }
 
-/// Events before which two servers hold different states.
+/// Events before which two servers hold different states. Who is still completing a room knows that it does not have all.
 pub(crate) fn contradictions(holdings: &[Holding]) -> Vec<String> {
     let mut first: BTreeMap<OwnedEventId, Arc<Map>> = BTreeMap::new();
     let mut found = Vec::new();
-    for (id, state) in holdings.iter().flat_map(Holding::states_before) {
+    for (id, state) in holdings.iter().filter(|holding| !holding.partial).flat_map(Holding::states_before) {
         let known = first.entry(id.clone()).or_insert_with(|| state.clone());
         if *known != state {
             let keys: HashSet<_> = known.keys().chain(state.keys()).collect();

@@ -45,6 +45,7 @@ struct Inner {
     faults: Mutex<Faults>,
     env: Option<Env>,
     trace: Mutex<Trace>,
+    notaries: Mutex<Vec<OwnedServerName>>,
 }
 
 #[derive(Default)]
@@ -114,9 +115,23 @@ impl Network {
         Arc::new(Port { network: self.clone(), name: name.to_owned() })
     }
 
+    /// Simulated time, as servers have it; 0 where none passes.
+    pub fn now_ms(&self) -> u64 {
+        self.0.env.as_ref().map_or(0, Env::now_ms)
+    }
+
+    /// Servers that start from now on ask these for keys which their owners do not hand out.
+    pub fn trust_notaries(&self, notaries: Vec<OwnedServerName>) {
+        *self.0.notaries.lock() = notaries;
+    }
+
+    pub(crate) fn notaries(&self) -> Vec<OwnedServerName> {
+        self.0.notaries.lock().clone()
+    }
+
     /// Something to read in the trace.
     pub fn note(&self, what: &str) {
-        let now_ms = self.0.env.as_ref().map_or(0, Env::now_ms) % 10_000_000;
+        let now_ms = self.now_ms() % 10_000_000;
         let line = format!("{:>5}.{:03} {what}", now_ms / 1_000, now_ms % 1_000);
         let mut trace = self.0.trace.lock();
         if trace.newest.len() == TRACE_MAX {

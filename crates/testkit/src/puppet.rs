@@ -16,12 +16,12 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use myelin_dag::{NewEvent, Parents, Pdu, SigningKey, auth_types, build, room_version};
-use myelin_federation::x_matrix::SignedParts;
+use myelin_federation::{TransportError, x_matrix::SignedParts};
 use myelin_view::{RoomSnapshot, View};
 use parking_lot::Mutex;
 use ruma::{
-    CanonicalJsonObject, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName,
-    signatures::sign_json,
+    CanonicalJsonObject, EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId,
+    ServerName, signatures::sign_json,
 };
 use serde_json::{Value, json, value::RawValue};
 
@@ -111,6 +111,11 @@ impl Puppet {
         self.0.knowledge.lock().pdus.insert(pdu.event_id.clone(), Arc::new(pdu.clone()));
     }
 
+    /// Has this event no more to give.
+    pub fn forgets(&self, id: &EventId) {
+        self.0.knowledge.lock().pdus.remove(id);
+    }
+
     /// The state before an event.
     pub fn knows_state(&self, before: &Pdu, state: Vec<OwnedEventId>) {
         self.0.knowledge.lock().states.insert(before.event_id.clone(), state);
@@ -173,13 +178,28 @@ impl Puppet {
     }
 
     pub async fn sends_transaction(&self, to: &ServerName, pdus: Value, edus: Value) -> Reply {
+        let reply = self.tries_to_send(to, pdus, edus).await;
+        reply.unwrap_or_else(|error| panic!("{to} does not answer: {error}"))
+    }
+
+    /// The same in bad weather.
+    ///
+    /// # Errors
+    /// What became of the transaction, if it got no answer.
+    pub async fn tries_to_send(
+        &self,
+        to: &ServerName,
+        pdus: Value,
+        edus: Value,
+    ) -> Result<Reply, TransportError> {
         let number = {
             let mut knowledge = self.0.knowledge.lock();
             knowledge.transactions += 1;
             knowledge.transactions
         };
         let body = json!({ "origin": self.0.name, "origin_server_ts": 1, "pdus": pdus, "edus": edus });
-        self.requests(to, Method::PUT, &format!("/_matrix/federation/v1/send/{number}"), Some(&body)).await
+        self.try_requests(to, Method::PUT, &format!("/_matrix/federation/v1/send/{number}"), Some(&body))
+            .await
     }
 
     /// A request signed by this server.
@@ -187,6 +207,24 @@ impl Puppet {
     /// # Panics
     /// If the body is not canonical JSON, or nobody has the name.
     pub async fn requests(&self, to: &ServerName, method: Method, uri: &str, body: Option<&Value>) -> Reply {
+        let reply = self.try_requests(to, method, uri, body).await;
+        reply.unwrap_or_else(|error| panic!("{to} does not answer: {error}"))
+    }
+
+    /// The same in bad weather.
+    ///
+    /// # Errors
+    /// What became of the request, if it got no answer.
+    ///
+    /// # Panics
+    /// If the body is not canonical JSON.
+    pub async fn try_requests(
+        &self,
+        to: &ServerName,
+        method: Method,
+        uri: &str,
+        body: Option<&Value>,
+    ) -> Result<Reply, TransportError> {
         let content = body.map(|body| {
             let object: CanonicalJsonObject = serde_json::from_value(body.clone()).expect("canonical JSON");
             serde_json::to_string(&object).expect("text")
@@ -203,9 +241,9 @@ impl Puppet {
         let request = request.body(content.unwrap_or_default().into()).expect("a request");
         let budget = myelin_federation::Budget::LARGE;
         let response = self.0.network.port_of(&self.0.name).send(to, request, budget).await;
-        let response = response.unwrap_or_else(|error| panic!("{to} does not answer: {error}"));
+        let response = response?;
         let json = serde_json::from_slice(response.body()).unwrap_or_default();
-        Reply { status: response.status(), json }
+        Ok(Reply { status: response.status(), json })
     }
 
     async fn answer(&self, request: Request<Body>) -> (StatusCode, String) {

@@ -100,7 +100,7 @@ impl Server {
             sync: sync.clone(),
             key,
             transport: network.port_of(name),
-            notaries: Vec::new(),
+            notaries: network.notaries(),
             presence: PresencePolicy::default(),
         });
         let media = Media::new(myelin_media::Setup {

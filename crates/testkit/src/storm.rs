@@ -4,11 +4,14 @@
 //! - all the time: no event is held that the rules do not allow, and the state before an event is the same on every server;
 //!   no request fails with an internal error; no client is shown an event twice or with a gap;
 //! - in the end: all servers in a room hold the same state and the same extremities; what was acknowledged is there, once;
-//!   every client shows what its server holds; nobody types; every store is sound.
+//!   every client shows what its server holds; every to-device message that was taken has arrived, once; who read what
+//!   is known to all; nobody types; nothing is left in a queue; every store is sound.
 //!
 //! Everything follows from the seed.
 
 mod actions;
+mod devices;
+mod malice;
 mod rest;
 
 use std::time::Duration;
@@ -17,12 +20,17 @@ use futures::future::join_all;
 use ruma::signatures::PublicKeyMap;
 use serde_json::json;
 
-use self::actions::{Action, Kind};
+use self::{
+    actions::{Action, Kind},
+    devices::Letter,
+    malice::Villain,
+};
 use crate::{
     below,
     client::text,
     faults::Faults,
     lawful::{self, Holding},
+    puppet::Puppet,
     server::{Answer, signing_key},
     user::{Room, User},
     world::World,
@@ -44,6 +52,8 @@ pub struct Options {
     pub steps_per_change_of_weather: usize,
     /// Room versions to choose from.
     pub versions: &'static [&'static str],
+    /// One of the servers in the rooms lies.
+    pub malice: bool,
 }
 
 /// What a storm was like.
@@ -74,6 +84,8 @@ pub struct Storm {
     spoken: Vec<Spoken>,
     /// Messages whose answer did not come; asked again under the same transaction id in the end.
     unanswered: Vec<Action>,
+    villain: Option<Villain>,
+    letters: Vec<Letter>,
     done: usize,
     outcome: Outcome,
 }
@@ -93,6 +105,8 @@ impl Storm {
             rooms: Vec::new(),
             spoken: Vec::new(),
             unanswered: Vec::new(),
+            villain: None,
+            letters: Vec::new(),
             done: 0,
             outcome: Outcome::default(),
         };
@@ -114,6 +128,9 @@ impl Storm {
         {
             self.users.push(self.world.user(&format!("@u{number}:{name}")));
         }
+        if self.options.malice {
+            self.villain = Some(Villain::new(Puppet::connect(self.world.network(), malice::NAME)));
+        }
         self.create_room();
         let room = self.rooms[0].clone();
         for user in &self.users {
@@ -133,11 +150,12 @@ impl Storm {
         if self.chance(self.options.steps_per_change_of_weather) {
             self.change_weather();
         }
-        match self.any(14) {
+        match self.any(16) {
             0 if self.rooms.len() < ROOMS_MAX => self.create_room(),
             1 | 2 => self.world.run(self.users[self.any(self.users.len())].syncs()),
             3 => self.world.pass(Duration::from_secs(self.any(20) as u64)),
             4 if self.chance(8) => self.world.pass(Duration::from_secs(60 * self.any(200) as u64)),
+            14 | 15 if self.villain.is_some() => self.do_harm(),
             _ => self.act(),
         }
     }
@@ -169,12 +187,10 @@ impl Storm {
             faults.cuts_are_silent = self.chance(2);
         }
         let one = || names[self.any(names.len())].clone();
-        // Who joins a room while the keys of a member's server cannot be had does without that member, and disagrees with
-        // the others from then on: known, and apart from what a storm is about.
-        faults.keys_are_spared = true;
-        match self.any(4) {
+        match self.any(5) {
             0 => faults.slow = [(one(), Duration::from_secs(8))].into(),
             1 => faults.cut_way(&one(), &one()),
+            2 => faults.keyless = [one()].into(),
             _ => {}
         }
         self.world.network().set_faults(faults);
@@ -234,7 +250,7 @@ impl Storm {
     fn note(&mut self, action: Action, answer: Option<Answer>) {
         self.outcome.actions += 1;
         let Some(answer) = answer else {
-            if matches!(action.kind, Kind::Message { .. }) {
+            if matches!(action.kind, Kind::Message { .. } | Kind::Letter { .. }) {
                 self.unanswered.push(action);
             }
             return;
@@ -252,6 +268,7 @@ impl Storm {
                 let event_id = text(&answer.json["event_id"]);
                 self.spoken.push(Spoken { room, event_id, body, server: via });
             }
+            Kind::Letter { to, words } => self.letters.push(Letter { to, words }),
             Kind::Upgrade => self.rooms.push(Room { id: text(&answer.json["replacement_room"]), via }),
             Kind::Other => {}
         }
@@ -277,6 +294,8 @@ impl Storm {
 
     fn keys(&self) -> PublicKeyMap {
         let names = self.world.names();
-        names.iter().map(|name| (name.to_string(), signing_key(name).public_key_set())).collect()
+        let real = names.iter().map(|name| (name.to_string(), signing_key(name).public_key_set()));
+        let villain = self.villain.iter().map(|villain| (malice::NAME.to_owned(), villain.keys()));
+        real.chain(villain).collect()
     }
 }

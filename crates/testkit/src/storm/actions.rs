@@ -22,6 +22,11 @@ pub(super) enum Kind {
         body: String,
     },
     Upgrade,
+    /// A to-device message. The words are unlike any others.
+    Letter {
+        to: usize,
+        words: String,
+    },
     Other,
 }
 
@@ -29,7 +34,7 @@ impl Storm {
     pub(super) fn any_action(&mut self) -> Action {
         self.done += 1;
         let (user, room) = (self.any(self.users.len()), self.any(self.rooms.len()));
-        match self.any(40) {
+        match self.any(43) {
             0..=6 => self.joining(user, room),
             7..=8 => self.post(user, room, "leave", json!({})),
             9..=11 => self.aimed(user, room, "invite"),
@@ -46,6 +51,7 @@ impl Storm {
             22..=23 => self.redaction(user, room),
             24..=25 => self.typing(user, room),
             26..=27 => self.receipt(user, room),
+            29..=31 => self.letter(user),
             28 if self.done.is_multiple_of(5) && self.rooms.len() < super::ROOMS_MAX => {
                 self.upgrade(user, room)
             }

@@ -32,6 +32,7 @@ mod sliding_equals;
 mod sliding_extensions;
 mod sticky;
 mod stories;
+mod stories_of_trust;
 mod storms;
 mod syncs;
 mod unread;

@@ -1,0 +1,234 @@
+//! A server in a storm that means no good. It lets a user of its own into the rooms as others do, and then says what it
+//! likes. What every real server must make of that is in the checks of the storm: nothing unlawful is held, nobody is
+//! held up, and all agree in the end.
+
+use http::Method;
+use myelin_dag::{NewEvent, Parents, Pdu, build, needs_names, room_version};
+use ruma::{OwnedEventId, OwnedUserId, RoomId, RoomVersionId, ServerName, events::TimelineEventType};
+use serde_json::{Value, json};
+
+use super::Storm;
+use crate::{
+    client::percent,
+    puppet::{Place, Puppet, end_of, json_of},
+    server::Server,
+    user::Room,
+};
+
+pub(super) const NAME: &str = "evil.test";
+/// More bytes than an event may have.
+const TOO_LARGE: usize = 70_000;
+
+pub(super) struct Villain {
+    puppet: Puppet,
+    user: OwnedUserId,
+    count: usize,
+}
+
+/// A room at a server that is lied to.
+struct Scene<'a> {
+    server: &'a Server,
+    room_id: &'a RoomId,
+    version: RoomVersionId,
+    end: Place,
+}
+
+impl Villain {
+    pub fn new(puppet: Puppet) -> Self {
+        let user = puppet.user("mallory");
+        Self { puppet, user, count: 0 }
+    }
+
+    pub fn keys(&self) -> ruma::signatures::PublicKeySet {
+        self.puppet.key().public_key_set()
+    }
+
+    /// As any server does. What comes of it is seen later.
+    async fn joins(&self, room: &Room, via: &ServerName) -> Option<()> {
+        let (room_id, user) = (percent(&room.id), percent(self.user.as_str()));
+        let versions: Vec<_> = (3..=12).map(|version| format!("ver={version}")).collect();
+        let uri = format!("/_matrix/federation/v1/make_join/{room_id}/{user}?{}", versions.join("&"));
+        let made = self.puppet.try_requests(via, Method::GET, &uri, None).await.ok()?;
+        let room_version: RoomVersionId = made.json["room_version"].as_str()?.try_into().ok()?;
+        let event = &made.json["event"];
+        let ids = |field: &str| serde_json::from_value::<Vec<OwnedEventId>>(event[field].clone()).ok();
+        let content = json!({ "membership": "join" });
+        let join = NewEvent::state(self.user.clone(), "m.room.member", self.user.as_str(), &content).ok()?;
+        let parents = Parents {
+            room_id: Some(room.id.as_str().try_into().ok()?),
+            prev_events: ids("prev_events")?,
+            auth_events: ids("auth_events")?,
+            depth: event["depth"].as_u64()?,
+            names: None,
+        };
+        let now_ms = self.puppet.network().now_ms();
+        let pdu = self.puppet.makes(&room_version, join, parents, now_ms);
+        let uri = format!("/_matrix/federation/v2/send_join/{room_id}/{}", percent(pdu.event_id.as_str()));
+        self.puppet.try_requests(via, Method::PUT, &uri, Some(&json_of(&pdu))).await.ok()?;
+        Some(())
+    }
+
+    fn says(&mut self, body: &str) -> NewEvent {
+        self.count += 1;
+        let content = json!({ "msgtype": "m.text", "body": format!("{body} {}", self.count) });
+        self.event("m.room.message", None, &content)
+    }
+
+    fn event(&self, kind: &str, state_key: Option<&str>, content: &Value) -> NewEvent {
+        NewEvent {
+            sender: self.user.clone(),
+            event_type: TimelineEventType::from(kind),
+            state_key: state_key.map(ToOwned::to_owned),
+            content: serde_json::value::to_raw_value(content).expect("JSON"),
+            redacts: None,
+            sticky_duration_ms: None,
+        }
+    }
+
+    async fn makes(&self, scene: &Scene<'_>, event: NewEvent, place: Place) -> Pdu {
+        self.puppet.makes_in(&scene.server.view, scene.room_id, event, place).await
+    }
+
+    /// The event with other parents than it should have.
+    fn misplaced(
+        &self,
+        scene: &Scene<'_>,
+        event: NewEvent,
+        prev: Vec<OwnedEventId>,
+        auth: Vec<OwnedEventId>,
+    ) -> Pdu {
+        let parents = Parents {
+            room_id: Some(scene.room_id.to_owned()),
+            prev_events: prev,
+            auth_events: auth,
+            depth: scene.end.depth,
+            names: None,
+        };
+        self.puppet.makes(&scene.version, event, parents, self.puppet.network().now_ms())
+    }
+
+    /// An event of somebody else's user, signed by nobody but this server.
+    fn forged(&self, scene: &Scene<'_>, sender: &str) -> Option<Pdu> {
+        let content = json!({ "msgtype": "m.text", "body": "I never said that" });
+        let event =
+            NewEvent { sender: sender.try_into().ok()?, ..self.event("m.room.message", None, &content) };
+        let rules = room_version::rules(&scene.version)?;
+        let parents = Parents {
+            room_id: Some(scene.room_id.to_owned()),
+            prev_events: scene.end.prev_events.clone(),
+            auth_events: Vec::new(),
+            depth: scene.end.depth,
+            names: None,
+        };
+        build(&rules, event, parents, self.puppet.network().now_ms(), self.puppet.key()).ok()
+    }
+}
+
+impl Storm {
+    /// The villain gets into a room, or does something in one that it is in.
+    pub(super) fn do_harm(&mut self) {
+        let Some(mut villain) = self.villain.take() else { return };
+        let room = self.rooms[self.any(self.rooms.len())].clone();
+        let running = self.world.running();
+        if !running.is_empty() {
+            let (name, server) = &running[self.any(running.len())];
+            self.world.run(self.harm(&mut villain, &room, name, server));
+        }
+        self.villain = Some(villain);
+    }
+
+    async fn harm(&self, villain: &mut Villain, room: &Room, name: &ServerName, server: &Server) {
+        let room_id = <&RoomId>::try_from(room.id.as_str()).expect("a room id");
+        let Ok(Some(snapshot)) = server.view.room_by_id(room_id).await else { return };
+        if needs_names(&snapshot.info.rules) {
+            return;
+        }
+        let evil = <&ServerName>::try_from(NAME).expect("a server name");
+        if !snapshot.has_server(evil) {
+            self.world.env().timeout(super::CLIENT_PATIENCE, villain.joins(room, name)).await;
+            return;
+        }
+        let end = end_of(&server.view, room_id).await;
+        let scene = Scene { server, room_id, version: snapshot.info.version.clone(), end };
+        let (what, pdus) = self.lies(villain, &scene).await;
+        self.world.network().note(&format!("{NAME} sends {what} in {room_id} to {name}"));
+        let sent = villain.puppet.tries_to_send(name, json!(pdus), json!([]));
+        self.world.env().timeout(super::CLIENT_PATIENCE, sent).await;
+    }
+
+    async fn lies(&self, villain: &mut Villain, scene: &Scene<'_>) -> (&'static str, Vec<Value>) {
+        let end = || scene.end.clone();
+        let message = villain.says("from the villain");
+        match self.any(12) {
+            0 => ("too much", {
+                let mut json = json_of(&villain.makes(scene, message, end()).await);
+                json["content"]["body"] = "x".repeat(TOO_LARGE).into();
+                vec![json]
+            }),
+            1 => ("another content than was hashed", {
+                let mut json = json_of(&villain.makes(scene, message, end()).await);
+                json["content"]["body"] = "something else".into();
+                vec![json]
+            }),
+            2 => ("words of others", {
+                let user = &self.users[self.any(self.users.len())].id;
+                villain.forged(scene, user).iter().map(json_of).collect()
+            }),
+            3 => ("an event that nobody authorised", {
+                let nowhere = vec!["$nowhere".try_into().expect("an event id")];
+                vec![json_of(&villain.misplaced(scene, message, end().prev_events, nowhere))]
+            }),
+            4 => ("the child of what it keeps to itself", {
+                let hidden = villain.makes(scene, message, end()).await;
+                villain.puppet.forgets(&hidden.event_id);
+                let place = Place { prev_events: vec![hidden.event_id.clone()], depth: hidden.depth + 1 };
+                let child = villain.says("a child");
+                vec![json_of(&villain.makes(scene, child, place).await)]
+            }),
+            5 => ("an event after those of another room", {
+                let other = &self.rooms[self.any(self.rooms.len())].id;
+                let other = <&RoomId>::try_from(other.as_str()).expect("a room id");
+                match scene.server.view.room_by_id(other).await {
+                    Ok(Some(_)) => {
+                        let place = end_of(&scene.server.view, other).await;
+                        vec![json_of(&villain.makes(scene, message, place).await)]
+                    }
+                    _ => Vec::new(),
+                }
+            }),
+            6 => ("power for itself", {
+                let content = json!({ "users": { villain.user.as_str(): 100 } });
+                let levels = villain.event("m.room.power_levels", Some(""), &content);
+                let levels = villain.makes(scene, levels, end()).await;
+                let place = Place { prev_events: vec![levels.event_id.clone()], depth: levels.depth + 1 };
+                let topic = villain.event("m.room.topic", Some(""), &json!({ "topic": "mine" }));
+                let mut topic = villain.makes(scene, topic, place.clone()).await;
+                let mut auth = topic.auth_events.to_vec();
+                auth.push(levels.event_id.clone());
+                let by_levels = villain.event("m.room.topic", Some(""), &json!({ "topic": "all mine" }));
+                topic = villain.misplaced(scene, by_levels, vec![topic.event_id.clone()], auth);
+                vec![json_of(&levels), json_of(&topic)]
+            }),
+            7 => ("a ban that it may not speak", {
+                let user = self.users[self.any(self.users.len())].id.clone();
+                let ban = villain.event("m.room.member", Some(&user), &json!({ "membership": "ban" }));
+                vec![json_of(&villain.makes(scene, ban, end()).await)]
+            }),
+            8 => ("somebody else's join", {
+                let user = self.users[self.any(self.users.len())].id.clone();
+                let join = villain.event("m.room.member", Some(&user), &json!({ "membership": "join" }));
+                vec![json_of(&villain.makes(scene, join, end()).await)]
+            }),
+            9 => {
+                ("no JSON that is an event", vec![json!({ "room_id": scene.room_id, "type": 5 }), json!([1])])
+            }
+            10 => ("two things at once", {
+                let one = villain.makes(scene, message, end()).await;
+                let other = villain.says("the other thing");
+                let other = villain.makes(scene, other, end()).await;
+                vec![json_of(&one), json_of(&other)]
+            }),
+            _ => ("a message", vec![json_of(&villain.makes(scene, message, end()).await)]),
+        }
+    }
+}
