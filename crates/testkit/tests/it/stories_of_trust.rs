@@ -44,6 +44,9 @@ fn a_member_whose_keys_are_not_to_be_had_is_there_once_they_are() {
     world.pass(MINUTE);
     world.heal();
     bob.sees_member(&room, &carol, "join");
+    // A sign of life, so that carol's server does not wait any longer.
+    bob.sends(&room, "can you hear me?");
+    carol.sees(&room, "can you hear me?");
     carol.sends(&room, "at last");
     bob.sees(&room, "at last");
     world.agree(&room);
@@ -113,6 +116,8 @@ fn who_is_banned_behind_a_gap_learns_of_it() {
     alice.bans(&room, &bob);
     alice.sends(&room, "after the ban");
     world.heal();
+    // The longest pause of a sender.
+    world.pass(5 * 60 * MINUTE);
     bob.sees_room_left(&room);
     bob.shows(|client| {
         let view = &client.rooms[&room.id];
