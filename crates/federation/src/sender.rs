@@ -37,7 +37,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::FutureExt;
-use myelin_core::{EventNid, Position, RoomNid, UserNid};
+use myelin_core::{Position, RoomNid, UserNid};
 use myelin_view::View;
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
@@ -76,10 +76,17 @@ pub struct Sender {
 }
 
 struct SharedBody {
-    /// And whether it is targeted: then it may be shown redacted.
-    events: Vec<(EventNid, bool)>,
+    texts: Vec<Arc<str>>,
     made_ms: u64,
     body: Bytes,
+}
+
+impl SharedBody {
+    /// An event that is in memory has one text; one that was read again only costs a body of its own.
+    fn is_of(&self, texts: &[Arc<str>]) -> bool {
+        self.texts.len() == texts.len()
+            && self.texts.iter().zip(texts).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
 }
 
 #[derive(Default)]

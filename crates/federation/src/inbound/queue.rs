@@ -4,7 +4,7 @@
 //! after a day; an event that refers to it brings it back into play.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -140,13 +140,13 @@ impl Queue {
     }
 
     /// These events are here now: who lacked one of them is tried again at once.
-    fn have_come(&self, room: RoomNid, ids: &[&EventId]) {
+    fn have_come(&self, room: RoomNid, ids: &HashSet<&EventId>) {
         let mut waiting = self.waiting.lock();
         let Some(of_room) = waiting.of_rooms.get_mut(&room) else { return };
         let mut woken = false;
         for (id, entry) in &mut of_room.events {
-            let lacked = entry.lacks.iter().any(|lacked| ids.contains(&&**lacked));
-            if (lacked || ids.contains(&&**id)) && !entry.lacks.is_empty() {
+            let lacked = entry.lacks.iter().any(|lacked| ids.contains(&**lacked));
+            if lacked || (ids.contains(&**id) && !entry.lacks.is_empty()) {
                 entry.lacks.clear();
                 entry.due_ms = 0;
                 woken = true;
@@ -181,7 +181,7 @@ impl Inbound {
             Received::Stored(_) | Received::Known(_) => Some(&*pdu.pdu.pdu().event_id),
             _ => None,
         };
-        let ids: Vec<&EventId> = answers.iter().zip(pdus).filter_map(come).collect();
+        let ids = answers.iter().zip(pdus).filter_map(come).collect();
         self.queue.have_come(room, &ids);
     }
 
@@ -365,9 +365,9 @@ mod tests {
         assert_eq!(next(&queue), Some(id(2)));
         queue.remove(ROOM, &id(2));
         assert_eq!(queue.next(ROOM).map(|(_, entry)| (entry.due_ms, entry.attempts)), Some((1_000, 1)));
-        queue.have_come(ROOM, &[&id(8)]);
+        queue.have_come(ROOM, &HashSet::from([&*id(8)]));
         assert_eq!(queue.next(ROOM).map(|(_, entry)| entry.due_ms), Some(1_000), "it lacked something else");
-        queue.have_come(ROOM, &[&id(9)]);
+        queue.have_come(ROOM, &HashSet::from([&*id(9)]));
         assert_eq!(queue.next(ROOM).map(|(_, entry)| (entry.due_ms, entry.attempts)), Some((0, 1)));
         queue.remove(ROOM, &id(1));
         assert_eq!((next(&queue), queue.len()), (None, 0));

@@ -167,7 +167,7 @@ impl Sender {
         outbox: Outbox,
     ) -> Result<(Transaction, usize), Error> {
         let size = outbox.edus.iter().map(String::len).sum();
-        let Fitting { pdus, texts, rest } = self.load_events(load, size).await?;
+        let Fitting { pdus, texts, rest } = self.load_events(server, load, size).await?;
         let mut edus = outbox.edus;
         edus.extend(receipts::edus(&load.receipts));
         let places = load.ephemeral_max.saturating_sub(edus.len());
@@ -178,7 +178,7 @@ impl Sender {
         let from = from.chain(load.receipts.iter().map(|receipt| receipt.position)).min();
         let transaction = Transaction {
             id: format!("{}{}", self.id_prefix, self.ids.fetch_add(1, Ordering::Relaxed)),
-            body: self.body(&pdus, &texts, &edus),
+            body: self.body(&texts, &edus),
             from,
             pdus,
             outbox: outbox.positions,
@@ -189,13 +189,18 @@ impl Sender {
         Ok((transaction, rest))
     }
 
-    async fn load_events(&self, load: &Load, mut size: usize) -> Result<Fitting, Error> {
+    async fn load_events(
+        &self,
+        server: &ServerName,
+        load: &Load,
+        mut size: usize,
+    ) -> Result<Fitting, Error> {
         let nids: Vec<_> = load.pdus.iter().map(|pdu| pdu.event).collect();
         let loaded = self.view.events.load_many(&nids).await?;
         let mut fitting = Fitting { rest: nids.len(), ..Fitting::default() };
         for (index, (pdu, event)) in load.pdus.iter().zip(loaded).enumerate() {
             let Some(event) = event else { continue };
-            let text = self.text_for(pdu, &event).await?;
+            let text = self.text_for(server, pdu, &event).await?;
             size += text.len();
             if size > SIZE_MAX && !fitting.pdus.is_empty() {
                 fitting.rest = index;
@@ -208,35 +213,41 @@ impl Sender {
     }
 
     /// Who is out of the room is shown that, and of anything else no more than its place in the DAG.
-    async fn text_for(&self, pdu: &PendingPdu, event: &Event) -> Result<Arc<str>, Error> {
+    async fn text_for(
+        &self,
+        server: &ServerName,
+        pdu: &PendingPdu,
+        event: &Event,
+    ) -> Result<Arc<str>, Error> {
         if !pdu.targeted || event.pdu.event_type == TimelineEventType::RoomMember {
             return Ok(event.pdu.json.clone());
         }
-        let info = self.view.interner.room_info(event.room).await?;
-        let info = info.ok_or_else(|| Error::Damaged(format!("{:?} has no row", event.room)))?;
-        Ok(redact(&event.pdu, &info.rules))
+        let room = self.view.rooms.load(event.room).await?;
+        let room = room.ok_or_else(|| Error::Damaged(format!("{:?} has no row", event.room)))?;
+        Ok(match room.has_server(server) {
+            true => event.pdu.json.clone(),
+            false => redact(&event.pdu, &room.info.rules),
+        })
     }
 
     /// Servers that get the same events and nothing else get the same bytes.
-    fn body(&self, pdus: &[PendingPdu], texts: &[Arc<str>], edus: &[String]) -> Bytes {
+    fn body(&self, texts: &[Arc<str>], edus: &[String]) -> Bytes {
         let now_ms = self.view.env.now_ms();
-        let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
         let origin = &self.view.server_name;
+        let made = || transaction::body(origin, now_ms, &texts.iter().map(|t| &**t).collect::<Vec<_>>(), edus);
         if !edus.is_empty() || texts.is_empty() {
-            return transaction::body(origin, now_ms, &texts, edus);
+            return made();
         }
-        let events: Vec<_> = pdus.iter().map(|pdu| (pdu.event, pdu.targeted)).collect();
-        let of = |shared: &SharedBody| shared.events == events;
         let mut bodies = self.bodies.lock();
         bodies.retain(|shared| shared.made_ms + SHARED_BODY_TIME_MS > now_ms);
-        if let Some(shared) = bodies.iter().find(|shared| of(shared)) {
+        if let Some(shared) = bodies.iter().find(|shared| shared.is_of(texts)) {
             return shared.body.clone();
         }
-        let body = transaction::body(origin, now_ms, &texts, edus);
+        let body = made();
         if bodies.len() >= SHARED_BODIES_MAX {
             bodies.pop_front();
         }
-        bodies.push_back(SharedBody { events, made_ms: now_ms, body: body.clone() });
+        bodies.push_back(SharedBody { texts: texts.to_vec(), made_ms: now_ms, body: body.clone() });
         body
     }
 
