@@ -7,10 +7,10 @@ mod replay;
 
 use std::collections::HashMap;
 
-use myelin_core::{EventNid, Position, RoomNid};
+use myelin_core::{EventNid, Position, RoomNid, TimelineOrder};
 use myelin_store::{
     log::LogEntry,
-    tables::{Membership, PARTIAL_ROOMS, PartialRoomRecord},
+    tables::{CURRENT_STATES, CurrentStateRecord, Membership, PARTIAL_ROOMS, PartialRoomRecord},
 };
 use myelin_view::Event;
 use ruma::{OwnedEventId, OwnedServerName};
@@ -84,8 +84,11 @@ impl Command for Complete<'_> {
             return Err(Error::BadState("The state is not one of this room.".to_owned()));
         }
         let join = draft.event(record.join).await?;
-        let rewritten = draft.replay_since(&join, &self.state.tree).await?;
+        let rewritten = draft.replay_since(&join, &self.state.tree, !record.members_omitted).await?;
         let position = draft.rewrite_members(&self.state, &record).await?;
+        let root = draft.room.current_state.root().0;
+        let from = (room, TimelineOrder::from(position));
+        draft.batch.put(&CURRENT_STATES, &from, &CurrentStateRecord { root });
         let mut unheard = draft.unheard_leaves(&self.state.members).await?;
         unheard.retain(|leave| !draft.room.head.extremities.contains(&leave.nid));
         draft.go_on_from(&unheard, position).await?;

@@ -26,6 +26,8 @@ const LOOKED_THROUGH_MAX: usize = 50_000;
 struct Replay<'a> {
     join: EventNid,
     complete: &'a StateTree,
+    /// Clients did not wait for what lacked: the states that they were shown stay, and it comes as a change.
+    shown: bool,
     /// Everything that is worked out again.
     since: HashMap<EventNid, Arc<Event>>,
     before: HashMap<EventNid, StateTree>,
@@ -38,6 +40,7 @@ impl Draft<'_> {
         &mut self,
         join: &Arc<Event>,
         complete: &StateTree,
+        shown: bool,
     ) -> Result<Vec<EventNid>, Error> {
         let partial = join.state_before.ok_or_else(|| Error::damaged("a join without a state"))?;
         let partial = self.rooms().view().states.load(partial).await?;
@@ -47,6 +50,7 @@ impl Draft<'_> {
         let mut replay = Replay {
             join: join.nid,
             complete,
+            shown,
             since: timeline.iter().map(|event| (event.nid, event.clone())).collect(),
             before: HashMap::new(),
             rejected: HashSet::new(),
@@ -197,7 +201,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// The states that clients had since just before the join, and the current one, with the extremities that it is of.
+    /// The current state, with the extremities that it is of, and unless they stay the states since just before the join.
     async fn replay_current_states(
         &mut self,
         timeline: &[Arc<Event>],
@@ -207,28 +211,23 @@ impl Draft<'_> {
         let old = self.room.head.extremities.iter().filter(|nid| !replay.since.contains_key(nid));
         let mut tips: Vec<EventNid> = old.copied().collect();
         let mut referred = HashSet::new();
-        self.begin_with_complete(join, replay).await?;
+        if !replay.shown {
+            self.begin_with_complete(join, replay).await?;
+        }
         let mut last = None;
         for event in timeline.iter().filter(|event| !replay.rejected.contains(&event.nid)) {
             let is_late = referred.contains(&event.pdu.event_id);
             referred.extend(event.pdu.prev_events.iter());
             if !is_late {
-                let mut left = Vec::with_capacity(tips.len() + 1);
-                for tip in tips {
-                    let id = &self.event(tip).await?.pdu.event_id;
-                    left.extend((!event.pdu.prev_events.contains(id)).then_some(tip));
-                }
-                left.push(event.nid);
-                tips = left;
+                tips = self.tips_with(event, tips).await?;
             }
-            let state = self.state_of_tips(&tips, replay).await?;
-            if last != Some(state.root())
-                && let Some(order) = event.order
-            {
-                self.keep_nodes(&state, replay.complete);
-                let record = CurrentStateRecord { root: state.root().0 };
-                self.batch.put(&CURRENT_STATES, &(event.room, order), &record);
-                last = Some(state.root());
+            if let Some(order) = event.order.filter(|_| !replay.shown) {
+                let state = self.state_of_tips(&tips, replay).await?;
+                if last.replace(state.root()) != Some(state.root()) {
+                    self.keep_nodes(&state, replay.complete);
+                    let record = CurrentStateRecord { root: state.root().0 };
+                    self.batch.put(&CURRENT_STATES, &(event.room, order), &record);
+                }
             }
         }
         let current = self.state_of_tips(&tips, replay).await?;
@@ -239,6 +238,17 @@ impl Draft<'_> {
             true => Err(Error::damaged("nothing of a room is left")),
             false => Ok(()),
         }
+    }
+
+    /// The event in the place of those that it comes after.
+    async fn tips_with(&self, event: &Event, tips: Vec<EventNid>) -> Result<Vec<EventNid>, Error> {
+        let mut left = Vec::with_capacity(tips.len() + 1);
+        for tip in tips {
+            let id = &self.event(tip).await?.pdu.event_id;
+            left.extend((!event.pdu.prev_events.contains(id)).then_some(tip));
+        }
+        left.push(event.nid);
+        Ok(left)
     }
 
     /// The state just before the join was the partial one. What followed is written anew.
