@@ -1,4 +1,5 @@
-//! Setting receipts (Client-Server API, "Receipts"). One row per user, type and thread; they only move forward.
+//! Setting receipts (Client-Server API, "Receipts"). One row per user, type and thread; they only move forward: those of
+//! local users in the timeline here, those of others in time, as their own server has its timeline in another order.
 
 use std::sync::Arc;
 
@@ -46,7 +47,8 @@ impl Sync {
             order: placed.order.0,
             ts_ms: self.view.env.now_ms(),
         };
-        self.put_receipt(room.nid(), requester.user, receipt, &record).await
+        let passed = |held: &ReceiptRecord| held.order >= record.order;
+        self.put_receipt(room.nid(), requester.user, receipt, &record, passed).await
     }
 
     /// A receipt that the user's own server vouches for; durable when it returns. `false`: the event has no place in the
@@ -62,7 +64,9 @@ impl Sync {
         let order = event.order.filter(|_| event.room == room && event.accepted());
         let Some(order) = order else { return Ok(false) };
         let record = ReceiptRecord { event_id: event.pdu.event_id.to_string(), order: order.0, ts_ms };
-        self.put_receipt(room, user, receipt, &record).await?;
+        let passed =
+            |held: &ReceiptRecord| held.event_id == record.event_id || held.ts_ms > record.ts_ms;
+        self.put_receipt(room, user, receipt, &record, passed).await?;
         Ok(true)
     }
 
@@ -72,9 +76,10 @@ impl Sync {
         user: UserNid,
         receipt: &NewReceipt,
         record: &ReceiptRecord,
+        passed: impl Fn(&ReceiptRecord) -> bool,
     ) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
-            let batch = self.receipt_batch(room, user, receipt, record).await?;
+            let batch = self.receipt_batch(room, user, receipt, record, &passed).await?;
             let Some(batch) = batch else { return Ok(()) };
             match self.view.store.commit(batch).await {
                 Ok(_) => return Ok(()),
@@ -126,10 +131,11 @@ impl Sync {
         user: UserNid,
         receipt: &NewReceipt,
         record: &ReceiptRecord,
+        passed: impl Fn(&ReceiptRecord) -> bool,
     ) -> Result<Option<Batch>, Error> {
         let key = (room, user, receipt.receipt_type.clone(), receipt.thread_id.clone());
         let held = self.view.store.get(&RECEIPTS, &key).await?;
-        if held.as_ref().is_some_and(|held| held.value.order >= record.order) {
+        if held.as_ref().is_some_and(|held| passed(&held.value)) {
             return Ok(None);
         }
         let mut batch = Batch::new();

@@ -6,7 +6,7 @@ use imbl::OrdMap;
 use myelin_core::{EventNid, Position, RoomNid, TimelineOrder, UserNid};
 use myelin_store::{
     Direction,
-    tables::{Membership, RECEIPTS_BY_POSITION, TIMELINE, USER_STREAM, UserChange},
+    tables::{CURRENT_STATES, Membership, RECEIPTS_BY_POSITION, TIMELINE, USER_STREAM, UserChange},
 };
 use myelin_view::{Recent, UserRoom};
 use std::sync::Arc;
@@ -177,7 +177,9 @@ async fn rooms_as_of(
 async fn stored_change_after(sync: &Sync, room: RoomNid, since: Position) -> Result<bool, Error> {
     let store = &sync.view.store;
     let (from, to) = ((room, TimelineOrder::from(since.next())), (room, TimelineOrder::MAX));
-    if !store.range(&TIMELINE, &from, &to, Direction::Forward, 1).await?.is_empty() {
+    if !store.range(&TIMELINE, &from, &to, Direction::Forward, 1).await?.is_empty()
+        || !store.range(&CURRENT_STATES, &from, &to, Direction::Forward, 1).await?.is_empty()
+    {
         return Ok(true);
     }
     let (from, to) = ((room, since.next()), (room, Position(u64::MAX)));
