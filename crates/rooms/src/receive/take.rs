@@ -1,6 +1,6 @@
 //! Stores a judged event where its verdict wants it, and moves extremities and current state.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use myelin_core::{EventNid, Position, TimelineOrder};
 use myelin_dag::{Pdu, StateTree, Verdict};
@@ -10,10 +10,13 @@ use myelin_store::{
     tables::{CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, EVENTS, Placement},
 };
 use myelin_view::{Event, Landing};
-use ruma::UserId;
+use ruma::{OwnedEventId, UserId};
 
 use super::record_of;
 use crate::{Error, writer::Draft};
+
+/// Events that are not accepted, and what they come after, that are walked through for one event.
+const PASSED_MAX: usize = 1_000;
 
 impl Draft<'_> {
     /// An event that is held as an outlier keeps its number.
@@ -70,15 +73,38 @@ impl Draft<'_> {
 
     /// The event is a forward extremity now, in the place of those it refers to.
     async fn extend_by(&mut self, event: &Event) -> Result<(), Error> {
-        let mut extremities = vec![event.nid];
-        for nid in self.room.head.extremities.clone() {
-            if !event.pdu.prev_events.contains(&self.event(nid).await?.pdu.event_id) {
-                extremities.push(nid);
-            }
-        }
-        self.room.head.extremities = extremities;
+        self.room.head.extremities = self.tips_with(event, &self.room.head.extremities).await?;
         self.room.head.depth = self.room.head.depth.max(event.pdu.depth);
         Ok(())
+    }
+
+    /// The event, and those of some others that it does not come after.
+    pub(crate) async fn tips_with(&self, event: &Event, tips: &[EventNid]) -> Result<Vec<EventNid>, Error> {
+        let mut left = vec![event.nid];
+        for tip in tips {
+            if !event.pdu.prev_events.contains(&self.event(*tip).await?.pdu.event_id) {
+                left.push(*tip);
+            }
+        }
+        if left.len() > 1 {
+            let passed = self.passed_by(event).await?;
+            left.retain(|tip| !passed.contains(tip));
+        }
+        Ok(left)
+    }
+
+    /// What an event comes after by way of events that are not accepted here: other servers, which accept them, have it no
+    /// longer at the end of the room (as Synapse does).
+    async fn passed_by(&self, event: &Event) -> Result<HashSet<EventNid>, Error> {
+        let mut passed = HashSet::new();
+        let mut pending: Vec<OwnedEventId> = event.pdu.prev_events.to_vec();
+        while let Some(id) = pending.pop() {
+            let Some(prev) = self.find(&id).await? else { continue };
+            if passed.len() < PASSED_MAX && passed.insert(prev.nid) && !prev.accepted() {
+                pending.extend(prev.pdu.prev_events.iter().cloned());
+            }
+        }
+        Ok(passed)
     }
 
     /// The current state is the resolution of the states after all extremities.

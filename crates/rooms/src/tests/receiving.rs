@@ -426,6 +426,37 @@ fn who_was_banned_meanwhile_soft_fails() {
     assert!(!fork.world.event(&next).pdu.prev_events.contains(&evasion.event_id));
 }
 
+/// Other servers accepted the soft-failed event, so there its parent is no longer at the end of the room.
+#[test]
+fn what_comes_after_a_soft_failed_event_comes_after_its_parents_too() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    fork.join("bob");
+    let joined = fork.join("carol");
+    let content = to_raw_value(&json!({ "membership": "ban" })).unwrap();
+    let ban =
+        fork.world.rooms.send_state(&fork.alice, &fork.room, "m.room.member".into(), "@bob:remote", &content);
+    fork.world.run(ban).unwrap();
+    let mut say = |sender: &str, prev: &Pdu| {
+        let pdu = fork.make(
+            sender,
+            "m.room.message",
+            None,
+            json!({ "body": sender }),
+            std::slice::from_ref(&prev.event_id),
+        );
+        (fork.receive(&pdu), pdu)
+    };
+    let (_, before) = say("carol", &joined);
+    let (verdict, between) = say("bob", &before);
+    assert!(matches!(verdict, Received::Stored(Verdict::SoftFailed { .. })));
+    let (verdict, last) = say("carol", &between);
+    assert_eq!(verdict, Received::Stored(Verdict::Accepted));
+    let tips = fork.world.snapshot(&fork.room).head.extremities.clone();
+    assert_eq!(tips.len(), 2, "the last message and the ban");
+    assert!(tips.contains(&fork.world.event(&last.event_id).nid));
+    assert!(!tips.contains(&fork.world.event(&before.event_id).nid));
+}
+
 #[test]
 fn a_fork_is_resolved_and_merged() {
     for version in [RoomVersionId::V11, RoomVersionId::V12] {

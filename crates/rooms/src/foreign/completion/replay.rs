@@ -219,7 +219,7 @@ impl Draft<'_> {
             let is_late = referred.contains(&event.pdu.event_id);
             referred.extend(event.pdu.prev_events.iter());
             if !is_late {
-                tips = self.tips_with(event, tips).await?;
+                tips = self.tips_with(event, &tips).await?;
             }
             if let Some(order) = event.order.filter(|_| !replay.shown) {
                 let state = self.state_of_tips(&tips, replay).await?;
@@ -238,17 +238,6 @@ impl Draft<'_> {
             true => Err(Error::damaged("nothing of a room is left")),
             false => Ok(()),
         }
-    }
-
-    /// The event in the place of those that it comes after.
-    async fn tips_with(&self, event: &Event, tips: Vec<EventNid>) -> Result<Vec<EventNid>, Error> {
-        let mut left = Vec::with_capacity(tips.len() + 1);
-        for tip in tips {
-            let id = &self.event(tip).await?.pdu.event_id;
-            left.extend((!event.pdu.prev_events.contains(id)).then_some(tip));
-        }
-        left.push(event.nid);
-        Ok(left)
     }
 
     /// The state just before the join was the partial one. What followed is written anew.
