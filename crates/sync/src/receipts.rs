@@ -64,8 +64,7 @@ impl Sync {
         let order = event.order.filter(|_| event.room == room && event.accepted());
         let Some(order) = order else { return Ok(false) };
         let record = ReceiptRecord { event_id: event.pdu.event_id.to_string(), order: order.0, ts_ms };
-        let passed =
-            |held: &ReceiptRecord| held.event_id == record.event_id || held.ts_ms > record.ts_ms;
+        let passed = |held: &ReceiptRecord| held.event_id == record.event_id || held.ts_ms > record.ts_ms;
         self.put_receipt(room, user, receipt, &record, passed).await?;
         Ok(true)
     }

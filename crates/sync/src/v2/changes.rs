@@ -33,6 +33,8 @@ pub(crate) struct Changes {
     pub account_data: BTreeMap<RoomNid, BTreeSet<String>>,
     /// Rooms whose state may have changed; `None`: not known, so look.
     state: Option<BTreeSet<RoomNid>>,
+    /// Rooms among them whose state may have changed beside what their events say; `None`: not known, so look.
+    moved: Option<BTreeSet<RoomNid>>,
     /// Whose devices or keys changed; `None`: not known, so look.
     pub device_lists: Option<BTreeSet<UserNid>>,
     /// Whose keys the user signed.
@@ -61,6 +63,7 @@ impl Changes {
             receipts: None,
             account_data: BTreeMap::new(),
             state: None,
+            moved: None,
             device_lists: None,
             signed: BTreeSet::new(),
         };
@@ -76,6 +79,10 @@ impl Changes {
 
     pub fn state_may_have_changed(&self, room: RoomNid) -> bool {
         self.state.as_ref().is_none_or(|rooms| rooms.contains(&room))
+    }
+
+    pub fn state_may_have_moved(&self, room: RoomNid) -> bool {
+        self.moved.as_ref().is_none_or(|rooms| rooms.contains(&room))
     }
 
     fn add_all_joined(&mut self) {
@@ -94,7 +101,9 @@ impl Changes {
                 own = entries.iter().any(|entry| entry.user == Some(user));
                 self.device_lists = Some(entries.iter().filter_map(|entry| entry.device_list).collect());
                 let state = entries.iter().filter(|entry| entry.state);
-                self.state = Some(state.map(|entry| entry.room).collect());
+                self.state = Some(state.clone().map(|entry| entry.room).collect());
+                let moved = state.filter(|entry| entry.event.is_none());
+                self.moved = Some(moved.map(|entry| entry.room).collect());
                 let entries = entries.iter().filter(|entry| self.rooms.contains_key(&entry.room));
                 let (events, others): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.event.is_some());
                 let receipts: BTreeSet<_> = others.iter().map(|entry: &&Recent| entry.room).collect();

@@ -170,6 +170,7 @@ impl Sync {
             since,
             until: context.now.into(),
             timeline: &timeline,
+            moved: changes.state_may_have_moved(room.nid()),
             members: heroes.unwrap_or_default(),
         };
         let state = self.write_state(context, &request, &mut viewer).await?;

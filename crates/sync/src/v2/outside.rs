@@ -195,7 +195,8 @@ impl Sync {
         let mut viewer = self.viewer(context, room).await?;
         let mut timeline = self.timeline(context, room, &mut viewer, since, until).await?;
         timeline.limited |= since.is_none() && context.since.is_some();
-        let request = StateRequest { room, since, until, timeline: &timeline, members: Vec::new() };
+        let moved = changes.state_may_have_moved(room.nid());
+        let request = StateRequest { room, since, until, timeline: &timeline, moved, members: Vec::new() };
         // Who was never in the room (a declined invite) has no right to its state.
         let state = if held.was_joined {
             self.write_state(context, &request, &mut viewer).await?

@@ -23,6 +23,8 @@ pub(crate) struct StateRequest<'a> {
     /// Up to where the timeline of this answer reaches.
     pub until: TimelineOrder,
     pub timeline: &'a Timeline,
+    /// The state may have changed beside what the events say (by state resolution, or because a room was completed).
+    pub moved: bool,
     /// Members who must be known beside the senders (heroes).
     pub members: Vec<OwnedUserId>,
 }
@@ -177,10 +179,10 @@ fn target_order(context: &Context<'_>, request: &StateRequest<'_>) -> Option<Tim
     let complete = !forked && !limited && !passed_over.state_between && !passed_over.state_beyond;
     if context.request.state_form.is_after() {
         let moved = events.iter().any(|placed| placed.event.state_key.is_some());
-        return (full || !complete || moved).then_some(request.until);
+        return (full || !complete || moved || request.moved).then_some(request.until);
     }
     if !full && complete {
-        return None;
+        return request.moved.then_some(request.until);
     }
     let start = events.first().filter(|_| !forked && !passed_over.state_between);
     Some(start.map_or(request.until, |first| TimelineOrder(first.order.0.saturating_sub(1))))
