@@ -14,6 +14,7 @@ mod absent;
 pub mod fetch;
 mod gap;
 mod history;
+mod keyless;
 mod outside;
 mod policy;
 mod queue;
@@ -28,7 +29,7 @@ use myelin_view::View;
 
 pub use self::history::{Reach, Reached};
 pub use self::transaction::{Answers, Transaction, TransactionError};
-use self::{absent::Absent, history::Backfills, queue::Queue, transaction::Transactions};
+use self::{absent::Absent, history::Backfills, keyless::Keyless, queue::Queue, transaction::Transactions};
 use crate::{Client, Edus, Keyring, Peers};
 
 /// Takes in what other servers send.
@@ -42,6 +43,7 @@ pub struct Inbound {
     transactions: Transactions,
     queue: Queue,
     absent: Absent,
+    keyless: Keyless,
     backfills: Backfills,
 }
 
@@ -66,6 +68,7 @@ impl Inbound {
             transactions,
             queue,
             absent,
+            keyless: Keyless::default(),
             backfills: Backfills::default(),
         }
     }

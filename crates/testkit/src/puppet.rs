@@ -128,6 +128,11 @@ impl Puppet {
         knowledge.said.push((path.to_owned(), status, answer));
     }
 
+    /// Answers them by what it knows again.
+    pub fn says_no_more(&self, path: &str) {
+        self.0.knowledge.lock().said.retain(|(known, ..)| known != path);
+    }
+
     /// Method, path and query of everything that it was asked.
     pub fn asked(&self) -> Vec<String> {
         self.0.knowledge.lock().asked.clone()

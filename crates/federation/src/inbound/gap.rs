@@ -28,9 +28,11 @@ const AT_ONCE: usize = 50;
 const SERVERS_MAX: usize = 4;
 /// Times that one event's ancestors are brought: what came may be of no use.
 const TRIES_MAX: u32 = 3;
-/// How long after an event came the keys are waited for by which the state before it could be had completely. A server
-/// that holds less of a state than others do disagrees with them for long; a room that waits hears nothing.
-const KEYS_AWAITED_MS: u64 = 4 * 3_600_000;
+/// Times that an event's ancestors could not be brought after which those that come after it are not tried either.
+const FAILURES_MAX: usize = 5;
+/// Attempts at which a server that does not answer, and may have the events in between, is waited for: what is left out
+/// of the timeline is not filled in later.
+const PATIENT_ATTEMPTS: u32 = 3;
 /// Events received in one change of the room.
 const CHUNK: usize = 50;
 
@@ -54,8 +56,8 @@ pub struct Gap<'a> {
     pub(super) unreachable: bool,
     /// Something that came could not be checked, as the keys of its server were not to be had.
     pub(super) keyless: bool,
-    /// Until then keys are waited for; after that what they signed is done without.
-    pub(super) keys_awaited_until_ms: u64,
+    /// These keys are waited for; else what they signed is done without.
+    pub(super) awaits_keys: bool,
 }
 
 impl Inbound {
@@ -64,7 +66,7 @@ impl Inbound {
         room: &RoomSnapshot,
         pdu: VerifiedPdu,
         origin: &ServerName,
-        received_ms: u64,
+        attempts: u32,
     ) -> Result<Filled, Error> {
         let mut incoming = [Incoming::from(pdu.clone())];
         self.ask_policy_server(room, &mut incoming).await?;
@@ -73,14 +75,16 @@ impl Inbound {
         let servers = [origin, pdu.pdu().sender.server_name()];
         let servers = self.likely_servers(room, &servers, SERVERS_MAX).await?;
         let mut gap = Gap::new(self, room, servers);
-        gap.keys_awaited_until_ms = received_ms.saturating_add(KEYS_AWAITED_MS);
         let id = pdu.pdu().event_id.clone();
         gap.take(pdu);
         gap.walk_back().await?;
+        if attempts < PATIENT_ATTEMPTS && gap.unreachable && !gap.open_ends().await?.is_empty() {
+            return Ok(Filled::Unavailable { for_good: false, lacks });
+        }
         let received = gap.receive(&id).await?;
         Ok(match received {
             true => Filled::Received,
-            false => Filled::Unavailable { for_good: !gap.unreachable && !gap.awaits_keys(), lacks },
+            false => Filled::Unavailable { for_good: !gap.unreachable && !gap.awaits_keys, lacks },
         })
     }
 }
@@ -95,12 +99,16 @@ impl<'a> Gap<'a> {
             bytes: 0,
             unreachable: false,
             keyless: false,
-            keys_awaited_until_ms: u64::MAX,
+            awaits_keys: false,
         }
     }
 
-    pub(super) fn awaits_keys(&self) -> bool {
-        self.keyless && self.inbound.view.env.now_ms() < self.keys_awaited_until_ms
+    pub(super) fn note_keyless(&mut self, servers: &BTreeSet<OwnedServerName>) {
+        let now_ms = self.inbound.view.env.now_ms();
+        for server in servers {
+            self.keyless = true;
+            self.awaits_keys |= self.inbound.keyless.is_awaited(server, now_ms);
+        }
     }
 
     fn take(&mut self, pdu: VerifiedPdu) {
@@ -143,7 +151,7 @@ impl<'a> Gap<'a> {
             raws.truncate(AT_ONCE);
             let before = self.events.len();
             let Verified { events, keyless } = self.inbound.verified_or_keyless(&raws, &info.rules).await;
-            self.keyless |= !keyless.is_empty();
+            self.note_keyless(&keyless);
             for pdu in events {
                 if pdu.pdu().room_id == info.room_id && !self.events.contains_key(&pdu.pdu().event_id) {
                     self.take(pdu);
@@ -215,7 +223,9 @@ impl<'a> Gap<'a> {
             };
             let tries = tries.entry(stuck.pdu().event_id.clone()).or_default();
             *tries += 1;
-            let lost = *tries > TRIES_MAX || missing.iter().any(|id| given_up.contains(id));
+            // Of an event whose own ancestors nobody has, somebody may still know the state before it.
+            let hopeless = given_up.len() >= FAILURES_MAX && missing.iter().any(|id| given_up.contains(id));
+            let lost = *tries > TRIES_MAX || hopeless;
             if lost || !self.bring(stuck, &missing).await? {
                 given_up.insert(stuck.pdu().event_id.clone());
                 rest.remove(0);

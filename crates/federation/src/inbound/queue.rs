@@ -318,7 +318,7 @@ impl Inbound {
             }
             None => return Ok(Done),
         };
-        Ok(match self.fill_and_receive(&snapshot, pdu, &entry.origin, entry.received_ms).await? {
+        Ok(match self.fill_and_receive(&snapshot, pdu, &entry.origin, entry.attempts).await? {
             Filled::Received => Done,
             Filled::Unavailable { for_good, lacks } => {
                 tracing::info!(%id, origin = %entry.origin, for_good, "the ancestors of an event cannot be had");

@@ -103,7 +103,7 @@ impl Gap<'_> {
         };
         self.take_outliers(&raws).await?;
         let lacking = self.not_held(&state.pdu_ids).await?.len();
-        if lacking > 0 && self.awaits_keys() {
+        if lacking > 0 && self.awaits_keys {
             tracing::info!(%server, event = %id, lacking, "a state has to wait for keys");
             return Ok(false);
         }
@@ -127,7 +127,7 @@ impl Gap<'_> {
         }
         let info = &self.room.info;
         let Verified { events, keyless } = self.inbound.verified_or_keyless(raws, &info.rules).await;
-        self.keyless |= !keyless.is_empty();
+        self.note_keyless(&keyless);
         let outcome = self.inbound.rooms.take_outliers(info, events).await?;
         for (id, reason) in outcome.rejected {
             tracing::debug!(%id, reason, "an outlier is rejected");

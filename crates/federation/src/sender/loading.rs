@@ -189,12 +189,7 @@ impl Sender {
         Ok((transaction, rest))
     }
 
-    async fn load_events(
-        &self,
-        server: &ServerName,
-        load: &Load,
-        mut size: usize,
-    ) -> Result<Fitting, Error> {
+    async fn load_events(&self, server: &ServerName, load: &Load, mut size: usize) -> Result<Fitting, Error> {
         let nids: Vec<_> = load.pdus.iter().map(|pdu| pdu.event).collect();
         let loaded = self.view.events.load_many(&nids).await?;
         let mut fitting = Fitting { rest: nids.len(), ..Fitting::default() };
@@ -234,7 +229,8 @@ impl Sender {
     fn body(&self, texts: &[Arc<str>], edus: &[String]) -> Bytes {
         let now_ms = self.view.env.now_ms();
         let origin = &self.view.server_name;
-        let made = || transaction::body(origin, now_ms, &texts.iter().map(|t| &**t).collect::<Vec<_>>(), edus);
+        let made =
+            || transaction::body(origin, now_ms, &texts.iter().map(|t| &**t).collect::<Vec<_>>(), edus);
         if !edus.is_empty() || texts.is_empty() {
             return made();
         }

@@ -87,6 +87,22 @@ fn receipts_of_others_show_each_in_its_thread() {
     assert_eq!(shown[&second]["m.read"][bob.as_str()]["thread_id"], "main");
 }
 
+/// Its server may have its timeline in another order.
+#[test]
+fn of_a_remote_users_receipts_the_latest_counts() {
+    let stage = Stage::new();
+    let bob = stage.remote().puppet.user("bob");
+    let (first, second) = (stage.says(&stage.room, "one"), stage.says(&stage.room, "two"));
+    let read = |event: &str, ts: u64| {
+        let receipt = json!({ "event_ids": [event], "data": { "ts": ts } });
+        says(&stage, "m.receipt", &json!({ stage.room.as_str(): { "m.read": { bob.as_str(): receipt } } }));
+        shown(&stage, "m.receipt").expect("a receipt")
+    };
+    assert!(read(&second, 5)[&second].is_object());
+    assert!(read(&first, 4)[&second].is_object(), "it was said before");
+    assert!(read(&first, 6)[&first].is_object());
+}
+
 #[test]
 fn a_receipt_that_overtakes_its_event_waits_for_it() {
     let stage = Stage::new();

@@ -286,6 +286,33 @@ fn where_a_gap_cannot_be_filled_the_state_is_fetched() {
     assert!(stage.shows(&next));
 }
 
+/// A liar, or somebody who joined late, has an event and the state before it, and nothing of what came before that.
+#[test]
+fn the_state_before_an_event_is_asked_for_though_nobody_has_its_parents() {
+    let stage = Stage::new();
+    let line = stage.line(5);
+    stage.puppet.forgets(&line[2].event_id);
+    stage.tells_puppet(&line[3]);
+    assert_eq!(stage.sends(&[&line[4]]), accepted(&[&line[4]]));
+    stage.passes(Duration::from_secs(1));
+    assert!(stage.shows(&line[4]), "{:?}", stage.puppet.asked());
+}
+
+#[test]
+fn who_does_not_answer_is_asked_again_before_a_gap_is_left() {
+    let stage = Stage::new();
+    let line = stage.line(5);
+    let path = "/_matrix/federation/v1/get_missing_events";
+    stage.puppet.says(path, StatusCode::BAD_GATEWAY, json!({}));
+    stage.tells_puppet(&line[3]);
+    assert_eq!(stage.sends(&[&line[4]]), accepted(&[&line[4]]));
+    stage.passes(Duration::from_secs(1));
+    assert!(!stage.shows(&line[4]), "there would be a gap");
+    stage.puppet.says_no_more(path);
+    stage.passes(Duration::from_secs(40));
+    assert!(line.iter().all(|pdu| stage.shows(pdu)), "{:?}", stage.puppet.asked());
+}
+
 #[test]
 fn a_large_state_is_fetched_as_a_whole() {
     let stage = Stage::new();
