@@ -9,49 +9,106 @@ use std::{
 use myelin_core::EventNid;
 use myelin_store::tables::VerdictRecord;
 use myelin_view::RoomSnapshot;
-use ruma::{EventId, OwnedServerName, RoomId};
+use ruma::{EventId, OwnedServerName, RoomId, ServerName};
 
 use crate::server::Server;
 
 /// (type, state key) -> event id.
 pub(crate) type State = BTreeMap<(String, String), String>;
 
+/// A server that takes part in a room, and what it holds of it.
+struct Side<'s> {
+    name: &'s OwnedServerName,
+    server: &'s Server,
+    room: Arc<RoomSnapshot>,
+    state: State,
+    tips: BTreeSet<String>,
+}
+
 /// What the servers that take part in the room do not agree on, to be read by people; empty if they agree. Who takes part
 /// is what the servers themselves say: each that has a joined user in its own view. An event that is soft-failed at one
 /// server stays the other's own extremity, as long as nobody may speak after it, and what it comes after stays the one's.
+///
+/// Two servers may part for good: the one resolves its users back into the room (state resolution before version 12 may
+/// put an old join after a kick), the other has put them out and soft-fails whatever they say.
 pub(crate) async fn differences(servers: &[(OwnedServerName, Rc<Server>)], room_id: &str) -> Vec<String> {
-    let mut taking_part = Vec::new();
+    let mut sides = Vec::new();
     for (name, server) in servers {
         if let Some(room) = snapshot(server, room_id).await
             && room.has_server(name)
         {
-            taking_part.push((name, server));
+            let state = current_state(server, room_id).await;
+            let tips = extremities(server, room_id).await;
+            sides.push(Side { name, server, room, state, tips });
         }
     }
-    let Some(((first_name, first), others)) = taking_part.split_first() else { return Vec::new() };
-    let (state, tips) = (current_state(first, room_id).await, extremities(first, room_id).await);
     let mut found = Vec::new();
-    for (name, server) in others {
-        let (other_state, other_tips) =
-            (current_state(server, room_id).await, extremities(server, room_id).await);
-        let keys: BTreeSet<_> = state.keys().chain(other_state.keys()).collect();
-        for key in keys.into_iter().filter(|key| state.get(*key) != other_state.get(*key)) {
-            let [here, there] =
-                [&state, &other_state].map(|state| state.get(key).map_or("-", String::as_str));
-            found.push(format!("{} '{}': {here} at {first_name}, {there} at {name}", key.0, key.1));
+    let names: Vec<_> = sides.iter().map(|side| side.name).collect();
+    for (index, one) in sides.iter().enumerate() {
+        for other in &sides[index + 1..] {
+            if !has_put_out(one, other).await && !has_put_out(other, one).await {
+                found.extend(differences_of(one, other, &names).await);
+            }
         }
-        let here: BTreeSet<_> = tips.difference(&other_tips).cloned().collect();
-        let there: BTreeSet<_> = other_tips.difference(&tips).cloned().collect();
-        let (below_here, below_there) =
-            (below_soft_failed(server, &here).await, below_soft_failed(first, &there).await);
-        let explained = |tip: &String, own: &BTreeSet<String>, others: &BTreeSet<String>| {
-            own.contains(tip) || others.contains(tip)
-        };
-        if !here.iter().all(|tip| explained(tip, &below_here, &below_there))
-            || !there.iter().all(|tip| explained(tip, &below_there, &below_here))
-        {
-            found.push(format!("extremities: {tips:?} at {first_name}, {other_tips:?} at {name}"));
+    }
+    found
+}
+
+/// Events of strangers (of none of the servers that are looked at) which one server was told and another was not, and what
+/// they come after: as long as nobody at the one may speak, the other does not hear of them.
+async fn kept_to_one(
+    one: &Server,
+    other: &Server,
+    events: &BTreeSet<String>,
+    names: &[&OwnedServerName],
+) -> BTreeSet<String> {
+    let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    let mut pending: Vec<String> = events.iter().cloned().collect();
+    while let Some(id) = pending.pop() {
+        if !seen.insert(id.clone()) {
+            continue;
         }
+        let event_id = <&EventId>::try_from(id.as_str()).expect("an event id");
+        let Some(event) = one.view.events.load_by_id(event_id).await.expect("readable") else { continue };
+        let unheard = other.view.events.load_by_id(event_id).await.expect("readable").is_none();
+        let strange = !names.iter().any(|name| **name == event.pdu.sender.server_name());
+        if unheard && strange {
+            found.insert(id);
+            pending.extend(event.pdu.prev_events.iter().map(ToString::to_string));
+            found.extend(event.pdu.prev_events.iter().map(ToString::to_string));
+        }
+    }
+    found
+}
+
+async fn has_put_out(one: &Side<'_>, other: &Side<'_>) -> bool {
+    if one.room.has_server(other.name) {
+        return false;
+    }
+    for tip in &other.tips {
+        if is_soft_failed(one.server, tip).await {
+            return true;
+        }
+    }
+    false
+}
+
+async fn differences_of(one: &Side<'_>, other: &Side<'_>, names: &[&OwnedServerName]) -> Vec<String> {
+    let mut found = Vec::new();
+    let keys: BTreeSet<_> = one.state.keys().chain(other.state.keys()).collect();
+    for key in keys.into_iter().filter(|key| one.state.get(*key) != other.state.get(*key)) {
+        let [here, there] = [one, other].map(|side| side.state.get(key).map_or("-", String::as_str));
+        found.push(format!("{} '{}': {here} at {}, {there} at {}", key.0, key.1, one.name, other.name));
+    }
+    let here: BTreeSet<_> = one.tips.difference(&other.tips).cloned().collect();
+    let there: BTreeSet<_> = other.tips.difference(&one.tips).cloned().collect();
+    let mut explained = below_soft_failed(other.server, &here).await;
+    explained.extend(below_soft_failed(one.server, &there).await);
+    explained.extend(kept_to_one(one.server, other.server, &here, names).await);
+    explained.extend(kept_to_one(other.server, one.server, &there, names).await);
+    if !here.is_subset(&explained) || !there.is_subset(&explained) {
+        let (name, other_name) = (one.name, other.name);
+        found.push(format!("extremities: {:?} at {name}, {:?} at {other_name}", one.tips, other.tips));
     }
     found
 }
@@ -70,6 +127,12 @@ pub(crate) async fn extremities(server: &Server, room_id: &str) -> BTreeSet<Stri
         Some(room) => event_ids(server, &room.head.extremities).await.into_iter().collect(),
         None => BTreeSet::new(),
     }
+}
+
+/// Whether a server has another one (or itself) in the room.
+pub(crate) async fn has_server(server: &Server, room_id: &str, other: &str) -> bool {
+    let other = <&ServerName>::try_from(other).expect("a server name");
+    snapshot(server, room_id).await.is_some_and(|room| room.has_server(other))
 }
 
 async fn is_soft_failed(server: &Server, event_id: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::server::{Answer, Server};
@@ -194,7 +194,12 @@ impl Client {
             let Some(token) = from else { break };
             let path =
                 format!("/_matrix/client/v3/rooms/{}/messages?dir=b&limit=7&from={token}", percent(room_id));
-            let page = self.try_get(server, &path).await?.ok();
+            let page = self.try_get(server, &path).await?;
+            if page.status == StatusCode::FORBIDDEN {
+                // Put out, and perhaps invited again, since the sync: the next one says so.
+                return None;
+            }
+            let page = page.ok();
             for event in page["chunk"].as_array().into_iter().flatten() {
                 let id = text(&event["event_id"]);
                 if view.timeline.last() == Some(&id) {

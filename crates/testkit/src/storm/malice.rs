@@ -2,7 +2,7 @@
 //! likes. What every real server must make of that is in the checks of the storm: nothing unlawful is held, nobody is
 //! held up, and all agree in the end.
 
-use http::Method;
+use http::{Method, StatusCode};
 use myelin_dag::{NewEvent, Parents, Pdu, build, needs_names, room_version};
 use ruma::{OwnedEventId, OwnedUserId, RoomId, RoomVersionId, ServerName, events::TimelineEventType};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Storm;
 use crate::{
     client::percent,
-    puppet::{Place, Puppet, end_of, json_of},
+    puppet::{Place, Puppet, end_of, json_of, state_of},
     server::Server,
     user::Room,
 };
@@ -18,6 +18,10 @@ use crate::{
 pub(super) const NAME: &str = "evil.test";
 /// More bytes than an event may have.
 const TOO_LARGE: usize = 70_000;
+/// More ancestors than it gives at a time.
+const LONG_CHAIN: usize = 45;
+/// Questions that it answers with nonsense when it feels like it.
+const NONSENSE_ABOUT: [&str; 4] = ["get_missing_events", "state_ids", "state", "event_auth"];
 
 pub(super) struct Villain {
     puppet: Puppet,
@@ -107,6 +111,59 @@ impl Villain {
         self.puppet.makes(&scene.version, event, parents, self.puppet.network().now_ms())
     }
 
+    /// Events one after the other, the first after one that there is not. None of them is sent.
+    async fn chain_from_nowhere(&mut self, scene: &Scene<'_>, length: usize) -> Vec<Pdu> {
+        let nowhere = format!("$nowhere{}", self.count).try_into().expect("an event id");
+        let mut place = Place { prev_events: vec![nowhere], depth: scene.end.depth };
+        let mut chain = Vec::with_capacity(length);
+        for _ in 0..length {
+            let event = self.says("before");
+            let pdu = self.makes(scene, event, place).await;
+            place = Place { prev_events: vec![pdu.event_id.clone()], depth: pdu.depth + 1 };
+            chain.push(pdu);
+        }
+        chain
+    }
+
+    /// An event after what comes from nowhere and after the end of the room.
+    async fn child_of(&mut self, scene: &Scene<'_>, parent: &Pdu) -> Pdu {
+        let mut prev_events = vec![parent.event_id.clone()];
+        prev_events.extend(scene.end.prev_events.iter().take(1).cloned());
+        let child = self.says("a child");
+        self.makes(scene, child, Place { prev_events, depth: parent.depth.max(scene.end.depth) + 1 }).await
+    }
+
+    /// The state of the room as the server has it, but for some of what it does not need itself.
+    async fn pretended_state(&self, scene: &Scene<'_>, left_out: impl Fn() -> bool) -> Vec<OwnedEventId> {
+        let state = state_of(&scene.server.view, scene.room_id).await;
+        state.iter().for_each(|pdu| self.puppet.knows(pdu));
+        let needed = |pdu: &Pdu| {
+            pdu.event_type == TimelineEventType::RoomCreate
+                || pdu.event_type == TimelineEventType::RoomPowerLevels
+                || pdu.state_key.as_deref() == Some(self.user.as_str())
+        };
+        let told = state.iter().filter(|pdu| needed(pdu) || !left_out());
+        told.map(|pdu| pdu.event_id.clone()).collect()
+    }
+
+    /// Answers questions about what it made with things that have nothing to do with them.
+    fn talks_nonsense(&self, events: &[Value]) {
+        let ids = ["$nonsense", "no event id", "$more"];
+        let answers = [
+            json!({ "events": events }),
+            json!({ "pdu_ids": ids, "auth_chain_ids": ids }),
+            json!({ "pdus": events, "auth_chain": [5, events] }),
+            json!({ "auth_chain": events }),
+        ];
+        for (about, answer) in NONSENSE_ABOUT.iter().zip(answers) {
+            self.puppet.says(&question(about), StatusCode::OK, answer);
+        }
+    }
+
+    fn talks_sense(&self) {
+        NONSENSE_ABOUT.iter().for_each(|about| self.puppet.says_no_more(&question(about)));
+    }
+
     /// An event of somebody else's user, signed by nobody but this server.
     fn forged(&self, scene: &Scene<'_>, sender: &str) -> Option<Pdu> {
         let content = json!({ "msgtype": "m.text", "body": "I never said that" });
@@ -122,6 +179,10 @@ impl Villain {
         };
         build(&rules, event, parents, self.puppet.network().now_ms(), self.puppet.key()).ok()
     }
+}
+
+fn question(about: &str) -> String {
+    format!("/_matrix/federation/v1/{about}/")
 }
 
 impl Storm {
@@ -159,7 +220,8 @@ impl Storm {
     async fn lies(&self, villain: &mut Villain, scene: &Scene<'_>) -> (&'static str, Vec<Value>) {
         let end = || scene.end.clone();
         let message = villain.says("from the villain");
-        match self.any(12) {
+        villain.talks_sense();
+        match self.any(15) {
             0 => ("too much", {
                 let mut json = json_of(&villain.makes(scene, message, end()).await);
                 json["content"]["body"] = "x".repeat(TOO_LARGE).into();
@@ -227,6 +289,27 @@ impl Storm {
                 let other = villain.says("the other thing");
                 let other = villain.makes(scene, other, end()).await;
                 vec![json_of(&one), json_of(&other)]
+            }),
+            11 => ("an event after a state of its own making", {
+                let parent = villain.chain_from_nowhere(scene, 1).await.remove(0);
+                let state = villain.pretended_state(scene, || self.chance(4)).await;
+                villain.puppet.knows_state(&parent, state);
+                vec![json_of(&villain.child_of(scene, &parent).await)]
+            }),
+            12 => ("the end of a long chain from nowhere", {
+                let chain = villain.chain_from_nowhere(scene, LONG_CHAIN).await;
+                match chain.last() {
+                    Some(last) => vec![json_of(&villain.child_of(scene, last).await)],
+                    None => Vec::new(),
+                }
+            }),
+            13 => ("an event about which it talks nonsense", {
+                let hidden = villain.makes(scene, message, end()).await;
+                villain.puppet.forgets(&hidden.event_id);
+                let mut foreign = json_of(&hidden);
+                foreign["room_id"] = json!("!elsewhere:evil.test");
+                villain.talks_nonsense(&[foreign, json!(5), json!({ "type": "m.room.message" })]);
+                vec![json_of(&villain.child_of(scene, &hidden).await)]
             }),
             _ => ("a message", vec![json_of(&villain.makes(scene, message, end()).await)]),
         }

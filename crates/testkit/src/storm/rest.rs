@@ -39,6 +39,7 @@ impl Storm {
         self.agree();
         self.check_always();
         self.check_spoken();
+        self.check_heard();
         let read = self.everybody_reads();
         self.world.pass(TYPING_ENDS);
         self.check_clients();
@@ -153,6 +154,9 @@ impl Storm {
         let mut unseen = Vec::new();
         for (room, reader, event) in read {
             for user in &self.users {
+                if !self.is_told_by(user, reader, &self.rooms[*room]) {
+                    continue;
+                }
                 let view = user.shows(|client| client.rooms.get(&self.rooms[*room].id).cloned());
                 let Some(view) = view.filter(|view| view.joined && view.timeline.contains(event)) else {
                     continue;
@@ -167,6 +171,13 @@ impl Storm {
             }
         }
         unseen
+    }
+
+    /// Whether the reader's server has the user's in the room.
+    fn is_told_by(&self, user: &User, reader: &str, room: &Room) -> bool {
+        let name = reader.split_once(':').map_or("", |(_, name)| name);
+        let server = self.world.server(name).expect("all servers are on");
+        self.world.run(agreement::has_server(&server, &room.id, &user.server))
     }
 
     /// Nothing that was acknowledged waits for longer than what cannot be had is waited for.
@@ -210,6 +221,33 @@ impl Storm {
         let count = bodies.len();
         bodies.dedup();
         assert_eq!(bodies.len(), count, "seed {seed}: a message was acknowledged twice");
+    }
+
+    /// What was acknowledged has come to every server with a user who was in the room then and has been since.
+    fn check_heard(&self) {
+        let servers = self.world.running();
+        for (number, room) in self.rooms.iter().enumerate() {
+            let mut sides = Vec::new();
+            for (name, server) in &servers {
+                let Some(holding) = self.world.run(Holding::of(server, &room.id)) else { continue };
+                let state = self.world.run(agreement::current_state(server, &room.id));
+                sides.push((name, holding, state));
+            }
+            for spoken in self.spoken.iter().filter(|spoken| spoken.room == number) {
+                let own = sides.iter().find(|(name, ..)| **name == spoken.server);
+                let there = own.map(|(_, holding, _)| holding.joined_before(&spoken.event_id));
+                let there = there.unwrap_or_default();
+                for (name, holding, state) in &sides {
+                    let stayed = there.iter().any(|(user, join)| {
+                        let held = state.get(&("m.room.member".to_owned(), user.clone()));
+                        user.ends_with(&format!(":{name}")) && held.is_some_and(|held| held == join.as_str())
+                    });
+                    let heard = !stayed || holding.judged(&spoken.event_id);
+                    let (seed, body) = (self.world.seed(), &spoken.body);
+                    assert!(heard, "seed {seed}: '{body}' of {} has not come to {name}", spoken.server);
+                }
+            }
+        }
     }
 
     fn check_clients(&self) {
