@@ -228,9 +228,7 @@ impl Draft<'_> {
         if self.room.is_joined(user) || self.slot.as_ref().is_some_and(|slot| slot.is_joining(user)) {
             return Ok(true);
         }
-        if self.room.membership(user).is_none() {
-            return Ok(false);
-        }
+        // Also of somebody whom state resolution took out without an event.
         let row = self.rooms.view.store.get(&USER_ROOMS, &(user, self.room.nid())).await?;
         Ok(row.is_some_and(|row| row.value.was_joined))
     }

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use myelin_store::maintenance::{NoKnowledge, verify};
 use serde_json::Value;
 
-use super::Storm;
+use super::{Spoken, Storm};
 use crate::{
-    agreement,
+    agreement::{self, State},
     client::{percent, text},
     lawful::{self, Holding},
     user::{Room, User},
@@ -39,12 +39,12 @@ impl Storm {
         self.agree();
         self.check_always();
         self.check_spoken();
-        self.check_heard();
         let read = self.everybody_reads();
         self.world.pass(TYPING_ENDS);
         self.check_clients();
         self.check_arrivals(&read);
         self.check_queues();
+        self.check_heard();
         self.check_stores();
     }
 
@@ -223,31 +223,48 @@ impl Storm {
         assert_eq!(bodies.len(), count, "seed {seed}: a message was acknowledged twice");
     }
 
-    /// What was acknowledged has come to every server with a user who was in the room then and has been since.
+    /// What was acknowledged comes to every server with a user who was in the room then and has been since, also if its
+    /// own server is out of the room by now.
     fn check_heard(&self) {
+        for hour in 0..=PAUSE_HOURS_MAX {
+            let Some(unheard) = self.unheard() else { return };
+            assert!(hour < PAUSE_HOURS_MAX, "seed {}: {unheard}", self.world.seed());
+            self.world.pass(Duration::from_secs(3_600));
+        }
+    }
+
+    fn unheard(&self) -> Option<String> {
         let servers = self.world.running();
         for (number, room) in self.rooms.iter().enumerate() {
-            let mut sides = Vec::new();
+            let (mut holdings, mut states) = (Vec::new(), Vec::new());
             for (name, server) in &servers {
                 let Some(holding) = self.world.run(Holding::of(server, &room.id)) else { continue };
-                let state = self.world.run(agreement::current_state(server, &room.id));
-                sides.push((name, holding, state));
+                holdings.push((name.to_string(), holding));
+                states.push(self.world.run(agreement::current_state(server, &room.id)));
             }
             for spoken in self.spoken.iter().filter(|spoken| spoken.room == number) {
-                let own = sides.iter().find(|(name, ..)| **name == spoken.server);
-                let there = own.map(|(_, holding, _)| holding.joined_before(&spoken.event_id));
-                let there = there.unwrap_or_default();
-                for (name, holding, state) in &sides {
-                    let stayed = there.iter().any(|(user, join)| {
-                        let held = state.get(&("m.room.member".to_owned(), user.clone()));
-                        user.ends_with(&format!(":{name}")) && held.is_some_and(|held| held == join.as_str())
-                    });
-                    let heard = !stayed || holding.judged(&spoken.event_id);
-                    let (seed, body) = (self.world.seed(), &spoken.body);
-                    assert!(heard, "seed {seed}: '{body}' of {} has not come to {name}", spoken.server);
+                let own = holdings.iter().find(|(name, _)| *name == spoken.server);
+                let there =
+                    own.map(|(_, holding)| holding.joined_before(&spoken.event_id)).unwrap_or_default();
+                let stayed = |name: &str, state: &State| {
+                    let mut own = there.iter().filter(|(user, _)| user.ends_with(&format!(":{name}")));
+                    own.any(|(user, join)| {
+                        state.get(&("m.room.member".to_owned(), user.clone())).is_some_and(|now| now == join)
+                    })
+                };
+                let deaf = holdings.iter().zip(&states).find(|((name, holding), state)| {
+                    stayed(name, state) && !holding.judged(&spoken.event_id)
+                });
+                if let Some(((name, _), _)) = deaf {
+                    let (Spoken { body, server, .. }, held) = (spoken, lawful::comparison(&holdings));
+                    return Some(format!(
+                        "'{body}' of {server} has not come to {name}:\n{}",
+                        held.join("\n")
+                    ));
                 }
             }
         }
+        None
     }
 
     fn check_clients(&self) {
