@@ -11,6 +11,7 @@ mod postgres;
 pub mod process;
 mod report;
 mod rust;
+mod s3;
 
 use std::process::Command;
 

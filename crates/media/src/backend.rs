@@ -68,6 +68,8 @@ impl Backend {
 
     /// Connects to nothing yet.
     pub fn s3(config: &S3) -> Result<Self, object_store::Error> {
+        // The client panics without a provider for the process. Who has set one already is heeded.
+        rustls::crypto::ring::default_provider().install_default().ok();
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(&config.bucket)
             .with_client_options(ClientOptions::new().with_allow_http(config.allow_http))

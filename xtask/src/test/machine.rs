@@ -17,7 +17,7 @@ pub fn prepare(rust: bool, clients: bool, peers: bool) -> anyhow::Result<()> {
         ensure("PostgreSQL", &["postgresql"], postgres::version, install_without_cluster)?;
         nextest()?;
     }
-    if clients || peers {
+    if rust || clients || peers {
         tool("Python with venv", &["python3", "python3-venv"], python)?;
         tool("Node.js with npm", &["nodejs", "npm"], node)?;
     }

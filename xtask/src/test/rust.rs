@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::{machine, postgres, process};
+use super::{machine, postgres, process, s3};
 
 /// Tells the Rust tests where their PostgreSQL is.
 const POSTGRES_VARIABLE: &str = "MYELIN_TEST_POSTGRES";
+/// And their server that speaks S3.
+const S3_VARIABLE: &str = "MYELIN_TEST_S3";
 
 pub fn format() -> anyhow::Result<()> {
     process::run(process::cargo().args(["fmt", "--all", "--check"])).context("run `cargo fmt`")
@@ -22,6 +24,8 @@ pub fn lints() -> anyhow::Result<()> {
 pub fn tests(scratch: &Path) -> anyhow::Result<()> {
     let server = postgres::Server::start(scratch)?;
     println!("PostgreSQL: {}", server.uri);
+    let bucket = s3::Server::start(scratch)?;
+    println!("S3: {}", bucket.endpoint);
     let temporary = scratch.join("rust");
     std::fs::create_dir(&temporary)?;
     let mut tests = process::cargo();
@@ -30,7 +34,8 @@ pub fn tests(scratch: &Path) -> anyhow::Result<()> {
         false => tests.args(["test", "--no-fail-fast"]),
     };
     tests.arg("--workspace").args(process::locked());
-    process::run(tests.env(POSTGRES_VARIABLE, &server.uri).env("TMPDIR", &temporary))
+    tests.env(POSTGRES_VARIABLE, &server.uri).env(S3_VARIABLE, &bucket.endpoint);
+    process::run(tests.env("TMPDIR", &temporary))
 }
 
 /// Builds the server as the tests did, and returns where it is.

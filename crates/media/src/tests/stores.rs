@@ -1,7 +1,7 @@
 //! One suite for every place where bytes may lie.
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use myelin_store::{
     Batch, Store,
     memory::{Memory, MemoryDisk},
@@ -9,7 +9,10 @@ use myelin_store::{
 };
 use myelin_testenv::Sim;
 
-use crate::{Backend, Error, Objects, Writer, Written};
+use crate::{Backend, Error, Objects, Writer, Written, backend::S3};
+
+/// Where a server is that speaks S3.
+const S3_SERVER: &str = "MYELIN_TEST_S3";
 
 /// Sizes around the smallest part of any store.
 const SIZES: [usize; 5] = [0, 1, 100_000, 5 * 1024 * 1024, 12 * 1024 * 1024 + 17];
@@ -70,6 +73,49 @@ async fn a_local_directory_conforms() {
     let path = directory.path().join("new/media");
     conforms(Backend::local(&path).expect("made")).await;
     conforms(Backend::local(&path).expect("there already")).await;
+}
+
+/// A bucket of its own.
+async fn bucket(name: &str) -> S3 {
+    let endpoint = std::env::var(S3_SERVER).unwrap_or_else(|_| {
+        panic!("{S3_SERVER} is not set: run the tests through the test command (cargo xtask test), which starts a server")
+    });
+    let bucket = format!("{name}-{}", std::process::id());
+    let config = S3 {
+        bucket,
+        endpoint: Some(endpoint),
+        region: Some("us-east-1".to_owned()),
+        access_key_id: Some("test".to_owned()),
+        secret_access_key: Some("test".to_owned()),
+        allow_http: true,
+        ..S3::default()
+    };
+    // Also sets the cryptography up that the client wants for plain HTTP too.
+    Backend::s3(&config).expect("configured");
+    let uri = format!("{}/{}", config.endpoint.as_deref().unwrap_or_default(), config.bucket);
+    let made = reqwest::Client::new().put(uri).send().await.expect("answered");
+    assert!(made.status().is_success(), "{made:?}");
+    config
+}
+
+#[tokio::test]
+async fn an_s3_api_conforms() {
+    let config = bucket("conforms").await;
+    for prefix in ["", "some/where/"] {
+        let backend = Backend::s3(&S3 { prefix: prefix.to_owned(), ..config.clone() }).expect("configured");
+        conforms(backend.clone()).await;
+        assert_eq!(backend.objects.list(None).count().await, 0, "something is left");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_not_there_is_an_error() {
+    let config = S3 { bucket: "nobody-has-made-this".to_owned(), ..bucket("there").await };
+    let store = Store::new(std::sync::Arc::new(Memory::open(MemoryDisk::default())));
+    let objects = Objects::new(Backend::s3(&config).expect("configured"), store, Sim::new(1).env());
+    for content in [vec![1; 10], vec![1; 6 * 1024 * 1024]] {
+        assert!(write(&objects, &content).await.is_err(), "{} bytes were written nowhere", content.len());
+    }
 }
 
 #[tokio::test]

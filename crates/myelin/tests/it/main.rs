@@ -3,6 +3,7 @@
 mod chat;
 mod doctor;
 mod first_start;
+mod media;
 mod postgres;
 mod process;
 mod sessions;
