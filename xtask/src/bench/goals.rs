@@ -25,6 +25,18 @@ const GOALS: &[(&str, f64)] = &[
     ("typing", 60.0),
     ("inbound PDU, 1 origin", 130.0),
     ("inbound PDU, 16 origins", 130.0),
+    ("netsplit, # of # members: an event of the other side", 1_000.0),
+    ("netsplit, # of # members: the merge", 100_000.0),
+    ("push, # members: a message", 2_000.0),
+    ("push, # members: one that 1 in 100 watches for", 2_000.0),
+    ("push, # members: one to the whole room", 2_000.0),
+    ("upload of 50 one-time keys", 1_500.0),
+    ("claim of a one-time key", 200.0),
+    ("query of the keys of 1 user", 100.0),
+    ("query of the keys of 100 users", 1_500.0),
+    ("to-device message, 1 in a request", 150.0),
+    ("to-device message, 100 in a request", 30.0),
+    ("to-device message, received", 20.0),
     ("search among # messages: p50", 20.0),
     ("upload: time against a plain file server", 1.43),
     ("download: time against a plain file server", 1.43),
@@ -41,9 +53,10 @@ pub fn goal(row: &str) -> Option<f64> {
 
 fn matches(pattern: &str, row: &str) -> bool {
     let Some((before, after)) = pattern.split_once('#') else { return pattern == row };
-    row.strip_prefix(before)
-        .and_then(|rest| rest.strip_suffix(after))
-        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    row.strip_prefix(before).is_some_and(|rest| {
+        let after_number = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        after_number.len() < rest.len() && matches(after, after_number)
+    })
 }
 
 #[cfg(test)]
@@ -57,6 +70,8 @@ mod tests {
         assert_eq!(goal("idle sync, some rooms"), None);
         assert_eq!(goal("wake-up, 200 rooms: p50"), Some(2.0));
         assert_eq!(goal("wake-up, 200 rooms"), Some(100.0));
+        assert_eq!(goal("netsplit, 200 of 2000 members: the merge"), Some(100_000.0));
+        assert_eq!(goal("netsplit, 200 of members: the merge"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::drive::Driven;
 use super::goals;
+use super::measure::Cost;
 
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -94,14 +95,19 @@ impl Row {
 
     /// Server CPU per operation of a drive, with everything else that is known of it.
     pub fn driven(name: impl Into<String>, driven: &Driven) -> Self {
-        let operations = driven.samples.len();
+        Self {
+            p50_ms: driven.samples.percentile_ms(50.0),
+            p99_ms: driven.samples.percentile_ms(99.0),
+            ..Self::shared_out(name, driven.samples.len(), driven.cost)
+        }
+    }
+
+    /// Server CPU per operation, where several of them share a request and have no latency of their own.
+    pub fn shared_out(name: impl Into<String>, operations: usize, cost: Cost) -> Self {
         let each = operations.max(1) as f64;
-        let cost = driven.cost;
         Self {
             operations: Some(operations),
             per_second: Some(operations as f64 / cost.wall.as_secs_f64().max(1e-9)),
-            p50_ms: driven.samples.percentile_ms(50.0),
-            p99_ms: driven.samples.percentile_ms(99.0),
             written_bytes_per_operation: Some(cost.written_bytes as f64 / each),
             generator_cpu_us: Some(cost.generator_cpu.as_secs_f64() * 1e6 / each),
             ..Self::figure(name, cost.cpu_us_per(operations), Unit::CpuMicroseconds)

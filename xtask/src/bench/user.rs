@@ -27,6 +27,7 @@ impl Synced {
 
 pub struct User {
     pub id: String,
+    pub device: String,
     address: SocketAddr,
     authorization: HeaderValue,
     connection: Connection,
@@ -38,6 +39,7 @@ impl User {
         #[derive(Deserialize)]
         struct Registered {
             user_id: String,
+            device_id: String,
             access_token: String,
         }
         let mut connection = Connection::open(address).await?;
@@ -48,13 +50,15 @@ impl User {
             connection.call(Method::POST, "/_matrix/client/v3/register", None, bytes_of(&request)).await?;
         let registered: Registered = serde_json::from_slice(&answer)?;
         let authorization = HeaderValue::from_str(&format!("Bearer {}", registered.access_token))?;
-        Ok(Self { id: registered.user_id, address, authorization, connection })
+        let Registered { user_id: id, device_id: device, .. } = registered;
+        Ok(Self { id, device, address, authorization, connection })
     }
 
     /// The same device over one more connection.
     pub async fn also(&self) -> Result<Self> {
         Ok(Self {
             id: self.id.clone(),
+            device: self.device.clone(),
             address: self.address,
             authorization: self.authorization.clone(),
             connection: Connection::open(self.address).await?,

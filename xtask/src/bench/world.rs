@@ -46,6 +46,17 @@ pub struct Sizes {
     pub destinations: usize,
     /// Members of a room on another server.
     pub large_room: usize,
+    /// Members of a room that splits, and those of them who change on both sides.
+    pub split_room: usize,
+    pub disputed: usize,
+    /// Local members of a room in which messages are judged by push rules, and the messages.
+    pub audience: usize,
+    pub judged: usize,
+    /// One-time keys that are claimed, and queries of keys.
+    pub claims: usize,
+    pub key_queries: usize,
+    /// Messages between devices.
+    pub to_device: usize,
     /// Messages that are searched.
     pub search_messages: usize,
     pub searches: usize,
@@ -80,6 +91,13 @@ impl Sizes {
             inbound: 16_000,
             destinations: 1_000,
             large_room: 20_000,
+            split_room: 10_000,
+            disputed: 1_000,
+            audience: 10_000,
+            judged: 500,
+            claims: 8_000,
+            key_queries: 5_000,
+            to_device: 10_000,
             search_messages: 100_000,
             searches: 2_000,
             files: 64,
@@ -111,6 +129,13 @@ impl Sizes {
             inbound: 3_200,
             destinations: 200,
             large_room: 2_000,
+            split_room: 2_000,
+            disputed: 200,
+            audience: 1_000,
+            judged: 100,
+            claims: 1_600,
+            key_queries: 500,
+            to_device: 2_000,
             search_messages: 5_000,
             searches: 300,
             files: 16,
@@ -160,13 +185,33 @@ impl World {
     /// Accounts that are in no room.
     pub async fn fresh_users(&mut self, count: usize) -> Result<Vec<User>> {
         let address = self.server.address;
-        let first = self.registered;
-        self.registered += count;
-        stream::iter(first..first + count)
-            .map(|number| async move { User::register(address, &format!("bench{number}")).await })
+        stream::iter(self.fresh_names(count))
+            .map(|name| async move { User::register(address, &name).await })
             .buffered(REGISTRATIONS_CONCURRENT)
             .try_collect()
             .await
+    }
+
+    /// Accounts that join a room and are heard of no more; every `watchful`th one has a push rule of its own, for `keyword`.
+    pub async fn crowd(&mut self, room: &str, count: usize, watchful: usize, keyword: &str) -> Result<()> {
+        let address = self.server.address;
+        let rule = json!({ "pattern": keyword, "actions": ["notify", { "set_tweak": "highlight" }] });
+        let rule = &rule;
+        stream::iter(self.fresh_names(count).enumerate().map(Ok))
+            .try_for_each_concurrent(REGISTRATIONS_CONCURRENT, |(number, name)| async move {
+                let mut user = User::register(address, &name).await?;
+                if number.is_multiple_of(watchful) {
+                    user.put("pushrules/global/content/watched", rule).await?;
+                }
+                user.join(room).await
+            })
+            .await
+    }
+
+    fn fresh_names(&mut self, count: usize) -> impl Iterator<Item = String> + use<> {
+        let first = self.registered;
+        self.registered += count;
+        (first..first + count).map(|number| format!("bench{number}"))
     }
 
     pub async fn fresh_user(&mut self) -> Result<User> {

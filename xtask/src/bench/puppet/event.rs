@@ -60,10 +60,15 @@ pub fn unpadded(bytes: &[u8]) -> String {
     general_purpose::STANDARD_NO_PAD.encode(bytes)
 }
 
-/// The object with a signature of `name` over its canonical form. serde_json keeps keys sorted.
-pub fn sign(mut object: Value, name: &str, key: &ed25519_dalek::SigningKey) -> Value {
+/// The object with a signature of the server `name` over its canonical form.
+pub fn sign(object: Value, name: &str, key: &ed25519_dalek::SigningKey) -> Value {
+    sign_as(object, name, KEY_ID, key)
+}
+
+/// The same for any entity and name of its key. serde_json keeps keys sorted.
+pub fn sign_as(mut object: Value, name: &str, key_id: &str, key: &ed25519_dalek::SigningKey) -> Value {
     let signature = unpadded(&key.sign(object.to_string().as_bytes()).to_bytes());
-    object["signatures"] = json!({ name: { KEY_ID: signature } });
+    object["signatures"] = json!({ name: { key_id: signature } });
     object
 }
 

@@ -21,7 +21,7 @@ use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 
 pub use self::{
-    event::{Pdu, Place, ROOM_VERSION, id_of},
+    event::{Pdu, Place, ROOM_VERSION, id_of, sign_as, unpadded},
     host::Host,
     room::{HostedRoom, joined},
 };

@@ -14,7 +14,7 @@ use crate::bench::user::{User, event_id, message};
 use crate::bench::world::World;
 
 /// PDUs per transaction, the most that there may be.
-const TRANSACTION_PDUS: usize = 50;
+pub const TRANSACTION_PDUS: usize = 50;
 const JOINS_CONCURRENT: usize = 8;
 const DELIVERY_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(2);
@@ -64,7 +64,8 @@ impl Source {
         let mut puppet = Puppet::open(host, world.server.address, number).await?;
         let user = puppet.user(0);
         let (join, answer) = puppet.join(&room, &user).await?;
-        let auth = auth_of(&answer["state"], &join.event_id)?;
+        let mut auth = auth_of(&answer["state"], &["m.room.create", "m.room.power_levels"])?;
+        auth.push(join.event_id.clone());
         let (mut last, mut depth) = (join.event_id, join.json["depth"].as_u64().unwrap_or(1));
         let mut events = Vec::with_capacity(pdus);
         for line in 0..pdus {
@@ -79,31 +80,39 @@ impl Source {
         Ok(Self { puppet, transactions, owner, room, last })
     }
 
-    /// One transaction after the other. The samples count PDUs, each with the time of its transaction.
     async fn send_all(&mut self) -> Result<Samples> {
-        let mut samples = Samples::default();
-        for transaction in &self.transactions {
-            let begun = Instant::now();
-            self.puppet.send(transaction).await?;
-            (0..TRANSACTION_PDUS).for_each(|_| samples.push(begun.elapsed()));
-        }
-        Ok(samples)
+        bring(&mut self.puppet, &self.transactions).await
     }
 
-    /// Waits until the last event is the last one in the room.
     async fn arrived(&mut self) -> Result<()> {
+        arrived(&mut self.owner, &self.room, &self.last).await
+    }
+}
+
+/// One transaction after the other. The samples count PDUs, each with the time of its transaction.
+pub async fn bring(puppet: &mut Puppet, transactions: &[Transaction]) -> Result<Samples> {
+    let mut samples = Samples::default();
+    for transaction in transactions {
         let begun = Instant::now();
-        loop {
-            let page = self.owner.get(&format!("rooms/{}/messages?dir=b&limit=1", self.room)).await?;
-            let page: serde_json::Value = serde_json::from_slice(&page)?;
-            if page["chunk"][0]["event_id"] == self.last.as_str() {
-                return Ok(());
-            }
-            if begun.elapsed() > ARRIVAL_MAX {
-                bail!("the last event sent is not the last event of the room");
-            }
-            tokio::time::sleep(ARRIVAL_POLL).await;
+        puppet.send(transaction).await?;
+        (0..TRANSACTION_PDUS).for_each(|_| samples.push(begun.elapsed()));
+    }
+    Ok(samples)
+}
+
+/// Waits until `last` is the last event in the room.
+pub async fn arrived(user: &mut User, room: &str, last: &str) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let page = user.get(&format!("rooms/{room}/messages?dir=b&limit=1")).await?;
+        let page: serde_json::Value = serde_json::from_slice(&page)?;
+        if page["chunk"][0]["event_id"] == last {
+            return Ok(());
         }
+        if begun.elapsed() > ARRIVAL_MAX {
+            bail!("the last event sent is not the last event of the room");
+        }
+        tokio::time::sleep(ARRIVAL_POLL).await;
     }
 }
 
@@ -174,14 +183,12 @@ pub async fn room_of(owner: &mut User) -> Result<String> {
     Ok(answer["room_id"].as_str().context("no room id")?.to_owned())
 }
 
-/// What authorises the messages of a user who has just joined.
-fn auth_of(state: &serde_json::Value, join: &str) -> Result<Vec<String>> {
-    let mut auth = vec![join.to_owned()];
-    for wanted in ["m.room.create", "m.room.power_levels"] {
-        let events = state.as_array().context("no state")?;
-        let found =
-            events.iter().find(|event| event["type"] == wanted).context("an auth event is missing")?;
-        auth.push(crate::bench::puppet::id_of(found));
-    }
-    Ok(auth)
+/// The events of these types in a state, by their ids.
+pub fn auth_of(state: &serde_json::Value, types: &[&str]) -> Result<Vec<String>> {
+    let events = state.as_array().context("no state")?;
+    let found = types.iter().map(|wanted| {
+        let found = events.iter().find(|event| event["type"] == *wanted);
+        found.map(crate::bench::puppet::id_of).context("an auth event is missing")
+    });
+    found.collect()
 }

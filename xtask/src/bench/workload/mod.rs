@@ -6,14 +6,18 @@ mod federation;
 mod footprint;
 mod history;
 mod join;
+mod keys;
 mod large_room;
 mod media;
+mod netsplit;
+mod push;
 mod room_state;
 mod rooms;
 mod search;
 mod send;
 mod sliding;
 mod sync;
+mod to_device;
 
 use anyhow::{Result, bail};
 
@@ -22,7 +26,7 @@ use super::world::World;
 
 /// In the order in which they run: those that care how many rooms the shared accounts are in come first,
 /// the footprint of everything comes last.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 22] = [
     "fanout",
     "send",
     "idle",
@@ -38,6 +42,10 @@ pub const NAMES: [&str; 18] = [
     "inbound",
     "outbound",
     "large-room",
+    "netsplit",
+    "push",
+    "keys",
+    "to-device",
     "search",
     "media",
     "footprint",
@@ -60,6 +68,10 @@ pub async fn run(name: &str, world: &mut World) -> Result<Vec<Row>> {
         "inbound" => federation::inbound(world).await,
         "outbound" => federation::outbound(world).await,
         "large-room" => large_room::run(world).await,
+        "netsplit" => netsplit::run(world).await,
+        "push" => push::run(world).await,
+        "keys" => keys::run(world).await,
+        "to-device" => to_device::run(world).await,
         "search" => search::run(world).await,
         "media" => media::run(world).await,
         "footprint" => footprint::run(world).await,
