@@ -19,6 +19,8 @@ pub fn prepare(rust: bool, clients: bool, peers: bool) -> anyhow::Result<()> {
     }
     if rust || clients || peers {
         tool("Python with venv", &["python3", "python3-venv"], python)?;
+    }
+    if clients || peers {
         tool("Node.js with npm", &["nodejs", "npm"], node)?;
     }
     if clients {
