@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from waiting import eventually
 
 READY_SECONDS_MAX = 90
 STOP_SECONDS_MAX = 40
+PORTS = (20_000, 32_000)
+
+given = set()
 
 
 class Server:
@@ -205,6 +209,15 @@ class Synapse(Server):
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Below those that the system gives to outgoing connections, which may have taken it by the time the server starts."""
+    while True:
+        port = random.randrange(*PORTS)
+        if port in given:
+            continue
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+                given.add(port)
+                return port
+            except OSError:
+                continue

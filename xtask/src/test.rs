@@ -71,7 +71,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             report.record("Synapse", || peers::synapse(&server, scratch.path()));
         }
     }
-    let target = rust::target_directory()?;
-    println!("\nbuilt and installed: {}", process::output(Command::new("du").arg("-sh").arg(target))?);
+    // `-D`: the directory may be a link.
+    let size = process::output(Command::new("du").arg("-shD").arg(rust::target_directory()?))?;
+    println!("\nbuilt and installed: {size}");
     report.finish()
 }

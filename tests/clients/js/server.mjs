@@ -8,6 +8,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assert, until } from "./wait.mjs";
 
+const PORT_MIN = 20_000;
+const PORTS = 12_000;
+
 export class Server {
     static async start() {
         const server = new Server();
@@ -64,11 +67,19 @@ export class Server {
     }
 }
 
+// Below those that the system gives to outgoing connections, which may have taken it by the time the server starts: a
+// client that tries to connect to a port on which nobody listens may even meet itself.
 async function freePort() {
-    const listener = createServer().listen(0, "127.0.0.1");
-    await once(listener, "listening");
-    const { port } = listener.address();
-    listener.close();
-    await once(listener, "close");
-    return port;
+    for (;;) {
+        const port = PORT_MIN + Math.floor(Math.random() * PORTS);
+        const listener = createServer().listen(port, "127.0.0.1");
+        try {
+            await once(listener, "listening");
+        } catch {
+            continue;
+        }
+        listener.close();
+        await once(listener, "close");
+        return port;
+    }
 }

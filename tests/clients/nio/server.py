@@ -1,6 +1,7 @@
 """A Myelin of the scenario's own: free loopback port, temporary data directory, ended by its process id."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 READY_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
+PORTS = (20_000, 32_000)
 
 
 class Server:
@@ -64,6 +66,12 @@ class Server:
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Below those that the system gives to outgoing connections, which may have taken it by the time the server starts."""
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue

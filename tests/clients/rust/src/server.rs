@@ -6,6 +6,9 @@ use anyhow::Context;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+const PORT_MIN: u16 = 20_000;
+const PORTS: u16 = 12_000;
+
 pub struct Server {
     directory: TempDir,
     port: u16,
@@ -15,7 +18,7 @@ pub struct Server {
 impl Server {
     pub async fn start() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let process = spawn(&directory, port)?;
         let mut server = Self { directory, port, process };
         server.ready().await?;
@@ -50,6 +53,14 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Below those that the system gives to outgoing connections, which may have taken it by the time the server starts.
+fn free_port() -> anyhow::Result<u16> {
+    let first = (std::process::id() % u32::from(PORTS)) as u16;
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports = (0..PORTS).map(|nth| PORT_MIN + (first + nth) % PORTS);
+    ports.find(free).context("no port is free")
 }
 
 fn spawn(directory: &TempDir, port: u16) -> anyhow::Result<Child> {
