@@ -57,7 +57,8 @@ impl Storm {
         }
     }
 
-    /// A word of a member of each server in each room, until all agree.
+    /// A word of a member of each server in each room, until all agree; of another one in each round, as what the one says
+    /// may be soft-failed elsewhere.
     fn agree(&mut self) {
         let started_ms = self.world.env().now_ms();
         for (round, length) in ROUNDS.iter().enumerate() {
@@ -105,7 +106,7 @@ impl Storm {
         for room in 0..self.rooms.len() {
             for name in self.world.names() {
                 let members = self.world.run(self.members_at(name.as_str(), &self.rooms[room]));
-                let Some(user) = members.first() else { continue };
+                let Some(user) = members.get(round % members.len().max(1)) else { continue };
                 self.done += 1;
                 let mut action = self.message(*user, room);
                 action.path = format!("{}-{round}", action.path);

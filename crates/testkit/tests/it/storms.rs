@@ -30,7 +30,10 @@ fn fixed_seeds() {
 
 #[test]
 fn fixed_seeds_with_a_liar() {
-    for seed in [10_006, 10_015, 10_024, 10_059, 10_063, 10_112, 20_037, 20_095] {
+    for seed in [
+        10_006, 10_015, 10_024, 10_059, 10_063, 10_112, 20_004, 20_037, 20_088, 20_095, 20_105, 20_149,
+        20_158, 20_216,
+    ] {
         Storm::run(seed, Options { versions: EVERY_VERSION, ..OPTIONS });
     }
 }
