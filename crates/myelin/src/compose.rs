@@ -8,7 +8,7 @@ use myelin_core::{Env, UserNid};
 use myelin_federation::{Federation, IdentitySetup, PresencePolicy, Setup, media::RemoteMedia};
 use myelin_media::{Media, preview::Previews};
 use myelin_rooms::{
-    Rooms, delayed, retention::run_retention, run_profile_propagation, server_notices::NoticeRoom,
+    Rooms, delayed, retention::run_retention, run_member_upkeep, server_notices::NoticeRoom,
     trimming::run_trimming,
 };
 use myelin_search::{DirectoryVisibility, Search};
@@ -116,7 +116,7 @@ impl Server {
         let spawn = |name, task| self.env.spawner.spawn(name, task);
         spawn("feed", self.view.feed.clone().run(self.env.clock.clone()).boxed());
         spawn("typing expiry", self.sync.clone().run_expiry().boxed());
-        spawn("profile propagation", run_profile_propagation(self.rooms.clone()).boxed());
+        spawn("member upkeep", run_member_upkeep(self.rooms.clone()).boxed());
         spawn("trimming", run_trimming(self.rooms.clone()).boxed());
         spawn("retention", run_retention(self.rooms.clone()).boxed());
         spawn("delayed events", delayed::run_delayed_events(self.rooms.clone()).boxed());

@@ -114,7 +114,7 @@ impl Server {
             Previews::new(media.clone(), preview::Config { enabled: true, ..preview::Config::default() });
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock.clone())));
         env.spawner.spawn("typing expiry", Box::pin(sync.clone().run_expiry()));
-        env.spawner.spawn("profiles", Box::pin(myelin_rooms::run_profile_propagation(rooms.clone())));
+        env.spawner.spawn("member upkeep", Box::pin(myelin_rooms::run_member_upkeep(rooms.clone())));
         env.spawner.spawn("trimming", Box::pin(myelin_rooms::trimming::run_trimming(rooms.clone())));
         env.spawner.spawn("retention", Box::pin(myelin_rooms::retention::run_retention(rooms.clone())));
         env.spawner
