@@ -6,12 +6,10 @@ use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
+use myelin_api::{AppState, Parts, Serves, Shutdown, router};
 use myelin_core::EventNid;
 use myelin_dag::SigningKey;
-use myelin_federation::{
-    Federation, Identity, IdentitySetup, NoIdentityServers, PresencePolicy, Setup, media::RemoteMedia,
-};
+use myelin_federation::{Federation, Identity, IdentitySetup, PresencePolicy, Setup, media::RemoteMedia};
 use myelin_media::{Media, preview, preview::Previews};
 use myelin_rooms::Rooms;
 use myelin_search::{DirectoryVisibility, Place, Search};
@@ -23,13 +21,13 @@ use myelin_store::{
 };
 use myelin_sync::Sync;
 use myelin_testenv::Sim;
-use myelin_users::{Config, PasswordCost, RegistrationMode, Users};
+use myelin_users::Users;
 use myelin_view::View;
 use ruma::{RoomId, ServerName, UserId, server_name};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::{disk::SimDisk, machine, network::Network};
+use crate::{disk::SimDisk, machine, network::Network, settings::Settings};
 
 const TIMELINE_MAX: usize = 1_000_000;
 
@@ -80,15 +78,20 @@ impl Server {
     /// # Panics
     /// If the parts do not fit together: a test cannot go on.
     pub fn start_in(network: &Network, name: &ServerName, sim: &Sim, platters: MemoryDisk) -> Self {
+        Self::start_with(network, Settings::new(name), sim, platters)
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Panics
+    /// If the parts do not fit together: a test cannot go on.
+    pub fn start_with(network: &Network, settings: Settings, sim: &Sim, platters: MemoryDisk) -> Self {
+        let Settings { edge: config, accounts, identity_servers } = settings;
+        let name = &*config.server_name.clone();
         let sim = sim.machine();
         let env = sim.env();
         let disk = SimDisk::open(platters, env.clone());
-        let mut config = ServerConfig::new(name);
-        config.rate_limits.enabled = false;
         let view = View::new(Store::new(Arc::new(disk.clone())), env.clone(), config.server_name.clone());
-        let cheap = PasswordCost { memory_kib: 8, iterations: 1 };
-        let accounts =
-            Config { password_cost: cheap, registration: RegistrationMode::Open, ..Config::default() };
         let users = Arc::new(Users::new(view.clone(), accounts));
         let key = Arc::new(signing_key(name));
         let rooms = Arc::new(Rooms::new(view.clone(), key.clone()));
@@ -129,8 +132,8 @@ impl Server {
             rooms: rooms.clone(),
             handshakes: federation.handshakes.clone(),
             key: Arc::new(signing_key(name)),
-            transport: Arc::new(NoIdentityServers),
-            trusted: Vec::new(),
+            transport: network.identity_servers_of(name),
+            trusted: identity_servers,
         }));
         let parts = Parts {
             view: view.clone(),
