@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
-use myelin_api::{self as api, AppState, Serves, Shutdown, config::TurnCredentials};
+use myelin_api::{self as api, AppState, Notices, Serves, Shutdown, config::TurnCredentials};
 use myelin_core::{Env, UserNid};
 use myelin_federation::{Federation, IdentitySetup, PresencePolicy, Setup, media::RemoteMedia};
 use myelin_media::{Media, preview::Previews};
@@ -111,10 +112,19 @@ impl Server {
         })
     }
 
+    pub fn notices(&self, config: &Config) -> Notices {
+        Notices::from_ref(&self.state(config, Shutdown::never()))
+    }
+
+    /// What makes commits visible: for commands that write into rooms.
+    pub fn start_feed(&self) {
+        self.env.spawner.spawn("feed", self.view.feed.clone().run(self.env.clock.clone()).boxed());
+    }
+
     /// Starts what follows the log and what has to be done from time to time.
     pub fn start_readers(&self) {
         let spawn = |name, task| self.env.spawner.spawn(name, task);
-        spawn("feed", self.view.feed.clone().run(self.env.clock.clone()).boxed());
+        self.start_feed();
         spawn("typing expiry", self.sync.clone().run_expiry().boxed());
         spawn("member upkeep", run_member_upkeep(self.rooms.clone()).boxed());
         spawn("trimming", run_trimming(self.rooms.clone()).boxed());

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::Context;
+use myelin_api::Notices;
 use myelin_core::Env;
 use myelin_federation::Sender;
 use myelin_store::{Store, maintenance::Progress};
@@ -26,6 +27,7 @@ use crate::{
     compose::Server,
     destinations,
     maintenance::{self, Outcome, Task},
+    notices,
 };
 
 const REQUEST_SIZE_MAX: u64 = 64 * 1024;
@@ -86,6 +88,7 @@ impl Drop for Control {
 /// Listens if the store is embedded.
 pub fn start(
     server: &Server,
+    notices: Notices,
     directory: Option<&Path>,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<Control> {
@@ -107,6 +110,7 @@ pub fn start(
         env: server.env.clone(),
         store: server.store.clone(),
         sender: server.federation.sender.clone(),
+        notices,
         directory: directory.to_owned(),
     };
     server.env.spawner.spawn("control socket", Box::pin(listen(socket, work, stop)));
@@ -140,6 +144,7 @@ struct Work {
     env: Env,
     store: Store,
     sender: Arc<Sender>,
+    notices: Notices,
     directory: PathBuf,
 }
 
@@ -175,6 +180,9 @@ impl Work {
         let runtime = tokio::runtime::Handle::current();
         if let Task::Federation(task) = &task {
             return runtime.block_on(destinations::in_server(task, &self.sender, self.env.now_ms()));
+        }
+        if let Task::Notice(notice) = task {
+            return runtime.block_on(notices::say(&self.notices, notice));
         }
         let mut on_progress = |progress| drop(report.try_send(Step::from(progress)));
         let task = maintenance::run(task, &self.store, Some(&self.directory), &mut on_progress);
