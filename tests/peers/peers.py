@@ -37,10 +37,15 @@ class World:
         self.extra = KINDS[kind](f"{kind}-3", self)
 
     def __enter__(self):
-        for server in self.all():
-            server.start()
-        for server in self.all():
-            server.wait_until_ready()
+        try:
+            for server in self.all():
+                server.start()
+            for server in self.all():
+                server.wait_until_ready()
+        except BaseException:
+            # Also when one of them ends the run: the others are not left behind.
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
