@@ -64,6 +64,8 @@ pub struct Page {
     /// After redirects.
     pub url: Url,
     pub content_type: Option<String>,
+    /// `X-Robots-Tag`, all of them.
+    pub robots: Vec<String>,
     pub size: Option<u64>,
     pub body: BytesStream,
 }

@@ -12,6 +12,7 @@ mod making;
 mod oembed;
 mod patterns;
 mod picture;
+mod robots;
 mod summary;
 mod sweep;
 #[cfg(test)]

@@ -69,6 +69,7 @@ impl Pages for Web {
                 status: head.status.as_u16(),
                 url: head.extensions.get::<Landed>().map_or_else(|| url.clone(), |landed| landed.0.clone()),
                 content_type: text(&head.headers, header::CONTENT_TYPE),
+                robots: head.headers.get_all("x-robots-tag").iter().map(shown).collect(),
                 size: body.announced_size(),
                 body: body.into_stream().map_err(std::io::Error::other).boxed(),
             })
@@ -79,7 +80,11 @@ impl Pages for Web {
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
     // Names of character sets are ASCII; the rest may be anything.
-    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    headers.get(name).map(shown)
+}
+
+fn shown(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 fn told(error: Error) -> PageError {

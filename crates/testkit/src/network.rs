@@ -129,11 +129,6 @@ impl Network {
         self.0.notaries.lock().clone()
     }
 
-    /// Identity servers as one server sees them: whoever has the name.
-    pub fn identity_servers_of(&self, name: &ServerName) -> Arc<dyn myelin_federation::IdentityTransport> {
-        Arc::new(Port { network: self.clone(), name: name.to_owned() })
-    }
-
     /// Something to read in the trace.
     pub fn note(&self, what: &str) {
         let now_ms = self.now_ms() % 10_000_000;
@@ -236,17 +231,6 @@ impl Inner {
     }
 }
 
-impl myelin_federation::IdentityTransport for Port {
-    fn send<'a>(
-        &'a self,
-        server: &'a ServerName,
-        request: Request<Bytes>,
-        budget: Budget,
-    ) -> BoxFuture<'a, Result<Response<Bytes>, TransportError>> {
-        Transport::send(self, server, request, budget)
-    }
-}
-
 impl Pages for Port {
     fn fetch<'a>(&'a self, url: &'a Url, limits: FetchLimits) -> BoxFuture<'a, Result<Page, PageError>> {
         async move {
@@ -259,6 +243,7 @@ impl Pages for Port {
                 status: head.status.as_u16(),
                 url: url.clone(),
                 content_type: content_type.map(str::to_owned),
+                robots: Vec::new(),
                 size: None,
                 body: body.map_err(std::io::Error::other).boxed(),
             })

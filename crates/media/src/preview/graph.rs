@@ -5,6 +5,7 @@ use url::Url;
 
 use super::{
     html::{Image, Page},
+    robots::Robots,
     summary,
 };
 
@@ -40,6 +41,18 @@ impl Graph {
         let description = said.map(summary::cut).or_else(|| summary::of(&page.text));
         set(&mut properties, "og:description", description);
         Self { properties, images: images(page, url) }
+    }
+
+    /// Without what the page does not want to be shown elsewhere.
+    #[must_use]
+    pub fn for_robots(mut self, robots: Robots) -> Self {
+        if !robots.snippet {
+            self.properties.remove("og:description");
+        }
+        if !robots.image {
+            self.images.clear();
+        }
+        self
     }
 
     pub fn has_title(&self) -> bool {

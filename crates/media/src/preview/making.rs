@@ -13,6 +13,7 @@ use super::{
     html::Page,
     oembed,
     picture::{self, Picture},
+    robots::Robots,
 };
 use crate::{FetchLimits, Media, Page as Answer, PageError, sanitize};
 
@@ -43,6 +44,7 @@ impl Making<'_> {
         }
         let answer = self.fetch(url, ANNOUNCED_SIZE_MAX).await?;
         match Kind::of(answer.content_type.as_deref()) {
+            Kind::Image if !robots_of(&answer).image => Ok(written(Map::new(), None)),
             Kind::Image => {
                 let picture = picture::store(self.media, self.config, answer).await?;
                 Ok(written(Map::new(), picture))
@@ -57,11 +59,12 @@ impl Making<'_> {
 
     async fn read_page(&self, answer: Answer) -> Result<Graph, PreviewError> {
         let (url, content_type) = (answer.url.clone(), answer.content_type.clone());
+        let (at, said) = (url.clone(), answer.robots.clone());
         let bytes = beginning(answer, self.config.page_size_max).await?;
-        let at = url.clone();
         let read = self.media.view.env.blocking(move || {
             let page = Page::read(&charset::decode(&bytes, content_type.as_deref()));
-            (Graph::of(&page, &at), page.oembed)
+            let robots = Robots::of(said.iter().map(String::as_str).chain(page.meta("robots")));
+            (Graph::of(&page, &at).for_robots(robots), page.oembed.filter(|_| robots.snippet && robots.image))
         });
         let crashed = || PreviewError::Failed("The page could not be read.".to_owned());
         let (graph, oembed) = read.await.ok_or_else(crashed)?;
@@ -88,6 +91,7 @@ impl Making<'_> {
         let mut picture = None;
         for image in &graph.images {
             picture = match self.fetch(image, self.config.image_size_max).await {
+                Ok(answer) if !robots_of(&answer).image => None,
                 Ok(answer) => picture::store(self.media, self.config, answer).await?,
                 // A page without its picture is better than none.
                 Err(_) => None,
@@ -118,6 +122,10 @@ impl Making<'_> {
             status => Err(PreviewError::Failed(format!("The page answers with status {status}."))),
         }
     }
+}
+
+fn robots_of(answer: &Answer) -> Robots {
+    Robots::of(answer.robots.iter().map(String::as_str))
 }
 
 enum Kind {

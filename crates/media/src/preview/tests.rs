@@ -38,10 +38,12 @@ struct Reply {
     landed: Option<&'static str>,
     /// The body goes on for ever.
     endless: bool,
+    /// `X-Robots-Tag`.
+    robots: Option<&'static str>,
 }
 
 fn reply(content_type: &'static str, body: impl Into<Bytes>) -> Reply {
-    Reply { status: 200, content_type, body: body.into(), landed: None, endless: false }
+    Reply { status: 200, content_type, body: body.into(), landed: None, endless: false, robots: None }
 }
 
 fn html(body: impl Into<Bytes>) -> Reply {
@@ -63,7 +65,7 @@ impl Pages for Web {
             if let Some(pause) = pause {
                 pause.await;
             }
-            let Reply { status, content_type, body, landed, endless } =
+            let Reply { status, content_type, body, landed, endless, robots } =
                 found.ok_or_else(|| PageError::Failed("nobody is there".to_owned()))?;
             let url = landed.map_or_else(|| url.clone(), |landed| Url::parse(landed).unwrap());
             let first = stream::iter([Ok::<_, io::Error>(body.clone())]);
@@ -71,7 +73,15 @@ impl Pages for Web {
                 true => first.chain(stream::repeat_with(move || Ok(body.clone()))).boxed(),
                 false => first.boxed(),
             };
-            Ok(Page { status, url, content_type: Some(content_type.to_owned()), size: None, body })
+            let content_type = Some(content_type.to_owned());
+            Ok(Page {
+                status,
+                url,
+                content_type,
+                robots: robots.map(str::to_owned).into_iter().collect(),
+                size: None,
+                body,
+            })
         }
         .boxed()
     }
@@ -183,6 +193,26 @@ fn what_a_page_shows_is_found_behind_redirects_and_after_failures() {
     let preview = world.preview("https://a.test/p").unwrap();
     assert_eq!(preview["og:image:type"], "image/png");
     assert_eq!(world.asked(), ["https://a.test/p", "https://b.test/dir/missing", "https://b.test/dir/there"]);
+}
+
+#[test]
+fn what_a_page_does_not_want_to_be_shown_is_not() {
+    let said = "<title>T</title><meta property=og:description content=D><meta property=og:image content=/i>";
+    let page = |meta: &str| html(format!("{said}{meta}<body>Text"));
+    let world = World::new()
+        .page("https://a.test/i", png(30, 20))
+        .page("https://a.test/whole", page("<meta name=robots content=noindex>"))
+        .page("https://a.test/meta", page("<meta name=robots content='nosnippet, noimageindex'>"))
+        .page("https://a.test/header", Reply { robots: Some("max-snippet:0"), ..page("") })
+        .page("https://b.test/i", Reply { robots: Some("noimageindex"), ..png(30, 20) });
+    let shown = |url: &str| {
+        let preview = world.preview(url).unwrap();
+        ["og:title", "og:description", "og:image"].map(|name| preview.get(name).is_some())
+    };
+    assert_eq!(shown("https://a.test/whole"), [true, true, true]);
+    assert_eq!(shown("https://a.test/meta"), [true, false, false]);
+    assert_eq!(shown("https://a.test/header"), [true, false, true]);
+    assert_eq!(shown("https://b.test/i"), [false, false, false]);
 }
 
 #[test]
