@@ -5,7 +5,6 @@ mod doctor;
 mod federation;
 mod key;
 mod media;
-mod notice;
 mod password;
 mod registration_token;
 mod serve;
@@ -19,9 +18,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     compose::Server,
-    config::{Loaded, Sources, types::StoreUri},
+    config::{Config, Loaded, Sources, types::StoreUri},
     logging, runtime,
     serve::control,
+    storage,
 };
 
 /// A Matrix homeserver.
@@ -64,8 +64,6 @@ enum Command {
     /// See how it stands with other servers, and ask them again
     #[command(subcommand)]
     Federation(federation::Command),
-    /// Say something to a user as the server (a server notice)
-    Notice(notice::Command),
     /// List, quarantine and delete media
     #[command(subcommand)]
     Media(media::Command),
@@ -85,7 +83,6 @@ impl Cli {
             Command::Key(command) => command.run(&self.settings),
             Command::Store(command) => command.run(&self.settings),
             Command::Federation(command) => command.run(&self.settings),
-            Command::Notice(command) => command.run(&self.settings),
             Command::Media(command) => command.run(&self.settings),
             Command::Doctor(command) => command.run(&self.settings),
             Command::Config(command) => command.run(&self.settings),
@@ -111,7 +108,7 @@ impl Settings {
         runtime::command()?.block_on(Box::pin(async {
             let config = &loaded.config;
             let opened = Server::open(config, crate::system::env()).await;
-            let server = opened.with_context(|| in_the_way(&config.store.uri))?;
+            let server = opened.with_context(|| in_the_way(config))?;
             let result = work(&server).await;
             server.store.close().await.context("the store could not be closed cleanly")?;
             result
@@ -120,9 +117,10 @@ impl Settings {
 }
 
 /// What may keep a command from the store.
-fn in_the_way(uri: &StoreUri) -> String {
-    match uri {
-        StoreUri::Embedded(path) if control::is_answered(path) => format!(
+fn in_the_way(config: &Config) -> String {
+    let answered = || storage::control_socket(config).is_some_and(|socket| control::is_answered(&socket));
+    match &config.store.uri {
+        uri @ StoreUri::Embedded(_) if answered() => format!(
             "a server is running over {uri}, and an embedded store serves one process at a time: stop the server, run \
              this command, and start it again. (With PostgreSQL commands work beside the server; accounts can also be \
              made through registration.shared_secret.)"

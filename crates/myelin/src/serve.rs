@@ -22,7 +22,6 @@ use self::listener::Bound;
 use crate::{
     compose::{Server, serves},
     config::{Config, Loaded},
-    storage,
 };
 
 /// How long running requests may take to finish once the server is told to stop.
@@ -46,12 +45,7 @@ pub async fn run(loaded: &Loaded, dev: bool) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let bound = bind(&server, config, stopping.clone()).await?;
     server.start_readers();
-    let control = control::start(
-        &server,
-        server.notices(config),
-        storage::directory(&config.store.uri),
-        stopping.clone(),
-    )?;
+    let control = control::start(&server, config, stopping.clone())?;
     let addresses: Vec<_> = bound.iter().map(|bound| bound.address).collect();
     let running =
         bound.into_iter().map(|bound| bound.run(server.env.clone(), connections.clone(), stopping.clone()));

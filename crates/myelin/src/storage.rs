@@ -3,7 +3,7 @@
 use std::{
     fs::{DirBuilder, File},
     os::unix::fs::DirBuilderExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -29,12 +29,22 @@ pub async fn open(config: &config::Store) -> anyhow::Result<Store> {
     Ok(Store::open(backend).await?)
 }
 
-/// The directory of an embedded store, where the signing key and the control socket are too.
+/// The directory of an embedded store, where the signing key is too.
 pub fn directory(uri: &StoreUri) -> Option<&Path> {
     match uri {
         StoreUri::Embedded(path) => Some(path),
         StoreUri::Postgres(_) | StoreUri::Memory => None,
     }
+}
+
+/// Where the running server listens to commands.
+pub fn control_socket(config: &Config) -> Option<PathBuf> {
+    let beside = match &config.store.uri {
+        StoreUri::Embedded(directory) => Some(directory.as_path()),
+        StoreUri::Postgres(_) => Some(Path::new("./myelin-data")),
+        StoreUri::Memory => None,
+    };
+    config.server.control_socket.clone().or_else(|| beside.map(|directory| directory.join("control.sock")))
 }
 
 /// Where the search index lies: beside an embedded store unless it is told otherwise.
@@ -46,13 +56,18 @@ pub fn search_place(config: &Config) -> Place {
 /// An embedded store in `directory`; private to the owner if it is made here.
 pub fn embedded(directory: &Path) -> anyhow::Result<Arc<dyn Backend>> {
     if !directory.exists() {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.with_context(|| format!("cannot make the directory {} (store.uri)", directory.display()))?;
+        make_private(directory).context("store.uri")?;
         let parent =
             directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent).and_then(|parent| parent.sync_all()).ok();
     }
     Ok(Arc::new(Fjall::open(directory)?))
+}
+
+/// A directory, with those above it, for the owner only.
+pub fn make_private(directory: &Path) -> anyhow::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.with_context(|| format!("cannot make the directory {}", directory.display()))
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl Command {
         let place = KeyPlace::of(storage::directory(&config.store.uri));
         runtime::command()?.block_on(Box::pin(async {
             let opened = storage::open(&config.store).await;
-            let store = opened.with_context(|| in_the_way(&config.store.uri))?;
+            let store = opened.with_context(|| in_the_way(&config))?;
             let owner = identity::owner(&store).await?;
             ensure!(owner.is_some(), "no server has used this store yet: its first start makes the key");
             let outcome = match self {

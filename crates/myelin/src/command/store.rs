@@ -64,14 +64,18 @@ impl Command {
     }
 }
 
-/// In the server that has the store, or else here.
+/// In the server that runs, if it alone has the store or alone knows the answer, or else here.
 pub(super) async fn perform(task: Task, config: &Config) -> anyhow::Result<Outcome> {
     let bar = Bar::new();
     let directory = storage::directory(&config.store.uri);
+    let socket = storage::control_socket(config);
+    let concerns_server = directory.is_some() || matches!(task, Task::Federation(_));
+    if let Some(socket) = socket.filter(|_| concerns_server)
+        && let Some(outcome) = control::ask(&socket, &task, |step| bar.show(&step)).await?
+    {
+        return Ok(outcome);
+    }
     if let Some(directory) = directory {
-        if let Some(outcome) = control::ask(directory, &task, |step| bar.show(&step)).await? {
-            return Ok(outcome);
-        }
         anyhow::ensure!(directory.exists(), "there is no store in {}", directory.display());
     }
     here(task, config, directory, &bar).await

@@ -33,6 +33,10 @@ declare! {
         /// Reverse proxies whose `X-Forwarded-For` is believed, as addresses. Rate limits by address need it when
         /// every request arrives from the proxy.
         trusted_proxies: Vec<std::net::IpAddr> = ["127.0.0.1", "::1"];
+        /// A socket by which commands on this machine (`myelin store`, `myelin federation`) reach the running server; each
+        /// server needs one of its own. Not set: `control.sock` in the directory of an embedded store,
+        /// `./myelin-data/control.sock` with PostgreSQL, and none with `memory:`.
+        control_socket: Option<PathBuf> => "/run/myelin/control.sock";
     }
 
     /// What `/.well-known/matrix/*` says. Serve these paths on the server name itself.

@@ -21,7 +21,8 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         return vec![absent(directory)];
     }
     let mut findings: Vec<_> = directory.map(key_permissions).into_iter().flatten().collect();
-    if directory.is_some_and(control::is_answered) {
+    let socket = storage::control_socket(config).filter(|_| directory.is_some());
+    if socket.is_some_and(|socket| control::is_answered(&socket)) {
         findings.push(good("store", format!("{} is in use by the running server", config.store.uri)));
         return findings;
     }

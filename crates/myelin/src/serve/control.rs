@@ -1,5 +1,6 @@
-//! The control socket: how `myelin store …` reaches the server that holds an embedded store, so that backups are made
-//! while it runs. The mode of the file is the only authentication: whoever may open it owns the data anyway.
+//! The control socket: how commands reach the running server: `myelin store …` the one that holds an embedded store, so
+//! that backups are made while it runs, `myelin federation …` any. The mode of the file is the only authentication:
+//! whoever may open it owns the data anyway.
 //!
 //! One line of JSON in (a [`Task`]), lines of JSON out: progress any number of times, then the outcome or an error.
 
@@ -12,7 +13,6 @@ use std::{
 };
 
 use anyhow::Context;
-use myelin_api::Notices;
 use myelin_core::Env;
 use myelin_federation::Sender;
 use myelin_store::{Store, maintenance::Progress};
@@ -25,9 +25,10 @@ use tokio::{
 
 use crate::{
     compose::Server,
+    config::Config,
     destinations,
     maintenance::{self, Outcome, Task},
-    notices,
+    storage,
 };
 
 const REQUEST_SIZE_MAX: u64 = 64 * 1024;
@@ -64,14 +65,9 @@ impl From<Progress> for Step {
     }
 }
 
-/// Where the server over the store in `directory` listens.
-fn path(directory: &Path) -> PathBuf {
-    directory.join("control.sock")
-}
-
-/// Whether a server answers over the store in `directory`.
-pub fn is_answered(directory: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(path(directory)).is_ok()
+/// Whether a server answers there.
+pub fn is_answered(socket: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
 /// Removes the socket when dropped.
@@ -85,21 +81,14 @@ impl Drop for Control {
     }
 }
 
-/// Listens if the store is embedded.
-pub fn start(
-    server: &Server,
-    notices: Notices,
-    directory: Option<&Path>,
-    stop: watch::Receiver<bool>,
-) -> anyhow::Result<Control> {
-    let Some(directory) = directory else { return Ok(Control(None)) };
-    let path = path(directory);
-    // The store's lock is held: a socket that is there was left behind by a server that was killed.
-    fs::remove_file(&path).ok();
-    let socket = match UnixListener::bind(&path) {
+/// Listens, if there is a place for that. Where it cannot, the server runs without.
+pub fn start(server: &Server, config: &Config, stop: watch::Receiver<bool>) -> anyhow::Result<Control> {
+    let Some(path) = storage::control_socket(config) else { return Ok(Control(None)) };
+    let socket = match bind(&path) {
         Ok(socket) => socket,
         Err(error) => {
-            tracing::warn!(%error, "no control socket at {}: `store backup` needs a stopped server", path.display());
+            let path = path.display();
+            tracing::warn!(%error, "no control socket at {path}: commands do not reach this server");
             return Ok(Control(None));
         }
     };
@@ -110,11 +99,22 @@ pub fn start(
         env: server.env.clone(),
         store: server.store.clone(),
         sender: server.federation.sender.clone(),
-        notices,
-        directory: directory.to_owned(),
+        directory: storage::directory(&config.store.uri).map(Path::to_owned),
     };
     server.env.spawner.spawn("control socket", Box::pin(listen(socket, work, stop)));
     Ok(control)
+}
+
+fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    if is_answered(path) {
+        anyhow::bail!("another server listens there; give each its own (server.control_socket)");
+    }
+    if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        storage::make_private(directory)?;
+    }
+    // Left behind by a server that was killed.
+    fs::remove_file(path).ok();
+    Ok(UnixListener::bind(path)?)
 }
 
 /// One task at a time: these are big pieces of work.
@@ -144,8 +144,7 @@ struct Work {
     env: Env,
     store: Store,
     sender: Arc<Sender>,
-    notices: Notices,
-    directory: PathBuf,
+    directory: Option<PathBuf>,
 }
 
 impl Work {
@@ -181,11 +180,8 @@ impl Work {
         if let Task::Federation(task) = &task {
             return runtime.block_on(destinations::in_server(task, &self.sender, self.env.now_ms()));
         }
-        if let Task::Notice(notice) = task {
-            return runtime.block_on(notices::say(&self.notices, notice));
-        }
         let mut on_progress = |progress| drop(report.try_send(Step::from(progress)));
-        let task = maintenance::run(task, &self.store, Some(&self.directory), &mut on_progress);
+        let task = maintenance::run(task, &self.store, self.directory.as_deref(), &mut on_progress);
         runtime.block_on(task)
     }
 }
@@ -196,13 +192,13 @@ async fn send(write: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> anyhow
     Ok(write.write_all(text.as_bytes()).await?)
 }
 
-/// Asks the server that runs over the store in `directory`; `None` if none does.
+/// Asks the server that listens there; `None` if none does.
 pub async fn ask(
-    directory: &Path,
+    socket: &Path,
     task: &Task,
     mut on_step: impl FnMut(Step),
 ) -> anyhow::Result<Option<Outcome>> {
-    let Ok(mut stream) = UnixStream::connect(path(directory)).await else { return Ok(None) };
+    let Ok(mut stream) = UnixStream::connect(socket).await else { return Ok(None) };
     let mut text = serde_json::to_string(task)?;
     text.push('\n');
     stream.write_all(text.as_bytes()).await?;

@@ -4,7 +4,6 @@ mod chat;
 mod doctor;
 mod first_start;
 mod media;
-mod notices;
 mod postgres;
 mod process;
 mod sessions;

@@ -66,6 +66,14 @@ fn commands_work_beside_the_server_and_the_key_is_in_the_database() {
         doctor.out,
         doctor.err
     );
+    let destinations = command(&["federation", "destinations"]);
+    assert!(destinations.success && destinations.out.contains("0 servers"), "{}", destinations.out);
+    let retry = command(&["federation", "retry"]);
+    assert!(
+        retry.out.contains("nothing waits because of an earlier failure"),
+        "the server itself: {}",
+        retry.out
+    );
     let verify = command(&["store", "verify"]);
     assert!(verify.success, "{}{}", verify.out, verify.err);
     server.stop();
