@@ -7,7 +7,7 @@ use myelin_view::RoomSnapshot;
 use crate::{Error, Sync, client_event::Writer, visibility::Viewer};
 
 /// Of one room in one answer; of more than that the newest are told.
-const EVENTS_MAX: usize = 1_000;
+pub(crate) const EVENTS_MAX: usize = 1_000;
 
 /// `(since, until]`, and what is in the timeline of the answer already.
 pub struct StickyRequest<'a> {
@@ -27,13 +27,22 @@ impl Sync {
     ) -> Result<Vec<String>, Error> {
         let mut nids = self.view.sticky.of_room(room.nid(), request.since, request.until).await?;
         nids.retain(|nid| !request.shown.contains(nid));
+        nids.drain(..nids.len().saturating_sub(EVENTS_MAX));
+        self.write_sticky(writer, viewer, &nids).await
+    }
+
+    pub(crate) async fn write_sticky(
+        &self,
+        writer: &Writer<'_>,
+        viewer: &mut Viewer<'_>,
+        nids: &[EventNid],
+    ) -> Result<Vec<String>, Error> {
         if nids.is_empty() {
             return Ok(Vec::new());
         }
-        nids.drain(..nids.len().saturating_sub(EVENTS_MAX));
         let ignored = self.view.ignored.load(writer.requester.user).await?;
         let mut events = Vec::with_capacity(nids.len());
-        for event in self.view.events.load_many(&nids).await?.into_iter().flatten() {
+        for event in self.view.events.load_many(nids).await?.into_iter().flatten() {
             if event.redacted_by.is_some() || ignored.contains(&event.pdu.sender) {
                 continue;
             }

@@ -41,6 +41,12 @@ impl StickyEvents {
         Self { store, env, live: RwLock::default(), loaded: OnceCell::new(), any: AtomicBool::new(false) }
     }
 
+    /// The rooms that have any.
+    pub async fn rooms(&self) -> Result<Vec<RoomNid>, Error> {
+        self.load().await?;
+        Ok(self.live.read().rooms.keys().copied().collect())
+    }
+
     /// Those of a room that came in `(since, until]` and have not ended, oldest first.
     pub async fn of_room(
         &self,
@@ -48,6 +54,17 @@ impl StickyEvents {
         since: Position,
         until: Position,
     ) -> Result<Vec<EventNid>, Error> {
+        let events = self.placed_in(room, since, until).await?;
+        Ok(events.into_iter().map(|(_, event)| event).collect())
+    }
+
+    /// The same, with their positions.
+    pub async fn placed_in(
+        &self,
+        room: RoomNid,
+        since: Position,
+        until: Position,
+    ) -> Result<Vec<(Position, EventNid)>, Error> {
         self.load().await?;
         let now_ms = self.env.now_ms();
         let live = self.live.read();
@@ -55,8 +72,9 @@ impl StickyEvents {
             return Ok(Vec::new());
         }
         let Some(events) = live.rooms.get(&room) else { return Ok(Vec::new()) };
-        let events = events.range(since.next()..=until).map(|(_, event)| *event);
-        Ok(events.filter(|event| live.until_ms.get(event).is_some_and(|until| *until > now_ms)).collect())
+        let events = events.range(since.next()..=until).map(|(position, event)| (*position, *event));
+        let holds = |event: &EventNid| live.until_ms.get(event).is_some_and(|until| *until > now_ms);
+        Ok(events.filter(|(_, event)| holds(event)).collect())
     }
 
     /// When a sticky event ends (milliseconds since 1970).

@@ -8,7 +8,7 @@ use myelin_sync::{
     Sync,
     sliding::{
         Dialect, Extensions, List, Pattern, Request, RequiredState, RoomConfig, RoomFilter, Selection,
-        ToDevice, request,
+        Stream, request,
     },
 };
 use ruma::OwnedRoomId;
@@ -26,6 +26,8 @@ use crate::{
 const TO_DEVICE_LIMIT: usize = 100;
 /// The same for changes of thread subscriptions.
 const THREAD_SUBSCRIPTIONS_LIMIT: usize = 100;
+/// The same for sticky events.
+const STICKY_EVENTS_LIMIT: usize = 100;
 const TXN_ID_SIZE_MAX: usize = 255;
 
 pub fn routes() -> Router<AppState> {
@@ -101,13 +103,15 @@ trait Required {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ExtensionsBody {
-    to_device: Option<ToDeviceBody>,
+    to_device: Option<StreamBody>,
     e2ee: Option<Switch>,
     account_data: Option<SelectionBody>,
     receipts: Option<SelectionBody>,
     typing: Option<SelectionBody>,
     #[serde(rename = "io.element.msc4308.thread_subscriptions")]
     thread_subscriptions: Option<LimitBody>,
+    #[serde(rename = "org.matrix.msc4354.sticky_events")]
+    sticky_events: Option<StreamBody>,
 }
 
 #[derive(Deserialize)]
@@ -116,7 +120,7 @@ struct Switch {
 }
 
 #[derive(Deserialize)]
-struct ToDeviceBody {
+struct StreamBody {
     enabled: Option<bool>,
     limit: Option<u64>,
     since: Option<String>,
@@ -261,16 +265,19 @@ fn check_filter(filter: &RoomFilter) -> Result<(), ApiError> {
 
 impl ExtensionsBody {
     fn read(self) -> Result<Extensions, ApiError> {
-        let to_device = self.to_device.filter(|body| body.enabled == Some(true));
+        let stream = |body: Option<StreamBody>, default| {
+            let body = body.filter(|body| body.enabled == Some(true));
+            body.map(|body| Stream { limit: limit(body.limit, default), since: body.since })
+        };
         let threads = self.thread_subscriptions.filter(|body| body.enabled == Some(true));
         Ok(Extensions {
-            to_device: to_device
-                .map(|body| ToDevice { limit: limit(body.limit, TO_DEVICE_LIMIT), since: body.since }),
+            to_device: stream(self.to_device, TO_DEVICE_LIMIT),
             e2ee: self.e2ee.is_some_and(|switch| switch.enabled == Some(true)),
             account_data: selection(self.account_data)?,
             receipts: selection(self.receipts)?,
             typing: selection(self.typing)?,
             thread_subscriptions: threads.map(|body| limit(body.limit, THREAD_SUBSCRIPTIONS_LIMIT)),
+            sticky_events: stream(self.sticky_events, STICKY_EVENTS_LIMIT),
         })
     }
 }

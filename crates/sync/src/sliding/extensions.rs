@@ -1,5 +1,5 @@
 //! The extensions of sliding sync: to-device messages (MSC3885), encryption (MSC3884), account data (MSC3959), receipts
-//! (MSC3960), typing (MSC3961), thread subscriptions (MSC4308).
+//! (MSC3960), typing (MSC3961), thread subscriptions (MSC4308), and sticky events ([`super::sticky`]).
 //!
 //! Those about rooms tell of the rooms of the answer's window for which they are on; each room says since when.
 
@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 
 use myelin_core::{Position, RoomNid, TimelineOrder};
 use myelin_store::{Direction, tables::RECEIPTS};
-use ruma::OwnedEventId;
+use ruma::{EventId, OwnedEventId};
 
 use super::{
     Answering, array_of, push_by_room,
-    request::{PerRoom, ToDevice},
+    request::{PerRoom, Stream},
     room::Told,
     told::Task,
+    window::Window,
 };
 use crate::{Error, Sync, filter::EventFilter, json::Object, v2, v2::ephemeral::Receipt};
 
@@ -36,6 +37,10 @@ impl ToldRoom {
         Self { task, anew, shown, shown_since }
     }
 
+    pub fn shows(&self, event_id: &EventId) -> bool {
+        self.shown.contains(event_id)
+    }
+
     /// Since when an extension is to tell of it; `None`: from the start.
     fn since_of(&self, extension: PerRoom) -> Option<Position> {
         self.task.since_of(extension).filter(|_| !self.anew)
@@ -47,6 +52,7 @@ impl Sync {
     pub(super) async fn push_extensions(
         &self,
         answering: &mut Answering<'_>,
+        window: &Window,
         rooms: &[ToldRoom],
         out: &mut String,
     ) -> Result<bool, Error> {
@@ -80,6 +86,9 @@ impl Sync {
                 changes.push("prev_batch", out.object("io.element.msc4308.thread_subscriptions"));
             }
         }
+        if let Some(wanted) = &extensions.sticky_events {
+            news |= self.push_sticky(answering, wanted, window, rooms, &mut out).await?;
+        }
         out.close();
         Ok(news)
     }
@@ -88,17 +97,10 @@ impl Sync {
     async fn push_to_device(
         &self,
         answering: &mut Answering<'_>,
-        wanted: &ToDevice,
+        wanted: &Stream,
         out: &mut Object<'_>,
     ) -> Result<bool, Error> {
-        let since = match wanted.since.as_deref().map(str::parse::<u64>) {
-            None => Position::ZERO,
-            Some(Ok(since)) => Position(since),
-            Some(Err(_)) => {
-                let message = "extensions.to_device.since: this server did not give it out.";
-                return Err(Error::InvalidParam(message.to_owned()));
-            }
-        };
+        let since = wanted.position("to_device")?.unwrap_or(Position::ZERO);
         let now = answering.context.now;
         // From a store that was set back to a backup: what it says was delivered is not known here.
         answering.context.to_device_since =
@@ -229,6 +231,15 @@ fn push_extension(out: &mut Object<'_>, name: &str, by_room: &[(&str, String)]) 
         extension.close();
     }
     news
+}
+
+impl Stream {
+    /// `None`: from the start.
+    pub(super) fn position(&self, extension: &str) -> Result<Option<Position>, Error> {
+        let since = self.since.as_deref().map(str::parse::<u64>).transpose();
+        let foreign = |_| format!("extensions.{extension}.since: this server did not give it out.");
+        since.map(|since| since.map(Position)).map_err(foreign).map_err(Error::InvalidParam)
+    }
 }
 
 fn wanting(rooms: &[ToldRoom], extension: PerRoom) -> Vec<&ToldRoom> {

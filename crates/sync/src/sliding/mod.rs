@@ -18,6 +18,7 @@ pub mod request;
 pub mod required_state;
 mod room;
 mod state;
+mod sticky;
 mod told;
 mod window;
 
@@ -30,7 +31,7 @@ pub use self::{
     connection::Connections,
     facts::Facts,
     recency::Recency,
-    request::{Dialect, Extensions, List, PerRoom, Request, RoomConfig, RoomFilter, Selection, ToDevice},
+    request::{Dialect, Extensions, List, PerRoom, Request, RoomConfig, RoomFilter, Selection, Stream},
     required_state::{Pattern, RequiredState, RequiredStates},
 };
 use self::{
@@ -159,7 +160,7 @@ impl Sync {
         body.push_str(",\"rooms\":");
         body.push_str(&rooms);
         body.push_str(",\"extensions\":");
-        news |= self.push_extensions(&mut answering, &told_rooms, &mut body).await?;
+        news |= self.push_extensions(&mut answering, window, &told_rooms, &mut body).await?;
         let (now, ephemeral) = (answering.context.now, answering.context.now_ephemeral);
         Ok(Attempt { body, news, next, now, ephemeral })
     }

@@ -136,17 +136,20 @@ pub struct RoomFilter {
 
 #[derive(Clone, Debug, Default)]
 pub struct Extensions {
-    pub to_device: Option<ToDevice>,
+    pub to_device: Option<Stream>,
     pub e2ee: bool,
     pub account_data: Option<Selection>,
     pub receipts: Option<Selection>,
     pub typing: Option<Selection>,
     /// The most changes of thread subscriptions in one answer (MSC4308).
     pub thread_subscriptions: Option<usize>,
+    /// Sticky events (MSC4480).
+    pub sticky_events: Option<Stream>,
 }
 
+/// An extension that goes by a token of its own.
 #[derive(Clone, Debug, Default)]
-pub struct ToDevice {
+pub struct Stream {
     pub since: Option<String>,
     pub limit: usize,
 }

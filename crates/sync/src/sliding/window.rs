@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Window {
     /// Rooms per list, ranges apart.
     pub counts: Vec<usize>,
     pub rooms: BTreeMap<RoomNid, Interest>,
+    /// Those with sticky events that a list or subscription stands for, in its ranges or not.
+    pub sticky: BTreeSet<RoomNid>,
 }
 
 /// Why and as what a room is wanted.
@@ -80,7 +82,22 @@ impl Sync {
             }
         }
         self.add_named(request, &mut window).await?;
+        let subscribed: Vec<_> = window.rooms.keys().copied().collect();
+        self.add_sticky(request, subscribed, &mut window).await?;
         Ok(window)
+    }
+
+    async fn add_sticky(
+        &self,
+        request: &Request,
+        matched: Vec<RoomNid>,
+        window: &mut Window,
+    ) -> Result<(), Error> {
+        if request.extensions.sticky_events.is_some() {
+            let having: HashSet<_> = self.view.sticky.rooms().await?.into_iter().collect();
+            window.sticky.extend(matched.into_iter().filter(|room| having.contains(room)));
+        }
+        Ok(())
     }
 
     /// Extensions that name rooms, however these came into the answer.
@@ -187,6 +204,8 @@ impl Sync {
                 &filtered
             };
             window.counts.push(of_list.len());
+            let matched = of_list.iter().map(|entry| entry.room).collect();
+            self.add_sticky(request, matched, window).await?;
             for entry in in_ranges(of_list, list.ranges.as_deref()) {
                 found.entry(entry.room).or_insert((entry.held, 0)).1 |= 1 << index;
             }

@@ -259,3 +259,54 @@ fn threads_are_subscribed_to_and_the_changes_told() {
         assert_eq!(list(bad).json["errcode"], "M_INVALID_PARAM", "{bad}");
     }
 }
+
+#[test]
+fn sticky_events_come_from_all_rooms_that_a_list_stands_for_and_whole_after_a_join() {
+    let place = Place::new();
+    let (ann, bob) = (place.user("ann"), place.user("bob"));
+    let rooms = place.rooms(&ann, 3);
+    place.does(&bob, &rooms[0], "join", &json!({}));
+    let sticks = |room: &str, n: u32| {
+        let path =
+            format!("rooms/{}/send/m.x/s{n}?org.matrix.msc4354.sticky_duration_ms=600000", percent(room));
+        place.puts(&ann, &path, &json!({ "n": n }));
+        // Not in the timeline of one event any more.
+        place.says(&ann, room, "after");
+    };
+    (0..3).for_each(|n| sticks(&rooms[0], n));
+    sticks(&rooms[1], 3);
+    let asking = |since: Option<&Value>| {
+        let mut body = list(5, 9, 1);
+        let mut sticky = json!({ "enabled": true, "limit": 2 });
+        if let Some(since) = since {
+            sticky["since"] = since.clone();
+        }
+        body["extensions"] = json!({ "org.matrix.msc4354.sticky_events": sticky });
+        body
+    };
+    let of = |answer: &Value| answer["extensions"]["org.matrix.msc4354.sticky_events"].clone();
+    let numbers = |sticky: &Value, room: &str| {
+        let events = sticky["rooms"][room]["events"].as_array().into_iter().flatten();
+        events.map(|event| event["content"]["n"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let mut client = Sliding::of(&bob, "");
+    let first = of(&place.looks(&mut client, &asking(None)));
+    assert_eq!(numbers(&first, &rooms[0]), [0, 1], "out of range, but in the list; {first}");
+    let second = of(&place.looks(&mut client, &asking(Some(&first["next_batch"]))));
+    assert_eq!(numbers(&second, &rooms[0]), [2]);
+    let since = second["next_batch"].clone();
+    assert_eq!(of(&place.looks(&mut client, &asking(Some(&since)))), Value::Null);
+    place.does(&bob, &rooms[1], "join", &json!({}));
+    let third = of(&place.looks(&mut client, &asking(Some(&since))));
+    assert_eq!(numbers(&third, &rooms[1]), [3], "who joins gets what holds");
+    let body = with(json!({ "org.matrix.msc4354.sticky_events": { "enabled": true, "since": "x" } }));
+    assert_eq!(place.looks_in_vain(&client, &body).json["errcode"], "M_INVALID_PARAM");
+    let path =
+        format!("rooms/{}/send/m.x/s9?org.matrix.msc4354.sticky_duration_ms=600000", percent(&rooms[0]));
+    place.puts(&ann, &path, &json!({ "n": 9 }));
+    let mut body = list(0, 9, 1);
+    body["extensions"] = asking(Some(&third["next_batch"]))["extensions"].clone();
+    let answer = place.looks(&mut client, &body);
+    assert_eq!(answer["rooms"][&rooms[0]]["timeline"][0]["content"]["n"], 9);
+    assert_eq!(numbers(&of(&answer), &rooms[0]), [0_u64; 0], "it is in the timeline");
+}
