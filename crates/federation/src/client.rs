@@ -189,6 +189,19 @@ impl Client {
         opened(self.transport.open_url(url, budget).await?).await
     }
 
+    /// JSON from a URL that somebody has named.
+    pub async fn get_url<T: DeserializeOwned>(&self, url: &str, budget: Budget) -> Result<T, RequestError> {
+        let mut body = self.open_url(url, budget).await?.into_body();
+        let mut read = BytesMut::new();
+        while let Some(piece) = body.try_next().await? {
+            if read.len() + piece.len() > budget.body_size_max {
+                return Err(TransportError::TooLarge(budget.body_size_max).into());
+            }
+            read.extend_from_slice(&piece);
+        }
+        parse(&read.freeze())
+    }
+
     async fn open_with(
         &self,
         server: &ServerName,

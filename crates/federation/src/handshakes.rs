@@ -11,6 +11,7 @@ mod error;
 mod invite;
 mod invited;
 mod join;
+mod key_validity;
 mod knock;
 mod leave;
 mod resident;

@@ -1,5 +1,6 @@
 //! Inviting users of other servers (Server-Server API, "Inviting to a room").
 
+use http::StatusCode;
 use myelin_dag::{
     Pdu,
     checks::{RawPdu, VerifiedPdu},
@@ -44,8 +45,8 @@ impl Handshakes {
         let drafted = self.rooms.draft_invite(sender, room_id, user_id, &change).await?;
         let Invitation::Drafted { info, event } = drafted else { return Ok(()) };
         let signed = self.ask_to_sign(server, &info, &event).await?;
-        self.rooms.accept_member(room_id, &signed).await.map(drop)?;
-        Ok(())
+        let signed = self.inbound.approved(room_id, signed).await?;
+        Ok(self.rooms.accept_member(room_id, &signed).await.map(drop)?)
     }
 
     pub(super) async fn ask_to_sign(
@@ -66,7 +67,7 @@ impl Handshakes {
             }
             answered => answered,
         };
-        let signed = signed.map_err(|error| HandshakeError::of_request(server, error))?;
+        let signed = signed.map_err(|error| refused(server, error))?;
         let formed = RawPdu(&signed.event).check_format(&info.rules);
         let formed = formed.map_err(|dropped| failed(dropped.to_string()))?;
         if *formed.event_id() != event.event_id {
@@ -93,6 +94,18 @@ impl Handshakes {
     }
 }
 
-fn knows_only_v1(status: http::StatusCode, version: &RoomVersionId) -> bool {
+/// What the other server finds malformed was made by this one: the user can do nothing about it.
+fn refused(server: &ServerName, error: RequestError) -> HandshakeError {
+    match &error {
+        RequestError::Status { status: StatusCode::BAD_REQUEST, errcode, .. }
+            if matches!(errcode.as_str(), "M_MISSING_PARAM" | "M_INVALID_PARAM") =>
+        {
+            HandshakeError::failed(server, error.to_string())
+        }
+        _ => HandshakeError::of_request(server, error),
+    }
+}
+
+fn knows_only_v1(status: StatusCode, version: &RoomVersionId) -> bool {
     matches!(status.as_u16(), 400 | 404) && matches!(version, RoomVersionId::V1 | RoomVersionId::V2)
 }

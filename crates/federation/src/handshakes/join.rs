@@ -1,8 +1,11 @@
 //! Joining a room, here or through other servers (Server-Server API, "Joining Rooms").
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use myelin_dag::checks::{RawPdu, VerifiedPdu};
+use myelin_dag::{
+    Pdu,
+    checks::{RawPdu, VerifiedPdu},
+};
 use myelin_rooms::{Adoption, Error, Join, MembershipChange, Partial, ProtoEvent, Sender};
 use myelin_view::RoomInfo;
 use ruma::{
@@ -25,9 +28,17 @@ pub struct JoinRequest {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Made {
-    pub room_version: Option<RoomVersionId>,
-    pub event: ProtoEvent,
+struct Made {
+    room_version: Option<RoomVersionId>,
+    event: ProtoEvent,
+}
+
+/// An event to be handed in.
+pub(super) struct Draft {
+    pub info: Arc<RoomInfo>,
+    pub event: Pdu,
+    /// As it travels.
+    pub raw: Box<RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -94,12 +105,8 @@ impl Handshakes {
         sender: &Sender,
         request: &JoinRequest,
     ) -> Result<(), HandshakeError> {
-        let (info, made) = self.make(server, sender, &request.room_id, MembershipState::Join).await?;
-        let change = &request.change;
-        let join = MembershipState::Join;
-        let event = self.completed(server, sender, &info, made, &join, change).await?;
-        let raw = RawValue::from_string(event.json.to_string());
-        let raw = raw.map_err(|error| HandshakeError::failed(server, error.to_string()))?;
+        let (join, change) = (MembershipState::Join, &request.change);
+        let Draft { info, event, raw } = self.draft(server, sender, &request.room_id, join, change).await?;
         let uri = send_uri("v2/send_join", &info.room_id, &event.event_id) + "?omit_members=true";
         let answer = self.client.put(server, &uri, &raw, Budget::LARGE).await;
         let answer: Joined = answer.map_err(|error| HandshakeError::of_request(server, error))?;
@@ -168,20 +175,44 @@ impl Handshakes {
         }
     }
 
-    /// A template for a membership of the user's own.
-    pub(super) async fn make(
+    /// The user's own event after a template of the server. A template for something else is the server's fault.
+    pub(super) async fn draft(
         &self,
         server: &ServerName,
         sender: &Sender,
         room_id: &ruma::RoomId,
         membership: MembershipState,
-    ) -> Result<(std::sync::Arc<RoomInfo>, ProtoEvent), HandshakeError> {
+        change: &MembershipChange,
+    ) -> Result<Draft, HandshakeError> {
+        let failed = |reason: String| HandshakeError::failed(server, reason);
+        let made = self.make(server, sender, room_id, &membership).await?;
+        let version = made.room_version.unwrap_or(RoomVersionId::V1);
+        let info = self.rooms.know_room(room_id, &version).await;
+        let info = info.map_err(|error| match error {
+            Error::InvalidParam(reason) => failed(reason),
+            other => other.into(),
+        })?;
+        let event = self.rooms.complete_template(sender, &info, made.event, &membership, change).await;
+        let event = event.map_err(|error| match error {
+            Error::BadState(reason) => failed(reason),
+            other => other.into(),
+        })?;
+        let raw = RawValue::from_string(event.json.to_string()).map_err(|error| failed(error.to_string()))?;
+        Ok(Draft { info, event, raw })
+    }
+
+    async fn make(
+        &self,
+        server: &ServerName,
+        sender: &Sender,
+        room_id: &ruma::RoomId,
+        membership: &MembershipState,
+    ) -> Result<Made, HandshakeError> {
         let versions = myelin_dag::room_version::SUPPORTED.iter();
         let versions: Vec<_> = versions.map(|version| format!("ver={version}")).collect();
-        let query = if membership == MembershipState::Leave {
-            String::new()
-        } else {
-            format!("?{}", versions.join("&"))
+        let query = match membership {
+            MembershipState::Leave => String::new(),
+            _ => format!("?{}", versions.join("&")),
         };
         let uri = format!(
             "/_matrix/federation/v1/make_{membership}/{}/{}{query}",
@@ -189,31 +220,7 @@ impl Handshakes {
             segment(sender.user_id.as_str()),
         );
         let made = self.client.get(server, &uri, QUICK).await;
-        let made: Made = made.map_err(|error| HandshakeError::of_request(server, error))?;
-        let version = made.room_version.unwrap_or(RoomVersionId::V1);
-        let info = self.rooms.know_room(room_id, &version).await;
-        let info = info.map_err(|error| match error {
-            Error::InvalidParam(reason) => HandshakeError::failed(server, reason),
-            other => other.into(),
-        })?;
-        Ok((info, made.event))
-    }
-
-    /// The user's own event after a template. One that is for something else is the server's fault.
-    pub(super) async fn completed(
-        &self,
-        server: &ServerName,
-        sender: &Sender,
-        info: &RoomInfo,
-        made: ProtoEvent,
-        membership: &MembershipState,
-        change: &MembershipChange,
-    ) -> Result<myelin_dag::Pdu, HandshakeError> {
-        let event = self.rooms.complete_template(sender, info, made, membership, change).await;
-        event.map_err(|error| match error {
-            Error::BadState(reason) => HandshakeError::failed(server, reason),
-            other => other.into(),
-        })
+        made.map_err(|error| HandshakeError::of_request(server, error))
     }
 
     /// This server is in the room: the join comes as any other event does.

@@ -5,7 +5,12 @@ use ruma::{OwnedServerName, RoomId, ServerName, events::room::member::Membership
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{HandshakeError, Handshakes, join::send_uri, route::QUICK, stripped};
+use super::{
+    HandshakeError, Handshakes,
+    join::{Draft, send_uri},
+    route::QUICK,
+    stripped,
+};
 
 #[derive(Deserialize)]
 struct Knocked {
@@ -39,10 +44,7 @@ impl Handshakes {
         change: &MembershipChange,
     ) -> Result<(), HandshakeError> {
         let knock = MembershipState::Knock;
-        let (info, made) = self.make(server, sender, room_id, knock.clone()).await?;
-        let event = self.completed(server, sender, &info, made, &knock, change).await?;
-        let raw = RawValue::from_string(event.json.to_string());
-        let raw = raw.map_err(|error| HandshakeError::failed(server, error.to_string()))?;
+        let Draft { info, event, raw } = self.draft(server, sender, room_id, knock, change).await?;
         let uri = send_uri("v1/send_knock", room_id, &event.event_id);
         let answer = self.client.put(server, &uri, &raw, QUICK).await;
         let answer: Knocked = answer.map_err(|error| HandshakeError::of_request(server, error))?;

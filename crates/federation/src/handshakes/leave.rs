@@ -2,9 +2,12 @@
 
 use myelin_rooms::{Error, MembershipChange, Sender};
 use ruma::{RoomId, ServerName, events::room::member::MembershipState};
-use serde_json::value::RawValue;
 
-use super::{HandshakeError, Handshakes, join::send_uri, route::QUICK};
+use super::{
+    HandshakeError, Handshakes,
+    join::{Draft, send_uri},
+    route::QUICK,
+};
 
 impl Handshakes {
     /// Idempotent. What is known of from outside only is left through a server in the room; if none of them answers, it
@@ -40,10 +43,7 @@ impl Handshakes {
         change: &MembershipChange,
     ) -> Result<(), HandshakeError> {
         let leave = MembershipState::Leave;
-        let (info, made) = self.make(server, sender, room_id, leave.clone()).await?;
-        let event = self.completed(server, sender, &info, made, &leave, change).await?;
-        let raw = RawValue::from_string(event.json.to_string());
-        let raw = raw.map_err(|error| HandshakeError::failed(server, error.to_string()))?;
+        let Draft { info, event, raw } = self.draft(server, sender, room_id, leave, change).await?;
         let uri = send_uri("v2/send_leave", room_id, &event.event_id);
         let sent = self.client.put::<serde::de::IgnoredAny>(server, &uri, &raw, QUICK).await;
         sent.map_err(|error| HandshakeError::of_request(server, error))?;

@@ -136,7 +136,7 @@ fn ed25519_key(id: &str, text: &str) -> Option<Base64> {
 }
 
 /// At least one signature by a key of `keys`, and none by such a key that is wrong. `json` is canonical.
-fn check_signed(json: &str, entity: &str, keys: &PublicKeySet) -> Result<(), AnswerError> {
+pub fn check_signed(json: &str, entity: &str, keys: &PublicKeySet) -> Result<(), AnswerError> {
     let malformed = |error: &dyn std::fmt::Display| AnswerError::Json(error.to_string());
     let object: CanonicalJsonObject = serde_json::from_str(json).map_err(|error| malformed(&error))?;
     let message = to_canonical_json_string_for_signing(&object).map_err(|error| malformed(&error))?;

@@ -2,7 +2,10 @@
 
 use http::StatusCode;
 use myelin_dag::{NewEvent, Parents, Pdu};
-use myelin_testkit::puppet::{Puppet, json_of};
+use myelin_testkit::{
+    client::{percent, text},
+    puppet::{Puppet, json_of},
+};
 use ruma::{OwnedEventId, RoomVersionId};
 use serde_json::{Value, json};
 
@@ -207,6 +210,12 @@ fn an_invite_comes_back_with_both_signatures_or_not_at_all() {
         let invited = net.act(0, &ann, &room, "invite", json!({ "user_id": "@eve:evil.test" }));
         refused(&invited, StatusCode::BAD_GATEWAY, "M_UNKNOWN");
     }
+    for errcode in ["M_MISSING_PARAM", "M_INVALID_PARAM"] {
+        let answer = json!({ "errcode": errcode, "error": "This is no invite." });
+        puppet.says("/_matrix/federation/v2/invite/", StatusCode::BAD_REQUEST, answer);
+        let invited = net.act(0, &ann, &room, "invite", json!({ "user_id": "@eve:evil.test" }));
+        refused(&invited, StatusCode::BAD_GATEWAY, "M_UNKNOWN");
+    }
     puppet.says(
         "/_matrix/federation/v2/invite/",
         StatusCode::FORBIDDEN,
@@ -216,4 +225,52 @@ fn an_invite_comes_back_with_both_signatures_or_not_at_all() {
     refused(&invited, StatusCode::FORBIDDEN, "M_FORBIDDEN");
     assert_eq!(net.state(0, &room).len(), net.state(0, &room).len());
     assert_eq!(net.members(0, &room).len(), 1);
+}
+
+impl Lair {
+    /// What Bob is shown when he reads back, newest first.
+    fn reads_back(&self) -> Vec<String> {
+        let path = format!("/_matrix/client/v3/rooms/{}/messages?dir=b&limit=50", percent(ROOM));
+        let page = self.net.run(self.bob.get(&self.net.servers[1], &path)).ok();
+        let events = page["chunk"].as_array().unwrap();
+        events.iter().map(|event| text(&event["event_id"])).collect()
+    }
+
+    /// Longer than nobody is asked again.
+    fn waits(&self) {
+        self.net.run(self.net.sim.env().clock.sleep(std::time::Duration::from_secs(61)));
+    }
+}
+
+#[test]
+fn invented_history_is_not_shown() {
+    let lair = Lair::new();
+    lair.joins(lair.made(), lair.sent()).ok();
+    let state = lair.net.state(1, ROOM);
+    let other =
+        json_of(&lair.make("!other:evil.test", "m.room.topic", "", json!({ "topic": "x" }), &[0, 1, 2]));
+    let mut unsigned = lair.state(&[3]);
+    unsigned[0]["signatures"] = json!({});
+    let lies = [
+        json!([]),
+        json!({ "pdus": "x" }),
+        json!({ "pdus": [1, null, {}, "x"] }),
+        json!({ "pdus": [other] }),
+        json!({ "pdus": vec![other.clone(); 5_000] }),
+        json!({ "pdus": unsigned }),
+    ];
+    for lie in lies {
+        lair.puppet.says("/_matrix/federation/v1/backfill/", StatusCode::OK, lie.clone());
+        assert_eq!(lair.reads_back().len(), 1, "the join: {lie}");
+        lair.waits();
+    }
+    // That he was banned before is as it may be: the present is not made of history.
+    let ban = lair.make(ROOM, "m.room.member", "@bob:b.test", json!({ "membership": "ban" }), &[0, 1, 2]);
+    let mut pdus = lair.state(&[0, 1, 2, 3]);
+    pdus.push(json_of(&ban));
+    lair.puppet.says("/_matrix/federation/v1/backfill/", StatusCode::OK, json!({ "pdus": pdus }));
+    let shown = lair.reads_back();
+    assert!(lair.ids(&[0, 1, 2, 3]).iter().all(|id| shown.contains(&id.to_string())), "{shown:?}");
+    assert_eq!(lair.net.state(1, ROOM), state);
+    assert_eq!(lair.net.members(1, ROOM).len(), 2);
 }

@@ -54,6 +54,45 @@ fn whoever_the_address_belongs_to_is_invited() {
     }
 }
 
+/// An identity server that says of its key what it is told to.
+fn identity_server(net: &Net, valid: &'static str) {
+    let says = move || async move { valid };
+    let router = axum::Router::new().route("/valid", axum::routing::get(says));
+    net.network.connect("id.test".try_into().unwrap(), router);
+}
+
+#[test]
+fn a_key_that_was_withdrawn_proves_nothing() {
+    let net = Net::new(1);
+    let (ann, mut bob) = (net.user(0, "ann"), net.user(0, "bob"));
+    let identity = SigningKey::from_seed("0", [5; 32]).unwrap();
+    let room = net.create(0, &ann, json!({ "preset": "private_chat" }));
+    let key =
+        json!({ "public_key": identity.public_key_base64(), "key_validity_url": "https://id.test/valid" });
+    let mut content = key.clone();
+    content["display_name"] = "b...@e...".into();
+    content["public_keys"] = json!([key]);
+    let path = format!("/_matrix/client/v3/rooms/{}/state/m.room.third_party_invite/{TOKEN}", percent(&room));
+    net.run(ann.put(&net.servers[0], &path, &content)).ok();
+    let invite = json!({ "medium": "email", "address": "bob@example.org", "mxid": bob.user_id, "room_id": room,
+        "sender": ann.user_id, "signed": signed(&identity, &bob.user_id) });
+    let body =
+        json!({ "medium": "email", "address": "bob@example.org", "mxid": bob.user_id, "invites": [invite] });
+    for (says, invited) in [
+        (None, false),
+        (Some("{\"valid\":false}"), false),
+        (Some("{}"), false),
+        (Some("{\"valid\":true}"), true),
+    ] {
+        if let Some(says) = says {
+            identity_server(&net, says);
+        }
+        onbind(&net, 0, Method::PUT, &body).ok();
+        net.sync(0, &mut bob);
+        assert_eq!(bob.invites.contains_key(&room), invited, "the identity server says {says:?}");
+    }
+}
+
 #[test]
 fn an_identity_is_of_a_local_user() {
     let net = Net::new(1);
