@@ -1,41 +1,27 @@
-//! Work in the background on member events, following the log from a durable cursor: profiles go into them, and guests
-//! leave where they are no longer let in (Client-Server API, "Guest access"). And the departure of deactivated users.
+//! Work in the background: profiles into member events, following the log from a durable cursor, and the departure of
+//! deactivated users.
 
 use std::{sync::Arc, time::Duration};
 
-use myelin_core::{Position, RoomNid, StateKeyNid, UserNid};
+use myelin_core::UserNid;
 use myelin_store::{
-    Batch, Direction,
     log::LogEntry,
-    tables::{ACCOUNTS, AccountKind, Cursor, LOG, LOG_CURSORS, Membership},
+    readers::{self, LogReader},
+    tables::Membership,
 };
 
-use crate::{Error, MembershipChange, Rooms, Sender, commands::join::admits_guests};
+use crate::{Error, MembershipChange, Rooms, Sender};
 
-const CURSOR: &str = "member_upkeep";
-const GUEST_ACCESS: &str = "m.room.guest_access";
-/// Accounts that are looked at together.
-const MEMBERS_PAGE: usize = 500;
-/// Log rows read at a time, and the least distance after which an idle cursor is written down.
-const PAGE: usize = 1024;
-const UNWRITTEN_MAX: u64 = 10_000;
 /// Between two looks at the log; what a client changes twice within it is propagated once.
 const PAUSE: Duration = Duration::from_millis(50);
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Work {
-    Profile(UserNid),
-    Guests(RoomNid),
-}
-
-/// Follows the log for changed profiles and changed access of guests. One room at a time, so that it never crowds out
-/// what people wait for.
-pub async fn run_member_upkeep(rooms: Arc<Rooms>) {
+/// Follows the log for changed profiles. One room at a time, so that it never crowds out what people wait for.
+pub async fn run_profile_propagation(rooms: Arc<Rooms>) {
     let clock = rooms.view.env.clock.clone();
     loop {
-        if let Err(error) = rooms.keep_members_up().await {
-            tracing::error!(%error, "member events cannot be kept up to date; trying again");
+        if let Err(error) = rooms.propagate_profiles().await {
+            tracing::error!(%error, "profiles cannot be propagated; trying again");
             clock.sleep(RETRY_PAUSE).await;
         }
     }
@@ -43,39 +29,21 @@ pub async fn run_member_upkeep(rooms: Arc<Rooms>) {
 
 impl Rooms {
     /// Runs until the store fails.
-    async fn keep_members_up(&self) -> Result<(), Error> {
-        let store = &self.view.store;
-        let cursor = store.get(&LOG_CURSORS, &CURSOR.to_owned()).await?;
-        let mut written = cursor.map_or(Position::ZERO, |cursor| cursor.position);
-        let mut done = written;
+    async fn propagate_profiles(&self) -> Result<(), Error> {
+        let mut reader = LogReader::resume(&self.view.store, readers::PROFILE_PROPAGATION).await?;
         loop {
-            store.wait_past(done).await;
+            reader.wait().await;
             self.view.env.clock.sleep(PAUSE).await;
-            let until = store.position().next();
-            let rows = store.range(&LOG, &done.next(), &until, Direction::Forward, PAGE).await?;
-            let guest_access = self.view.interner.lookup_state_key(GUEST_ACCESS, "").await?;
-            let mut changed: Vec<Work> =
-                rows.iter().filter_map(|(_, entry)| work_of(entry, guest_access)).collect();
+            let page = reader.page().await?;
+            let mut changed: Vec<UserNid> =
+                page.iter().filter_map(|(_, entry)| changed_profile(entry)).collect();
             changed.sort_unstable();
             changed.dedup();
-            for work in &changed {
-                match work {
-                    Work::Profile(user) => self.propagate_profile(*user).await?,
-                    Work::Guests(room) => self.see_guests_out(*room).await?,
-                }
+            for user in &changed {
+                self.propagate_profile(*user).await?;
             }
-            done = rows.last().map_or(done, |(position, _)| *position);
-            if !changed.is_empty() || done.0 - written.0 > UNWRITTEN_MAX {
-                self.write_cursor(done).await?;
-                written = done;
-            }
+            reader.advance(&page, !changed.is_empty()).await.map_err(store_error)?;
         }
-    }
-
-    async fn write_cursor(&self, position: Position) -> Result<(), Error> {
-        let mut batch = Batch::new();
-        batch.put(&LOG_CURSORS, &CURSOR.to_owned(), &Cursor { position });
-        self.view.store.commit(batch).await.map(drop).map_err(store_error)
     }
 
     async fn propagate_profile(&self, user: UserNid) -> Result<(), Error> {
@@ -85,28 +53,6 @@ impl Rooms {
         for (room, of_user) in &*self.view.user_rooms.load(user).await? {
             if of_user.membership == Membership::Join {
                 unless_refused(self.update_profile(&sender, *room).await)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Guests of this server leave a room that does not let them in any more.
-    async fn see_guests_out(&self, room: RoomNid) -> Result<(), Error> {
-        self.view.feed.caught_up().await;
-        let Some(room) = self.view.rooms.load(room).await? else { return Ok(()) };
-        let access = self.view.current_state_event(&room, GUEST_ACCESS, "").await?;
-        if admits_guests(access.as_deref()) {
-            return Ok(());
-        }
-        let members: Vec<UserNid> = room.local_joined.iter().copied().collect();
-        for page in members.chunks(MEMBERS_PAGE) {
-            let accounts = self.view.store.multi_get(&ACCOUNTS, page).await?;
-            for (user, account) in page.iter().zip(accounts) {
-                if account.is_some_and(|account| account.kind == AccountKind::Guest) {
-                    let sender = self.local_sender(*user).await?;
-                    let change = MembershipChange::default();
-                    unless_refused(self.leave(&sender, &room.info.room_id, change).await)?;
-                }
             }
         }
         Ok(())
@@ -136,12 +82,9 @@ impl Rooms {
     }
 }
 
-fn work_of(entry: &LogEntry, guest_access: Option<StateKeyNid>) -> Option<Work> {
+fn changed_profile(entry: &LogEntry) -> Option<UserNid> {
     match entry {
-        LogEntry::Profile { user } => Some(Work::Profile(*user)),
-        LogEntry::Event { room, state_key: Some(key), .. } if Some(*key) == guest_access => {
-            Some(Work::Guests(*room))
-        }
+        LogEntry::Profile { user } => Some(*user),
         _ => None,
     }
 }

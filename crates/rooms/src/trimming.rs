@@ -1,4 +1,7 @@
-//! Deletes rows that nobody asks for any more: transaction ids of long ago, sticky events that have ended.
+//! Deletes rows that nobody asks for any more: transaction ids of long ago, sticky events that have ended, the old end of
+//! the log ([`log`]).
+
+mod log;
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,18 +24,20 @@ const ROUND_PAUSE: Duration = Duration::from_secs(3600);
 /// Trims for ever, beginning after the first pause: a start has other things to do.
 pub async fn run_trimming(rooms: Arc<Rooms>) {
     let clock = rooms.view.env.clock.clone();
+    let mut old_log = log::OldLog::default();
     loop {
         clock.sleep(ROUND_PAUSE).await;
-        if let Err(error) = rooms.trim().await {
+        if let Err(error) = rooms.trim(&mut old_log).await {
             tracing::error!(%error, "old rows cannot be deleted; trying again");
         }
     }
 }
 
 impl Rooms {
-    async fn trim(&self) -> Result<(), Error> {
+    async fn trim(&self, old_log: &mut log::OldLog) -> Result<(), Error> {
         self.trim_sticky().await?;
-        self.trim_transactions().await
+        self.trim_transactions().await?;
+        self.trim_log(old_log).await
     }
 
     async fn trim_sticky(&self) -> Result<(), Error> {

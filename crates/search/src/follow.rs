@@ -169,6 +169,12 @@ impl Search {
         while writing.progress.log < now {
             let (from, to) = (writing.progress.log.next(), now.next());
             let rows = self.view.store.range(&LOG, &from, &to, Direction::Forward, LOG_PAGE).await?;
+            if rows.first().is_some_and(|(first, _)| *first != from) {
+                tracing::info!("the log does not reach back to the search index: a new one is begun");
+                *writing = self.index.begin(now).await?;
+                self.index.show(writing);
+                return Ok(());
+            }
             let last = rows.last().map_or(now, |(position, _)| *position);
             let mut touched = Touched::default();
             rows.iter().for_each(|(_, entry)| touched.take_in(entry));

@@ -6,6 +6,7 @@
 //! - [`group`]: group commit, as engines share it.
 //! - [`tables`]: every table, its key and its value, in one place.
 //! - [`log`]: what a commit tells its readers.
+//! - [`readers`]: who reads it from a durable cursor.
 //! - [`outbox`]: what has to arrive at other servers besides events.
 //! - [`memory`]: the backend for tests and simulation.
 //! - [`maintenance`]: verify, copy (backup, moving between engines).
@@ -26,6 +27,7 @@ pub mod maintenance;
 pub mod memory;
 mod nids;
 pub mod outbox;
+pub mod readers;
 mod store;
 pub mod tables;
 

@@ -6,21 +6,17 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use myelin_core::{EventNid, Position, RoomNid, UserNid};
+use myelin_core::{EventNid, RoomNid, UserNid};
 use myelin_store::{
-    Batch, Direction,
     log::LogEntry,
-    tables::{Cursor, LOG, LOG_CURSORS, Membership},
+    readers::{self, LogReader},
+    tables::Membership,
 };
 use myelin_users::Error;
 use ruma::OwnedServerName;
 
 use super::Devices;
 
-const CURSOR: &str = "device_lists";
-/// Log rows read at a time, and the least distance after which an idle cursor is written down.
-const PAGE: usize = 1024;
-const UNWRITTEN_MAX: u64 = 10_000;
 /// Between two looks at the log.
 const PAUSE: Duration = Duration::from_millis(50);
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
@@ -45,33 +41,19 @@ impl Devices {
 
     /// Runs until the store fails.
     async fn follow(&self) -> Result<(), Error> {
-        let store = &self.view.store;
-        let cursor = store.get(&LOG_CURSORS, &CURSOR.to_owned()).await?;
-        let mut written = cursor.map_or(Position::ZERO, |cursor| cursor.position);
-        let mut done = written;
+        let mut reader = LogReader::resume(&self.view.store, readers::DEVICE_LISTS).await?;
         loop {
-            store.wait_past(done).await;
+            reader.wait().await;
             self.view.env.clock.sleep(PAUSE).await;
             // Snapshots of rooms and the rooms of users are as new as the log from here on.
             self.view.feed.caught_up().await;
-            let until = store.position().next();
-            let rows = store.range(&LOG, &done.next(), &until, Direction::Forward, PAGE).await?;
-            let moved: Vec<_> = rows.iter().filter_map(|(_, entry)| moved(entry)).collect();
+            let page = reader.page().await?;
+            let moved: Vec<_> = page.iter().filter_map(|(_, entry)| moved(entry)).collect();
             for moved in &moved {
                 self.take_in(*moved).await?;
             }
-            done = rows.last().map_or(done, |(position, _)| *position);
-            if !moved.is_empty() || done.0 - written.0 > UNWRITTEN_MAX {
-                self.write_cursor(done).await?;
-                written = done;
-            }
+            reader.advance(&page, !moved.is_empty()).await?;
         }
-    }
-
-    async fn write_cursor(&self, position: Position) -> Result<(), Error> {
-        let mut batch = Batch::new();
-        batch.put(&LOG_CURSORS, &CURSOR.to_owned(), &Cursor { position });
-        self.view.store.commit(batch).await.map(drop).map_err(Error::from)
     }
 
     async fn take_in(&self, moved: Moved) -> Result<(), Error> {

@@ -7,14 +7,13 @@ use std::{sync::Arc, time::Duration};
 
 use myelin_core::Position;
 use myelin_store::{
-    Batch, CommitError, Error, Store,
+    Batch, CommitError, Error, Store, readers,
     tables::{Cursor, DESTINATIONS, DestinationRecord, LOG_CURSORS},
 };
 use ruma::OwnedServerName;
 
 use super::{Sender, State, queue::Destination};
 
-const CURSOR: &str = "federation";
 /// How often something is written while something changes.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// A server that answers, but has not done so for that long, gets a row: the cursor does not wait for it.
@@ -34,7 +33,7 @@ impl Sender {
     }
 
     async fn read_ledger(&self) -> Result<(), Error> {
-        let cursor = self.view.store.get(&LOG_CURSORS, &CURSOR.to_owned()).await?;
+        let cursor = self.view.store.get(&LOG_CURSORS, &readers::FEDERATION.to_owned()).await?;
         let rows = stored(&self.view.store).await?;
         let sequence = self.view.ephemeral.sequence();
         let state = &mut *self.state.lock();
@@ -78,7 +77,7 @@ impl Sender {
             }
         }
         if advanced {
-            batch.put(&LOG_CURSORS, &CURSOR.to_owned(), &Cursor { position: cursor });
+            batch.put(&LOG_CURSORS, &readers::FEDERATION.to_owned(), &Cursor { position: cursor });
         }
         self.view.store.commit(batch).await?;
         let state = &mut *self.state.lock();
