@@ -86,8 +86,9 @@ impl fmt::Debug for Position {
     }
 }
 
-/// The place of an event in its room's timeline. Live events have their (positive) log position; events filled in
-/// from before what was held get negative numbers, counting down.
+/// The place of an event in its room's timeline. Live events stand at the place of their log position; before each is
+/// room for events that are filled in later ([`TimelineOrder::PLACES`]). What is filled in from before all that was held
+/// gets negative numbers, counting down.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 #[serde(transparent)]
 pub struct TimelineOrder(pub i64);
@@ -95,19 +96,37 @@ pub struct TimelineOrder(pub i64);
 impl TimelineOrder {
     pub const MIN: Self = Self(i64::MIN);
     pub const MAX: Self = Self(i64::MAX);
+    /// From one position to the next.
+    pub const PLACES: i64 = 1 << 20;
 
     /// The position if the event is live, i.e. was appended to the end of the timeline.
     pub fn position(self) -> Option<Position> {
-        u64::try_from(self.0).ok().map(Position)
+        let live = self.0 >= 0 && self.0 % Self::PLACES == 0;
+        live.then(|| Position((self.0 / Self::PLACES).unsigned_abs()))
+    }
+
+    /// The last live place that is before this one, whether anything stands there or not.
+    #[must_use]
+    pub fn live_before(self) -> Self {
+        Self(self.0.saturating_sub(1).div_euclid(Self::PLACES).saturating_mul(Self::PLACES))
+    }
+
+    /// The first live place that is not before this one.
+    #[must_use]
+    pub fn live_from(self) -> Self {
+        let before = self.live_before();
+        if before.0 > i64::MAX - Self::PLACES { Self::MAX } else { Self(before.0 + Self::PLACES) }
     }
 }
 
-/// Live events order by position. A placeholder position stays a placeholder (`i64::MAX - u32::MAX + index`).
+/// A placeholder position stays a placeholder (`i64::MAX - u32::MAX + index`).
 impl From<Position> for TimelineOrder {
     fn from(position: Position) -> Self {
         match position.placeholder() {
             Some(index) => Self(i64::MAX - i64::from(u32::MAX) + i64::from(index)),
-            None => Self(i64::try_from(position.0).unwrap_or(i64::MAX)),
+            None => {
+                Self(i64::try_from(position.0).map_or(i64::MAX, |order| order.saturating_mul(Self::PLACES)))
+            }
         }
     }
 }
@@ -117,5 +136,26 @@ impl TimelineOrder {
     pub fn placeholder(self) -> Option<u32> {
         let base = i64::MAX - i64::from(u32::MAX);
         (self.0 >= base && self.0 != i64::MAX).then(|| (self.0 - base) as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn between_live_places_is_room() {
+        let live = |n| TimelineOrder::from(Position(n));
+        let filled = TimelineOrder(live(7).0 - 5);
+        assert_eq!((live(7).position(), filled.position()), (Some(Position(7)), None));
+        assert_eq!((filled.live_before(), filled.live_from()), (live(6), live(7)));
+        assert_eq!((live(7).live_before(), live(7).live_from()), (live(6), live(7)));
+        assert_eq!(TimelineOrder(-3).position(), None);
+        assert_eq!(
+            (TimelineOrder::MAX.live_from(), TimelineOrder(-3).live_from()),
+            (TimelineOrder::MAX, live(0))
+        );
+        assert_eq!(live(u64::from(u32::MAX)).position(), Some(Position(u64::from(u32::MAX))));
+        assert_eq!(TimelineOrder::from(Position::of_entry(3)).placeholder(), Some(3));
     }
 }

@@ -133,10 +133,10 @@ mod tests {
         let behind = SyncToken { to_device: Some(Position(9)), ..token };
         assert_eq!((behind.to_string().as_str(), behind.to_string().parse()), ("s42_7_9", Ok(behind)));
         assert_eq!((token.to_device_seen(), behind.to_device_seen()), (Position(42), Position(9)));
-        assert_eq!("s42_7".parse(), Ok(TimelineToken(TimelineOrder(42))));
+        assert_eq!("s42_7".parse(), Ok(TimelineToken(Position(42).into())));
         let sliding = SlidingToken { state: 7, owner: u32::MAX, position: Position(42), ephemeral: 3 };
         assert_eq!(sliding.to_string().parse(), Ok(sliding));
-        assert_eq!(sliding.to_string().parse(), Ok(TimelineToken(TimelineOrder(42))));
+        assert_eq!(sliding.to_string().parse(), Ok(TimelineToken(Position(42).into())));
         for order in [-5, 0, 9] {
             let token = TimelineToken(TimelineOrder(order));
             assert_eq!(token.to_string().parse(), Ok(token));

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use myelin_rooms::Rooms;
 use myelin_view::View;
 
-pub use self::history::{Reach, Reached};
+pub use self::history::{Extent, Reach, Reached};
 pub use self::transaction::{Answers, Transaction, TransactionError};
 use self::{absent::Absent, history::Backfills, keyless::Keyless, queue::Queue, transaction::Transactions};
 use crate::{Client, Edus, Keyring, Peers};
@@ -56,7 +56,6 @@ impl Inbound {
         peers: Arc<Peers>,
         edus: Arc<Edus>,
     ) -> Self {
-        rooms.ask_policy_servers(Arc::new(policy::AskPolicyServers(client.clone())));
         let (transactions, queue, absent) = (Transactions::new(), Queue::default(), Absent::default());
         Self {
             view,

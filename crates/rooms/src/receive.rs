@@ -6,6 +6,7 @@
 mod extremities;
 mod history;
 mod judge;
+pub mod late;
 mod place;
 mod redactions;
 mod take;
@@ -159,7 +160,7 @@ impl Draft<'_> {
         let state_before = self.state_after_all(&prev).await?;
         let (pdu, verdict) = self.judge(incoming, &auth, &state_before, partial).await?;
         let auth: Vec<_> = auth.iter().map(|event| event.nid).collect();
-        self.take(pdu, &verdict, state_before, &auth).await?;
+        self.take(pdu, &verdict, state_before, &auth, None).await?;
         Ok(Received::Stored(verdict))
     }
 

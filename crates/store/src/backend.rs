@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use myelin_core::Position;
+use myelin_core::{Position, TimelineOrder};
 
 use crate::{
     error::{CommitError, Error},
@@ -58,8 +58,11 @@ pub struct Stamp {
 impl Stamp {
     /// Writes the position of this stamp's entry, given that of the batch's first entry.
     pub fn apply(&self, bytes: &mut [u8], first: Position) {
-        let position = first.0 + u64::from(self.entry);
-        let value = if self.signed { position ^ (1 << 63) } else { position };
+        let position = Position(first.0 + u64::from(self.entry));
+        let value = match self.signed {
+            true => (TimelineOrder::from(position).0 as u64) ^ (1 << 63),
+            false => position.0,
+        };
         let at = self.offset as usize;
         bytes[at..at + 8].copy_from_slice(&value.to_be_bytes());
     }

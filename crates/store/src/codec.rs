@@ -294,7 +294,7 @@ mod tests {
         let stamped = (RoomNid(1), TimelineOrder::from(Position::of_entry(2))).to_key();
         let bytes = stamped.resolve(Position(10));
         let back = <(RoomNid, TimelineOrder)>::decode(&mut bytes.as_slice());
-        assert_eq!(back, Ok((RoomNid(1), TimelineOrder(12))));
+        assert_eq!(back, Ok((RoomNid(1), Position(12).into())));
 
         let bytes = (UserNid(1), Position::of_entry(0)).to_key().resolve(Position(7));
         assert_eq!(<(UserNid, Position)>::decode(&mut bytes.as_slice()), Ok((UserNid(1), Position(7))));

@@ -33,6 +33,15 @@ pub struct MessagesRequest {
     pub filter: EventFilter,
 }
 
+/// What lies beyond the timeline that is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beyond {
+    /// There may be older history elsewhere: a page then has an end even if nothing older is held.
+    pub older: bool,
+    /// What this server missed is being brought in from here on: a page does not go beyond yet.
+    pub gap: Option<TimelineOrder>,
+}
+
 impl Sync {
     pub async fn messages(
         &self,
@@ -40,21 +49,21 @@ impl Sync {
         room_id: &RoomId,
         request: &MessagesRequest,
     ) -> Result<String, Error> {
-        self.messages_held(requester, room_id, request, false).await
+        self.messages_held(requester, room_id, request, Beyond::default()).await
     }
 
-    /// The same where there may be older history that is not held: a page then has an end even if nothing older is.
+    /// The same where not all is held.
     pub async fn messages_held(
         &self,
         requester: &Requester,
         room_id: &RoomId,
         request: &MessagesRequest,
-        older_elsewhere: bool,
+        beyond: Beyond,
     ) -> Result<String, Error> {
         let readable = self.readable(requester, room_id).await?;
         let from = request.start(&readable);
-        let found = self.page(requester, &readable, request, from).await?;
-        let end = request.end(&found, older_elsewhere);
+        let found = self.page(requester, &readable, request, from, beyond).await?;
+        let end = request.end(&found, beyond);
         let bundles = self.bundles(requester, &found.events, false).await?;
         let writer = self.room_writer(requester);
         let mut chunk = Vec::with_capacity(found.events.len());
@@ -83,11 +92,13 @@ impl Sync {
         readable: &Readable,
         request: &MessagesRequest,
         from: TimelineOrder,
+        beyond: Beyond,
     ) -> Result<Found, Error> {
         if !request.filter.allows_room(&readable.room.info.room_id) {
             return Ok(Found::default());
         }
-        let stretch = request.stretch(readable, from);
+        let mut stretch = request.stretch(readable, from);
+        stretch.after = stretch.after.max(beyond.gap.unwrap_or(TimelineOrder::MIN));
         let limit = request.limit.map_or(LIMIT_DEFAULT, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let limit = limit.min(request.filter.limit_or(TIMELINE_LIMIT_MAX)).clamp(1, TIMELINE_LIMIT_MAX);
         let ignored = self.view.ignored.load(requester.user).await?;
@@ -187,12 +198,13 @@ impl MessagesRequest {
     }
 
     /// Backwards there is an end once history is exhausted; forwards more may come, as long as anything came.
-    fn end(&self, found: &Found, older_elsewhere: bool) -> Option<TimelineOrder> {
+    fn end(&self, found: &Found, beyond: Beyond) -> Option<TimelineOrder> {
         let last = found.events.last().map(|last| last.order);
         match self.direction {
             Direction::Reverse => {
-                let stopped = found.stopped_at.or(last.filter(|_| older_elsewhere))?;
-                Some(TimelineOrder(stopped.0.saturating_sub(1)))
+                let before = |order: TimelineOrder| TimelineOrder(order.0.saturating_sub(1));
+                let stopped = found.stopped_at.or(last.filter(|_| beyond.older));
+                stopped.map(before).or(beyond.gap)
             }
             Direction::Forward => found.stopped_at.or(last),
         }

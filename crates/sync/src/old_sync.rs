@@ -139,8 +139,8 @@ impl Sync {
         // A room may hold more than was read of it.
         let cut = found.len() >= EVENTS_MAX;
         found.truncate(EVENTS_MAX);
-        let last = found.last().and_then(|placed| u64::try_from(placed.order.0).ok());
-        let end = last.filter(|_| cut).map_or(now, Position);
+        let last = found.last().and_then(|placed| placed.order.position());
+        let end = last.filter(|_| cut).unwrap_or(now);
         Ok(Chunk { end, events: self.write_all(requester, &found).await? })
     }
 

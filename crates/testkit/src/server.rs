@@ -1,15 +1,17 @@
 //! One server on a simulated disk.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use myelin_api::{AppState, Parts, Serves, Shutdown, router};
-use myelin_core::EventNid;
+use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
+use myelin_core::{EventNid, TimelineOrder};
 use myelin_dag::SigningKey;
-use myelin_federation::{Federation, Identity, IdentitySetup, PresencePolicy, Setup, media::RemoteMedia};
+use myelin_federation::{
+    Federation, Identity, IdentitySetup, NoIdentityServers, PresencePolicy, Setup, Wire, media::RemoteMedia,
+};
 use myelin_media::{Media, preview, preview::Previews};
 use myelin_rooms::Rooms;
 use myelin_search::{DirectoryVisibility, Place, Search};
@@ -21,13 +23,13 @@ use myelin_store::{
 };
 use myelin_sync::Sync;
 use myelin_testenv::Sim;
-use myelin_users::Users;
+use myelin_users::{Config, PasswordCost, RegistrationMode, Users};
 use myelin_view::View;
 use ruma::{RoomId, ServerName, UserId, server_name};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::{disk::SimDisk, machine, network::Network, settings::Settings};
+use crate::{disk::SimDisk, machine, network::Network};
 
 const TIMELINE_MAX: usize = 1_000_000;
 
@@ -78,23 +80,19 @@ impl Server {
     /// # Panics
     /// If the parts do not fit together: a test cannot go on.
     pub fn start_in(network: &Network, name: &ServerName, sim: &Sim, platters: MemoryDisk) -> Self {
-        Self::start_with(network, Settings::new(name), sim, platters)
-    }
-
-    /// The same with other settings.
-    ///
-    /// # Panics
-    /// If the parts do not fit together: a test cannot go on.
-    pub fn start_with(network: &Network, settings: Settings, sim: &Sim, platters: MemoryDisk) -> Self {
-        let Settings { edge: config, accounts, identity_servers } = settings;
-        let name = &*config.server_name.clone();
         let sim = sim.machine();
         let env = sim.env();
         let disk = SimDisk::open(platters, env.clone());
+        let mut config = ServerConfig::new(name);
+        config.rate_limits.enabled = false;
         let view = View::new(Store::new(Arc::new(disk.clone())), env.clone(), config.server_name.clone());
+        let cheap = PasswordCost { memory_kib: 8, iterations: 1 };
+        let accounts =
+            Config { password_cost: cheap, registration: RegistrationMode::Open, ..Config::default() };
         let users = Arc::new(Users::new(view.clone(), accounts));
         let key = Arc::new(signing_key(name));
-        let rooms = Arc::new(Rooms::new(view.clone(), key.clone()));
+        let wire = Wire::new(&view, key.clone(), network.port_of(name));
+        let rooms = Arc::new(Rooms::new(view.clone(), key.clone(), wire.client.clone()));
         let sync = Sync::new(view.clone());
         let federation = Federation::new(Setup {
             view: view.clone(),
@@ -102,7 +100,7 @@ impl Server {
             users: users.clone(),
             sync: sync.clone(),
             key,
-            transport: network.port_of(name),
+            wire,
             notaries: network.notaries(),
             presence: PresencePolicy::default(),
         });
@@ -117,7 +115,7 @@ impl Server {
             Previews::new(media.clone(), preview::Config { enabled: true, ..preview::Config::default() });
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock.clone())));
         env.spawner.spawn("typing expiry", Box::pin(sync.clone().run_expiry()));
-        env.spawner.spawn("member upkeep", Box::pin(myelin_rooms::run_member_upkeep(rooms.clone())));
+        env.spawner.spawn("profiles", Box::pin(myelin_rooms::run_profile_propagation(rooms.clone())));
         env.spawner.spawn("trimming", Box::pin(myelin_rooms::trimming::run_trimming(rooms.clone())));
         env.spawner.spawn("retention", Box::pin(myelin_rooms::retention::run_retention(rooms.clone())));
         env.spawner
@@ -132,8 +130,8 @@ impl Server {
             rooms: rooms.clone(),
             handshakes: federation.handshakes.clone(),
             key: Arc::new(signing_key(name)),
-            transport: network.identity_servers_of(name),
-            trusted: identity_servers,
+            transport: Arc::new(NoIdentityServers),
+            trusted: Vec::new(),
         }));
         let parts = Parts {
             view: view.clone(),
@@ -246,18 +244,33 @@ impl Server {
         machine::run_while_asked(&self.sim.env(), answer).await
     }
 
+    /// Events that were filled into the timeline of a room after others had been shown that follow them.
+    ///
+    /// # Panics
+    /// As [`Server::truth`].
+    pub async fn filled_in(&self, room_id: &str) -> BTreeSet<String> {
+        let filled = |order: &TimelineOrder| order.0 >= 0 && order.position().is_none();
+        let timeline = self.timeline(room_id).await;
+        timeline.into_iter().filter(|(order, _)| filled(order)).map(|(_, id)| id).collect()
+    }
+
     /// The event ids of a room in timeline order, from the tables: what really happened.
     ///
     /// # Panics
     /// If the room is not there or its rows do not fit together.
     pub async fn truth(&self, room_id: &str) -> Vec<String> {
+        self.timeline(room_id).await.into_iter().map(|(_, id)| id).collect()
+    }
+
+    async fn timeline(&self, room_id: &str) -> Vec<(TimelineOrder, String)> {
         let room_id = <&RoomId>::try_from(room_id).expect("a room id");
         let room = self.view.interner.lookup_room(room_id).await.expect("readable").expect("the room");
         let store = &self.view.store;
         let rows = store.scan(&TIMELINE, &room, Direction::Forward, TIMELINE_MAX).await.expect("readable");
-        let nids: Vec<EventNid> = rows.into_iter().map(|(_, nid)| nid).collect();
+        let nids: Vec<EventNid> = rows.iter().map(|(_, nid)| *nid).collect();
         let events = store.multi_get(&EVENTS, &nids).await.expect("readable");
-        events.into_iter().map(|row| row.expect("a timeline row has its event").value.event_id).collect()
+        let ids = events.into_iter().map(|row| row.expect("a timeline row has its event").value.event_id);
+        rows.iter().map(|((_, order), _)| *order).zip(ids).collect()
     }
 }
 

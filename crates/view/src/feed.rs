@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use myelin_core::{EventNid, Position, RoomNid, UserNid};
+use myelin_core::{EventNid, Position, RoomNid, TimelineOrder, UserNid};
 use myelin_store::{Direction, Store, log::LogEntry, tables::LOG};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -60,6 +60,8 @@ struct RecentEntries {
     entries: VecDeque<Recent>,
     /// Since the process started.
     last_change: HashMap<RoomNid, Position>,
+    /// Before which position something was filled in that is not among the entries.
+    filled_in: HashMap<RoomNid, Position>,
     /// Where the process started.
     start: Position,
 }
@@ -72,8 +74,8 @@ impl Feed {
         user_rooms: Arc<UserRooms>,
     ) -> Self {
         let start = store.position();
-        let recent =
-            RecentEntries { floor: start, entries: VecDeque::new(), last_change: HashMap::new(), start };
+        let (entries, last_change, filled_in) = Default::default();
+        let recent = RecentEntries { floor: start, entries, last_change, filled_in, start };
         Self {
             store,
             rooms,
@@ -145,7 +147,8 @@ impl Feed {
     ) -> Option<Vec<(Position, EventNid)>> {
         let recent = self.recent.read();
         let start = recent.entries.partition_point(|e| e.position <= since);
-        if since < recent.floor || recent.entries.len() - start > SEARCHED_MAX {
+        let filled_in = recent.filled_in.get(&room).is_some_and(|before| since < *before);
+        if filled_in || since < recent.floor || recent.entries.len() - start > SEARCHED_MAX {
             return None;
         }
         let entries = recent.entries.range(start..).take_while(|e| e.position <= until);
@@ -199,6 +202,10 @@ impl Feed {
             let until = self.store.position();
             let rows = self.store.range(&LOG, &from.next(), &until.next(), Direction::Forward, PAGE).await?;
             let Some(last) = rows.last().map(|(position, _)| *position) else { return Ok(()) };
+            if rows.first().is_some_and(|(first, _)| *first != from.next()) {
+                let slept = "this process slept for longer than the log is kept: start it again";
+                return Err(Error::Damaged(slept.to_owned()));
+            }
             for (position, entry) in &rows {
                 self.take_in(*position, entry);
             }
@@ -266,7 +273,11 @@ impl Feed {
         for listener in &*self.listeners.read() {
             listener(position, entry);
         }
-        self.recent.write().push(Recent { position, room, user, event: appended, state, device_list });
+        let mut recent = self.recent.write();
+        if let LogEntry::History { room, to, .. } = entry {
+            recent.fill_in(*room, *to);
+        }
+        recent.push(Recent { position, room, user, event: appended, state, device_list });
     }
 
     async fn wake(&self, entry: &LogEntry) -> Result<(), Error> {
@@ -318,6 +329,15 @@ impl Feed {
 }
 
 impl RecentEntries {
+    /// Before all that was held nobody looks here.
+    fn fill_in(&mut self, room: RoomNid, to: TimelineOrder) {
+        let Some(before) = to.live_from().position().filter(|before| *before > self.floor) else { return };
+        let floor = self.floor;
+        self.filled_in.retain(|_, before| *before > floor);
+        let held = self.filled_in.entry(room).or_default();
+        *held = before.max(*held);
+    }
+
     fn push(&mut self, entry: Recent) {
         if entry.room != RoomNid::GLOBAL {
             self.last_change.insert(entry.room, entry.position);

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use myelin_core::{EventNid, RoomNid, TimelineOrder, UserNid};
+use myelin_core::{EventNid, RoomNid, UserNid};
 use myelin_dag::{room_version, state_tree::StateTree};
 use myelin_store::tables::{Membership, RoomHead, RoomRecord};
 use ruma::{OwnedRoomId, OwnedServerName, RoomVersionId, ServerName, room_version_rules::RoomVersionRules};
@@ -66,8 +66,8 @@ pub struct RoomSnapshot {
     pub partial: bool,
     /// It is partial, and not only for want of the keys of some servers, which may take a day.
     pub members_omitted: bool,
-    /// The newest place where the timeline does not join on.
-    pub gap: Option<TimelineOrder>,
+    /// The newest event that does not join on to what stands before it in the timeline.
+    pub gap: Option<EventNid>,
     /// Users of this server for whom it was written down whether the shared push rules count for them (`quiet_spans`),
     /// with what was written last: `true` if they do not.
     pub quiet: OrdMap<UserNid, bool>,

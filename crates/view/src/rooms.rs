@@ -129,7 +129,7 @@ impl RoomViews {
             room.members_omitted = partial.members_omitted;
         }
         let gaps = snapshot.read().scan(&GAPS, &room.nid(), Direction::Reverse, 1).await?;
-        room.gap = gaps.first().map(|((_, order), ())| *order);
+        room.gap = gaps.first().map(|(_, event)| *event);
         let spans = snapshot.read().scan(&QUIET_SPANS, &room.nid(), Direction::Forward, MEMBERS_MAX).await?;
         room.quiet = spans.into_iter().map(|((_, user, _), span)| (user, span.quiet)).collect();
         Ok(Some(Arc::new(room)))

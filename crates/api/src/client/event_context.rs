@@ -63,7 +63,7 @@ async fn timestamp_to_event(
     let direction = direction(&params.dir)?;
     let requester = auth.requester();
     let reached = match is_or_was_member(&view, &room_id, &requester).await? {
-        true => inbound.backfill(&room_id, Reach::Time { ts_ms: params.ts }).await,
+        true => inbound.backfill(&room_id, Reach::Time { ts_ms: params.ts }).await.reached,
         false => Reached::Enough,
     };
     // Only who may read the room gets any further.

@@ -6,7 +6,10 @@ use axum::{Router, extract::State, routing::get};
 use myelin_core::TimelineToken;
 use myelin_federation::{Inbound, Reach, Reached};
 use myelin_store::Direction;
-use myelin_sync::{Requester, Sync, messages::MessagesRequest};
+use myelin_sync::{
+    Requester, Sync,
+    messages::{Beyond, MessagesRequest},
+};
 use myelin_view::View;
 use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;
@@ -48,14 +51,15 @@ async fn messages(
             .as_deref()
             .map_or_else(|| Ok(Default::default()), |f| parse_json(f.as_bytes()))?,
     };
-    let older = match request.backwards() {
+    let beyond = match request.backwards() {
         Some((from, limit)) if is_or_was_member(&view, &room_id, &auth.requester()).await? => {
             let reach = Reach::Count { before: from, count: limit };
-            inbound.backfill(&room_id, reach).await != Reached::Everything
+            let extent = inbound.backfill(&room_id, reach).await;
+            Beyond { older: extent.reached != Reached::Everything, gap: extent.gap }
         }
-        _ => false,
+        _ => Beyond::default(),
     };
-    Ok(RawJson(sync.messages_held(&auth.requester(), &room_id, &request, older).await?.into()))
+    Ok(RawJson(sync.messages_held(&auth.requester(), &room_id, &request, beyond).await?.into()))
 }
 
 /// Others may not make this server ask for history.

@@ -2,7 +2,7 @@
 //! "Backfilling").
 //!
 //! Where history is held to is seen from the first events of the timeline: what they refer to and is not in it lies
-//! beyond.
+//! beyond. The same goes for what this server missed while it was away, with the first event after that (`gaps`).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,8 +13,11 @@ use std::{
 use myelin_core::{RoomNid, TimelineOrder};
 use myelin_dag::checks::VerifiedPdu;
 use myelin_rooms::{Error, Received};
-use myelin_store::{Direction, tables::TIMELINE};
-use myelin_view::RoomSnapshot;
+use myelin_store::{
+    Direction,
+    tables::{GAPS, TIMELINE},
+};
+use myelin_view::{Event, RoomSnapshot};
 use parking_lot::Mutex;
 use ruma::{EventId, OwnedEventId, RoomId};
 
@@ -24,7 +27,9 @@ use super::{Inbound, fetch, gap::Gap};
 const AT_ONCE: usize = 100;
 /// Times that servers are asked for one reader.
 const ROUNDS_MAX: usize = 5;
-/// The first events of the timeline that are looked at for what lies beyond them.
+/// Gaps that one reader is taken across.
+const STRETCHES_MAX: usize = 4;
+/// The first events of a stretch that are looked at for what lies beyond them.
 const FIRST_EVENTS: usize = 100;
 const EXTREMITIES_MAX: usize = 20;
 const SERVERS_MAX: usize = 4;
@@ -46,7 +51,7 @@ pub struct Backfills {
 /// How far history is wanted.
 #[derive(Clone, Copy)]
 pub enum Reach {
-    /// More than `count` events before a place.
+    /// More than `count` events before a place, without gaps.
     Count { before: TimelineOrder, count: usize },
     /// An event of that time or an older one.
     Time { ts_ms: u64 },
@@ -63,37 +68,108 @@ pub enum Reached {
     Everything,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    pub reached: Reached,
+    /// What lacks before an event is being brought in from this place on.
+    pub gap: Option<TimelineOrder>,
+}
+
+/// A part of the timeline with something missing before it.
+#[derive(Clone, Copy)]
+struct Stretch {
+    /// What stands at or before this place is none of it.
+    floor: TimelineOrder,
+    /// The event that it ends with; `None`: it is the beginning of the timeline.
+    gap: Option<TimelineOrder>,
+}
+
+/// How it stands with a stretch of which a reader wants more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// As much is held as is wanted.
+    Enough,
+    /// Nothing is missing.
+    Whole,
+    /// Nobody gives what is missing.
+    Unavailable,
+    /// There was no time for all of it.
+    Unfinished,
+}
+
+impl Reach {
+    /// Where a reader begins.
+    fn place(self) -> TimelineOrder {
+        match self {
+            Self::Count { before, .. } => before,
+            Self::Time { .. } => TimelineOrder::MIN,
+        }
+    }
+}
+
+impl Reached {
+    fn without_gap(self) -> Extent {
+        Extent { reached: self, gap: None }
+    }
+}
+
+impl Stretch {
+    fn extent(self, reached: Reached) -> Extent {
+        Extent { reached, gap: self.gap.map(|_| self.floor) }
+    }
+}
+
 impl Inbound {
     /// Sees to it that history is held as far as it is wanted, as far as it can be had in time.
-    pub async fn backfill(&self, room_id: &RoomId, reach: Reach) -> Reached {
-        let Ok(Some(room)) = self.view.room_by_id(room_id).await else { return Reached::Everything };
-        match self.is_short(room.nid(), reach).await {
-            Ok(true) => {}
-            Ok(false) => return Reached::Enough,
-            Err(error) => {
-                tracing::error!(%room_id, %error, "the timeline cannot be read");
-                return Reached::Everything;
-            }
-        }
+    pub async fn backfill(&self, room_id: &RoomId, reach: Reach) -> Extent {
+        let nothing = Reached::Everything.without_gap();
+        let Ok(Some(room)) = self.view.room_by_id(room_id).await else { return nothing };
+        let failed = |error: &dyn std::fmt::Display| {
+            tracing::error!(%room_id, %error, "history cannot be read or stored");
+            nothing
+        };
+        let stretch = match self.held_for(room.nid(), reach).await {
+            Ok((stretch, true)) => return stretch.extent(Reached::Enough),
+            Ok((stretch, false)) => stretch,
+            Err(error) => return failed(&error),
+        };
         let done = self.view.env.timeout(BUDGET, self.backfill_room(&room, reach)).await;
         self.forget_under_way(room.nid());
         match done {
-            Some(Ok(reached)) => reached,
-            Some(Err(error)) => {
-                tracing::error!(%room_id, %error, "history cannot be stored");
-                Reached::Everything
-            }
-            None => Reached::Less,
+            Some(Ok(extent)) => extent,
+            Some(Err(error)) => failed(&error),
+            None => stretch.extent(Reached::Less),
         }
     }
 
-    async fn is_short(&self, room: RoomNid, reach: Reach) -> Result<bool, myelin_view::Error> {
+    /// What a reader can be told of without asking anybody, and whether that is enough.
+    async fn held_for(&self, room: RoomNid, reach: Reach) -> Result<(Stretch, bool), myelin_view::Error> {
+        let stretch = self.stretch_of(room, reach.place()).await?;
+        Ok((stretch, !self.is_short(room, stretch, reach).await?))
+    }
+
+    /// The stretch that the place belongs to.
+    async fn stretch_of(&self, room: RoomNid, place: TimelineOrder) -> Result<Stretch, myelin_store::Error> {
+        let until = (room, TimelineOrder(place.live_from().0.saturating_add(1)));
+        let from = (room, TimelineOrder::MIN);
+        let gaps = self.view.store.range(&GAPS, &from, &until, Direction::Reverse, 1).await?;
+        let gap = gaps.first().map(|((_, gap), _)| *gap);
+        Ok(Stretch { floor: gap.map_or(TimelineOrder::MIN, TimelineOrder::live_before), gap })
+    }
+
+    /// Whether a reader would come to the end of the stretch.
+    async fn is_short(
+        &self,
+        room: RoomNid,
+        stretch: Stretch,
+        reach: Reach,
+    ) -> Result<bool, myelin_view::Error> {
         match reach {
             Reach::Count { before, count } => {
                 let until = (room, TimelineOrder(before.0.saturating_add(1)));
-                let (from, limit) = ((room, TimelineOrder::MIN), count + 1);
-                let held = self.view.store.range(&TIMELINE, &from, &until, Direction::Reverse, limit).await?;
-                Ok(held.len() <= count)
+                let from = (room, TimelineOrder(stretch.floor.0.saturating_add(1)));
+                let rows = self.view.store.range(&TIMELINE, &from, &until, Direction::Reverse, count + 1);
+                Ok(rows.await?.len() <= count)
             }
             Reach::Time { ts_ms } => {
                 let rows = self.view.store.scan(&TIMELINE, &room, Direction::Forward, 1).await?;
@@ -104,26 +180,43 @@ impl Inbound {
         }
     }
 
-    async fn backfill_room(&self, room: &RoomSnapshot, reach: Reach) -> Result<Reached, Error> {
+    async fn backfill_room(&self, room: &RoomSnapshot, reach: Reach) -> Result<Extent, Error> {
         let lock = self.backfills.under_way.lock().entry(room.nid()).or_default().clone();
         let _turn = lock.lock().await;
-        for _ in 0..ROUNDS_MAX {
-            let extremities = self.backward_extremities(room.nid()).await?;
-            if extremities.is_empty() {
-                return Ok(Reached::Everything);
-            }
-            if !self.is_short(room.nid(), reach).await? {
-                return Ok(Reached::Enough);
-            }
-            if self.is_paused(room.nid()) {
-                return Ok(Reached::Less);
-            }
-            if !self.fetch_history(room, &extremities).await? {
-                self.pause(room.nid());
-                return Ok(Reached::Less);
+        let mut place = reach.place();
+        for _ in 0..STRETCHES_MAX {
+            let stretch = self.stretch_of(room.nid(), place).await?;
+            let progress = self.complete(room, stretch, reach).await?;
+            match (progress, stretch.gap) {
+                (Progress::Enough, _) => return Ok(stretch.extent(Reached::Enough)),
+                (Progress::Unfinished, _) => return Ok(stretch.extent(Reached::Less)),
+                (Progress::Whole, None) => return Ok(Reached::Everything.without_gap()),
+                (Progress::Unavailable, None) => return Ok(Reached::Less.without_gap()),
+                (Progress::Whole | Progress::Unavailable, Some(_)) => place = stretch.floor,
             }
         }
-        Ok(if self.is_short(room.nid(), reach).await? { Reached::Less } else { Reached::Enough })
+        Ok(Reached::Less.without_gap())
+    }
+
+    async fn complete(&self, room: &RoomSnapshot, stretch: Stretch, reach: Reach) -> Result<Progress, Error> {
+        for _ in 0..ROUNDS_MAX {
+            let extremities = self.backward_extremities(room.nid(), stretch).await?;
+            if extremities.is_empty() {
+                return Ok(Progress::Whole);
+            }
+            if !self.is_short(room.nid(), stretch, reach).await? {
+                return Ok(Progress::Enough);
+            }
+            if self.is_paused(room.nid()) {
+                return Ok(Progress::Unavailable);
+            }
+            if !self.fetch_history(room, stretch, &extremities).await? {
+                self.pause(room.nid());
+                return Ok(Progress::Unavailable);
+            }
+        }
+        let short = self.is_short(room.nid(), stretch, reach).await?;
+        Ok(if short { Progress::Unfinished } else { Progress::Enough })
     }
 
     fn is_paused(&self, room: RoomNid) -> bool {
@@ -144,15 +237,23 @@ impl Inbound {
         }
     }
 
-    /// What the first events of the timeline refer to and is not in it.
-    async fn backward_extremities(&self, room: RoomNid) -> Result<Vec<OwnedEventId>, Error> {
-        let rows = self.view.store.scan(&TIMELINE, &room, Direction::Forward, FIRST_EVENTS).await?;
+    /// What the first events of a stretch refer to and is not in the timeline.
+    async fn backward_extremities(
+        &self,
+        room: RoomNid,
+        stretch: Stretch,
+    ) -> Result<Vec<OwnedEventId>, Error> {
+        let from = (room, TimelineOrder(stretch.floor.0.saturating_add(1)));
+        let until = (room, stretch.gap.map_or(TimelineOrder::MAX, |gap| TimelineOrder(gap.0 + 1)));
+        let store = &self.view.store;
+        let rows = store.range(&TIMELINE, &from, &until, Direction::Forward, FIRST_EVENTS).await?;
         let nids: Vec<_> = rows.into_iter().map(|(_, nid)| nid).collect();
         let mut extremities = BTreeSet::new();
         for event in self.view.events.load_many(&nids).await?.into_iter().flatten() {
             for prev in &event.pdu.prev_events {
                 let held = self.view.events.load_by_id(prev).await?;
-                if held.is_none_or(|held| held.accepted() && held.order.is_none()) {
+                let purged = |held: &Event| held.redacted_by == Some(held.nid);
+                if held.is_none_or(|held| held.accepted() && held.order.is_none() && !purged(&held)) {
                     extremities.insert(prev.clone());
                 }
             }
@@ -161,7 +262,12 @@ impl Inbound {
     }
 
     /// Whether anything new came.
-    async fn fetch_history(&self, room: &RoomSnapshot, extremities: &[OwnedEventId]) -> Result<bool, Error> {
+    async fn fetch_history(
+        &self,
+        room: &RoomSnapshot,
+        stretch: Stretch,
+        extremities: &[OwnedEventId],
+    ) -> Result<bool, Error> {
         let info = &room.info;
         for server in self.likely_servers(room, &[], SERVERS_MAX).await? {
             let answer = fetch::backfill(&self.client, &server, &info.room_id, extremities, AT_ONCE).await;
@@ -175,15 +281,40 @@ impl Inbound {
             raws.truncate(AT_ONCE * 2);
             let events = self.verified(&raws, &info.rules).await.into_iter();
             let events: Vec<_> = events.filter(|event| event.pdu().room_id == info.room_id).collect();
+            let events = self.without_older(events).await?;
             let servers = self.likely_servers(room, &[&server], SERVERS_MAX).await?;
-            if self.receive_history(Gap::new(self, room, servers), events).await? {
+            if self.receive_history(Gap::new(self, room, servers), stretch.gap, events).await? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    async fn receive_history(&self, mut gap: Gap<'_>, events: Vec<VerifiedPdu>) -> Result<bool, Error> {
+    /// Servers give so many events, and so may go back past what was missing: what comes before an event that is in the
+    /// timeline has its place already, or belongs somewhere else.
+    async fn without_older(&self, events: Vec<VerifiedPdu>) -> Result<Vec<VerifiedPdu>, Error> {
+        let mut held = Vec::new();
+        for event in &events {
+            let event = self.view.events.load_by_id(&event.pdu().event_id).await?;
+            held.extend(event.filter(|event| event.order.is_some()).map(|event| event.pdu.event_id.clone()));
+        }
+        let by_id: HashMap<_, _> = events.iter().map(|event| (&*event.pdu().event_id, event.pdu())).collect();
+        let mut older: BTreeSet<OwnedEventId> = BTreeSet::new();
+        while let Some(id) = held.pop() {
+            let prev_events = by_id.get(&*id).map(|pdu| pdu.prev_events.clone()).unwrap_or_default();
+            if older.insert(id) {
+                held.extend(prev_events);
+            }
+        }
+        Ok(events.into_iter().filter(|event| !older.contains(&event.pdu().event_id)).collect())
+    }
+
+    async fn receive_history(
+        &self,
+        mut gap: Gap<'_>,
+        place: Option<TimelineOrder>,
+        events: Vec<VerifiedPdu>,
+    ) -> Result<bool, Error> {
         let ordered = in_order(events);
         let mut states = 0;
         let mut shown = false;
@@ -200,7 +331,7 @@ impl Inbound {
             coming.insert(id);
             ready.push(event);
         }
-        let answers = gap.inbound.rooms.receive_history(gap.room.nid(), &ready).await?;
+        let answers = gap.inbound.rooms.receive_history(gap.room.nid(), place, &ready).await?;
         for (answer, event) in answers.iter().zip(&ready) {
             match answer {
                 Received::Stored(_) | Received::Known(_) => shown = true,

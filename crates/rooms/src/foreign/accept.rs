@@ -93,7 +93,7 @@ impl Command for Accept<'_> {
             }
         }
         draft.relay = Some(true);
-        draft.take(pdu, &verdict, state_before.clone(), &auth).await?;
+        draft.take(pdu, &verdict, state_before.clone(), &auth, None).await?;
         Ok(Taken { state_before, servers })
     }
 }

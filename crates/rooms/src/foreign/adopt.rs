@@ -12,8 +12,8 @@ use myelin_store::{
     Direction, NidKind,
     log::LogEntry,
     tables::{
-        CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, GAPS, Membership, PARTIAL_ROOMS, PartialRoomRecord,
-        ROOMS, STRIPPED_STATES, USER_ROOMS, VerdictRecord,
+        CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, Membership, PARTIAL_ROOMS, PartialRoomRecord, ROOMS,
+        STRIPPED_STATES, USER_ROOMS, VerdictRecord,
     },
 };
 use myelin_view::{Event, RoomInfo, RoomSnapshot};
@@ -186,9 +186,6 @@ impl Draft<'_> {
         let room = self.room.nid();
         // An entry of its own, so that there is a position which has this state before the join.
         let position = self.batch.log(&LogEntry::Completed { room });
-        if self.room.head.version > 0 {
-            self.batch.put(&GAPS, &(room, TimelineOrder::from(position)), &());
-        }
         self.set_state(state.tree.clone());
         let root = state.tree.root().0;
         self.batch.put(&CURRENT_STATES, &(room, TimelineOrder::from(position)), &CurrentStateRecord { root });
@@ -278,6 +275,9 @@ impl Draft<'_> {
         self.room.head.depth = event.pdu.depth;
         self.relay = Some(false);
         let position = self.enter_timeline(&event).await?;
+        if self.base_head().is_some() {
+            self.note_gap_before(nid, position);
+        }
         self.keep_chain(nid, &auth).await?;
         if let Some(key) = state_key {
             self.set_state(self.room.current_state.insert(key, nid));

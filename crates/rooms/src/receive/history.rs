@@ -1,14 +1,15 @@
 //! Older history that is brought when somebody reads past what is held (Server-Server API, "Backfilling").
 //!
-//! It goes before everything that the timeline has, at negative orders; extremities and current state stay as they
-//! are, and clients hear nothing of it.
+//! What is older than the timeline goes before all of it, at negative orders; what this server missed in between goes
+//! right before the first event after the gap (`gaps`). Extremities and current state stay as they are, and clients hear
+//! nothing of it.
 
 use std::{collections::HashMap, sync::Arc};
 
 use myelin_core::{EventNid, Position, RoomNid, TimelineOrder};
 use myelin_dag::{checks::VerifiedPdu, state_tree::NodeHash};
 use myelin_store::{
-    NidKind,
+    Direction, NidKind,
     codec::AtPosition,
     log::LogEntry,
     tables::{
@@ -28,16 +29,23 @@ use crate::{
 };
 
 struct ReceiveHistory<'a> {
+    gap: Option<TimelineOrder>,
     pdus: &'a [VerifiedPdu],
 }
 
 impl Rooms {
-    /// Takes events from before what is held, parents before children. One answer each, in order.
-    pub async fn receive_history(&self, room: RoomNid, pdus: &[VerifiedPdu]) -> Result<Vec<Received>, Error> {
+    /// Takes events from before what is held, or from before the event at `gap`, which is in the table of gaps; parents
+    /// before children. One answer each, in order.
+    pub async fn receive_history(
+        &self,
+        room: RoomNid,
+        gap: Option<TimelineOrder>,
+        pdus: &[VerifiedPdu],
+    ) -> Result<Vec<Received>, Error> {
         for pdu in pdus {
             self.intern(pdu.pdu()).await?;
         }
-        self.run(room, &ReceiveHistory { pdus }).await
+        self.run(room, &ReceiveHistory { gap, pdus }).await
     }
 }
 
@@ -53,7 +61,7 @@ impl Command for ReceiveHistory<'_> {
             shown.extend(event);
         }
         draft.redact_among(&mut shown).await?;
-        draft.enter_before(&shown).await?;
+        draft.enter_before(&shown, self.gap).await?;
         Ok(answers)
     }
 }
@@ -126,12 +134,19 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// `shown`: parents before children. The last one comes right before what the timeline begins with.
-    async fn enter_before(&mut self, shown: &[Arc<Event>]) -> Result<(), Error> {
-        let used = self.room.head.backfilled;
+    /// `shown`: parents before children. The last one comes right before what there is already.
+    async fn enter_before(&mut self, shown: &[Arc<Event>], gap: Option<TimelineOrder>) -> Result<(), Error> {
+        let (last, room_for) = match gap {
+            None => (-i64::try_from(self.room.head.backfilled).unwrap_or(i64::MAX) - 1, usize::MAX),
+            Some(gap) => self.last_place_in(gap).await?,
+        };
+        let shown = &shown[shown.len().saturating_sub(room_for)..];
+        if shown.is_empty() {
+            return Ok(());
+        }
         let mut last_root: Option<NodeHash> = None;
-        for (event, distance) in shown.iter().zip((1..=shown.len() as u64).rev()) {
-            let order = -i64::try_from(used + distance).unwrap_or(i64::MAX);
+        for (event, distance) in shown.iter().zip((0..shown.len()).rev()) {
+            let order = last - i64::try_from(distance).unwrap_or(i64::MAX);
             let placed = Arc::new(event.placed(TimelineOrder(order)));
             let place = (placed.room, TimelineOrder(order));
             self.batch.put(&EVENTS, &placed.nid, &placed.row(Placement::Backfilled(order), Position::ZERO));
@@ -145,13 +160,52 @@ impl Draft<'_> {
             }
             self.add_outside(Landing { event: placed, redacted: None, snapshot: None });
         }
-        if !shown.is_empty() {
-            let order = |distance: u64| TimelineOrder(-i64::try_from(used + distance).unwrap_or(i64::MAX));
-            let (room, from, to) = (self.room.nid(), order(shown.len() as u64), order(1));
-            self.batch.log(&LogEntry::History { room, from, to });
+        let from = TimelineOrder(last - i64::try_from(shown.len() - 1).unwrap_or(i64::MAX));
+        self.batch.log(&LogEntry::History { room: self.room.nid(), from, to: TimelineOrder(last) });
+        match gap {
+            None => self.room.head.backfilled += shown.len() as u64,
+            Some(_) => self.drop_superseded(shown).await?,
         }
-        self.room.head.backfilled += shown.len() as u64;
         Ok(())
+    }
+
+    /// What is filled in may come after a forward extremity, which then is none any more. Where the current state would
+    /// change by that, the extremity stays until an event merges it.
+    async fn drop_superseded(&mut self, shown: &[Arc<Event>]) -> Result<(), Error> {
+        let (mut kept, mut states) = (Vec::new(), Vec::new());
+        for nid in self.room.head.extremities.clone() {
+            let event = self.event(nid).await?;
+            if !shown.iter().any(|child| child.pdu.prev_events.contains(&event.pdu.event_id)) {
+                kept.push(nid);
+                states.push(self.state_after(&event).await?);
+            }
+        }
+        let some = !kept.is_empty() && kept.len() < self.room.head.extremities.len();
+        if some && self.resolve(&states).await?.root() == self.room.current_state.root() {
+            self.room.head.extremities = kept;
+        }
+        Ok(())
+    }
+
+    /// The last free place before the event at `gap`, and how many there are. The place right before it is kept for the
+    /// state that clients had there: what is filled in has states of its own.
+    async fn last_place_in(&mut self, gap: TimelineOrder) -> Result<(i64, usize), Error> {
+        let (room, store) = (self.room.nid(), self.rooms().view().store.clone());
+        let floor = gap.live_before();
+        let (from, until) = ((room, TimelineOrder(floor.0 + 1)), (room, gap));
+        let filled = store.range(&TIMELINE, &from, &until, Direction::Forward, 1).await?;
+        let last = match filled.first() {
+            Some(((_, lowest), _)) => lowest.0 - 1,
+            None => {
+                let rows = ((room, TimelineOrder::MIN), until);
+                let held = store.range(&CURRENT_STATES, &rows.0, &rows.1, Direction::Reverse, 1).await?;
+                if let Some((_, state)) = held.first() {
+                    self.batch.put(&CURRENT_STATES, &(room, TimelineOrder(gap.0 - 1)), state);
+                }
+                gap.0 - 2
+            }
+        };
+        Ok((last, usize::try_from(last - floor.0).unwrap_or(0)))
     }
 
     async fn relate_before(&mut self, event: &Event, order: TimelineOrder) -> Result<(), Error> {

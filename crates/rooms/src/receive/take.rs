@@ -7,12 +7,12 @@ use myelin_dag::{Pdu, StateTree, Verdict};
 use myelin_store::{
     NidKind,
     log::LogEntry,
-    tables::{CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, EVENTS, Placement},
+    tables::{CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, EVENTS, GAPS, Placement, SentBy},
 };
 use myelin_view::{Event, Landing};
 use ruma::{OwnedEventId, UserId};
 
-use super::record_of;
+use super::{is_unseen, record_of};
 use crate::{Error, writer::Draft};
 
 /// Events that are not accepted, and what they come after, that are walked through for one event.
@@ -26,7 +26,8 @@ impl Draft<'_> {
         verdict: &Verdict,
         state_before: StateTree,
         auth: &[EventNid],
-    ) -> Result<(), Error> {
+        sent_by: Option<SentBy>,
+    ) -> Result<Arc<Event>, Error> {
         let outlier = self.find(&pdu.event_id).await?.map(|held| held.nid);
         let view = self.rooms().view.clone();
         let nid = match outlier {
@@ -37,7 +38,8 @@ impl Draft<'_> {
         let state_key = self.state_key_of(&pdu).await?;
         let room = self.room.nid();
         let root = Some(state_before.root());
-        let event = Event::new(nid, room, sender, state_key, root, record_of(verdict), None, Arc::new(pdu));
+        let event =
+            Event::new(nid, room, sender, state_key, root, record_of(verdict), sent_by, Arc::new(pdu));
         let event = Arc::new(event);
         if outlier.is_none() {
             self.batch.require_absent(&EVENT_NIDS, &event.pdu.event_id.to_string());
@@ -48,20 +50,41 @@ impl Draft<'_> {
         }
         if !verdict.is_accepted() {
             self.put_outside(&event);
-            return Ok(());
+            return Ok(event);
         }
         let event = self.redacted_early(event).await?;
         let position = self.enter_timeline(&event).await?;
+        if self.follows_a_gap(&event).await? {
+            self.note_gap_before(nid, position);
+        }
         self.extend_by(&event).await?;
         self.move_current_state(&event, position).await?;
-        self.redact_by(&event).await
+        self.redact_by(&event).await?;
+        Ok(event)
     }
 
     /// The far end of a gap has come after all. What it changed is in the states of those that refer to it.
     pub(super) async fn show_late(&mut self, held: &Arc<Event>) -> Result<(), Error> {
         let event = self.redacted_early(held.clone()).await?;
-        self.enter_timeline(&event).await?;
+        let position = self.enter_timeline(&event).await?;
+        self.note_gap_before(event.nid, position);
         self.redact_by(&event).await
+    }
+
+    /// Whether it comes after the far end of what was missed: after an event that clients have not been shown.
+    async fn follows_a_gap(&self, event: &Event) -> Result<bool, Error> {
+        for id in &event.pdu.prev_events {
+            if self.find(id).await?.is_some_and(|prev| is_unseen(&prev)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The event at `position` does not join on to what stands before it in the timeline.
+    pub(crate) fn note_gap_before(&mut self, event: EventNid, position: Position) {
+        self.batch.put(&GAPS, &(self.room.nid(), TimelineOrder::from(position)), &event);
+        self.room.gap = Some(event);
     }
 
     pub(super) fn put_outside(&mut self, event: &Arc<Event>) {

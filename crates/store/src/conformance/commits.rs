@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures::future::{FutureExt, join_all};
-use myelin_core::{EventNid, Position, RoomNid, TimelineOrder, UserNid};
+use myelin_core::{EventNid, Position, RoomNid, UserNid};
 use parking_lot::Mutex;
 
 use super::{Harness, open, sample_entry};
@@ -230,7 +230,7 @@ pub async fn positions_are_stamped_into_keys_and_values(harness: &dyn Harness) {
     batch.put(&USER_STREAM, &(UserNid(2), position), &change);
     store.commit(batch).await.unwrap();
 
-    assert_only_row(&store, &TIMELINE, ((RoomNid(1), TimelineOrder(3)), EventNid(5))).await;
+    assert_only_row(&store, &TIMELINE, ((RoomNid(1), Position(3).into()), EventNid(5))).await;
     assert_only_row(&store, &USER_STREAM, ((UserNid(2), Position(3)), change)).await;
     let at = AtPosition { position: Position(3), value: member };
     assert_only_row(&store, &MEMBERS, ((RoomNid(1), UserNid(2)), at)).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use myelin_core::{EventNid, RoomNid, TimelineOrder};
+use myelin_core::{EventNid, Position, RoomNid};
 
 use super::sample_entry;
 use crate::{
@@ -67,10 +67,10 @@ pub async fn check(store: &Store, acknowledged: &BTreeSet<u64>) -> u64 {
     let mut present = BTreeSet::new();
     for room in 0..7 {
         let rows = store.scan(&TIMELINE, &RoomNid(room), Direction::Forward, usize::MAX).await.unwrap();
-        for ((_, TimelineOrder(order)), EventNid(n)) in rows {
+        for ((_, order), EventNid(n)) in rows {
             assert!(present.insert(n), "batch {n} is there twice");
             assert_eq!(n % 7, room);
-            assert!(order >= 1 && order as u64 <= last.0);
+            assert!(order.position().is_some_and(|at| at > Position::ZERO && at <= last));
         }
     }
     assert!(acknowledged.is_subset(&present), "lost: {:?}", acknowledged - &present);

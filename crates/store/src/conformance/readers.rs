@@ -92,7 +92,7 @@ pub async fn later_reads_see_no_less(harness: &dyn Harness) {
                 let counter = last_number(&store).await;
                 let nid = store.get(&EVENT_NIDS, &"$last".to_owned()).await.unwrap().map_or(0, |n| n.0);
                 assert!(nid >= counter, "{nid} < {counter}");
-                let row = store.get(&TIMELINE, &(RoomNid(1), TimelineOrder(nid as i64))).await.unwrap();
+                let row = store.get(&TIMELINE, &(RoomNid(1), Position(nid).into())).await.unwrap();
                 assert!(nid == 0 || row == Some(EventNid(nid)));
                 if counter == COMMITS {
                     break;
@@ -170,7 +170,8 @@ pub async fn reopening_keeps_everything(harness: &dyn Harness) {
     }
     let store = open(harness).await;
     let timeline = store.scan(&TIMELINE, &RoomNid(1), Direction::Forward, 1000).await.unwrap();
-    let expected: Vec<_> = (1..=60).map(|n| ((RoomNid(1), TimelineOrder(n)), EventNid(n as u64))).collect();
+    let expected: Vec<_> =
+        (1..=60).map(|n| ((RoomNid(1), TimelineOrder::from(Position(n))), EventNid(n))).collect();
     assert_eq!(timeline, expected);
     assert_eq!(store.read().all(&LOG, 1000).await.unwrap().len(), 60);
 }

@@ -159,8 +159,8 @@ tables! {
     STRIPPED_STATES = 42 "stripped_states": (RoomNid, UserNid) => StrippedStateRecord;
     /// Rooms that were joined without all of their state, which is still to come.
     PARTIAL_ROOMS = 43 "partial_rooms": RoomNid => PartialRoomRecord;
-    /// Where this server came back into a room: the timeline up to there does not join on to what follows.
-    GAPS = 44 "gaps": (RoomNid, TimelineOrder) => ();
+    /// The live events that do not join on to what stands before them in the timeline, because this server was away.
+    GAPS = 44 "gaps": (RoomNid, TimelineOrder) => EventNid;
 
     // What is received from other servers.
     /// Redactions that came before what they redact: (room, event id of the target) -> the redaction.

@@ -96,7 +96,7 @@ impl Sync {
         let since = context.since.filter(|_| !newly_joined);
         let full = since.is_none() || context.request.full_state;
         let parts = self.joined_parts(context, changes, room, since).await?;
-        if !full && parts.is_quiet() && !self.counts_anew(context, room, &parts.timeline, since).await? {
+        if !full && parts.is_quiet() && !self.counts_anew(context, room, since).await? {
             return Ok(None);
         }
         let mut json = String::with_capacity(512);
@@ -121,13 +121,9 @@ impl Sync {
         &self,
         context: &Context<'_>,
         room: &RoomSnapshot,
-        timeline: &Timeline,
         since: Option<Position>,
     ) -> Result<bool, Error> {
         let Some(since) = since else { return Ok(false) };
-        if timeline.passed_over.redaction {
-            return Ok(true);
-        }
         self.notified_since(context.request.requester.user, room, since.into()).await
     }
 
@@ -190,7 +186,7 @@ impl Sync {
 
     /// Not joined at the token: the client starts with this room anew. Who left and came back in between gets what
     /// happened meanwhile, as far as they may see it, and the state that changed.
-    async fn newly_joined(
+    pub(crate) async fn newly_joined(
         &self,
         context: &Context<'_>,
         changes: &Changes,
@@ -272,8 +268,9 @@ impl Sync {
         let ignored = self.view.ignored.load(user).await?;
         let wanted = Wanted { filter, ignored: &ignored };
         let since = since.map(TimelineOrder::from);
-        // Where this server came back into the room, what it held from before does not join on.
-        let gap = room.gap.filter(|gap| *gap < until && since.is_none_or(|since| since < *gap));
+        // What was held before this server was away does not join on.
+        let gap = self.gap_of(room).await?;
+        let gap = gap.filter(|gap| *gap < until && since.is_none_or(|since| since < *gap));
         let stretch = Stretch { after: gap.or(since).unwrap_or(TimelineOrder::MIN), until };
         let found = walk(&self.view, viewer, room.nid(), stretch, Direction::Reverse, limit, &wanted).await?;
         if filter.limit == Some(0) && !found.events.is_empty() {
@@ -283,6 +280,13 @@ impl Sync {
         let mut timeline = Timeline::of(found, until, cut);
         timeline.limited |= gap.is_some();
         Ok(timeline)
+    }
+
+    /// The place right before the newest event that does not join on.
+    async fn gap_of(&self, room: &RoomSnapshot) -> Result<Option<TimelineOrder>, Error> {
+        let Some(event) = room.gap else { return Ok(None) };
+        let order = self.view.events.load(event).await?.and_then(|event| event.order);
+        Ok(order.map(|order| TimelineOrder(order.0.saturating_sub(1))))
     }
 
     pub(crate) async fn push_timeline(

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use http::Method;
-use myelin_testkit::{client::percent, faults::Faults, user::Room, world::World};
+use myelin_testkit::{
+    client::percent,
+    faults::Faults,
+    user::{Room, User},
+    world::World,
+};
 use serde_json::json;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -112,7 +117,7 @@ fn typing_alone_takes_the_next_bus_and_always_ends() {
 /// Both sides of a netsplit ban the other's leader. When they meet again, all agree on one outcome.
 #[test]
 fn concurrent_bans_in_a_netsplit() {
-    for version in ["6", "10", "11", "12"] {
+    for version in ["1", "2", "5", "6", "10", "11", "12"] {
         let world = World::new(5).servers(["a.test", "b.test", "c.test"]);
         let alice = world.user("@alice:a.test");
         let (bob, cleo) = (world.user("@bob:b.test"), world.user("@cleo:c.test"));
@@ -146,21 +151,24 @@ fn concurrent_bans_in_a_netsplit() {
 
 #[test]
 fn both_sides_of_a_netsplit_go_on_and_meet_again() {
-    let world = World::new(6).servers(["a.test", "b.test", "c.test"]);
-    let users = ["@alice:a.test", "@bob:b.test", "@cleo:c.test"].map(|id| world.user(id));
-    let room = all_in_a_room(&world, &users);
-    world.cut(&["a.test"], &["b.test", "c.test"]);
-    for (number, user) in users.iter().enumerate() {
-        user.sends(&room, &format!("word {number}"));
-    }
-    users[0].sets(&room, "m.room.topic", "", json!({ "topic": "of a" }));
-    users[1].sees(&room, "word 2");
-    world.pass(5 * MINUTE);
-    world.heal();
-    world.agree(&room);
-    for user in &users {
-        for number in 0..3 {
-            user.sees(&room, &format!("word {number}"));
+    for version in ["1", "2", "5", "6", "10", "11", "12"] {
+        let world = World::new(6).servers(["a.test", "b.test", "c.test"]);
+        let users = ["@alice:a.test", "@bob:b.test", "@cleo:c.test"].map(|id| world.user(id));
+        let room = users[0].creates_room(json!({ "preset": "public_chat", "room_version": version }));
+        all_come_into(&world, &room, &users);
+        world.cut(&["a.test"], &["b.test", "c.test"]);
+        for (number, user) in users.iter().enumerate() {
+            user.sends(&room, &format!("word {number}"));
+        }
+        users[0].sets(&room, "m.room.topic", "", json!({ "topic": "of a" }));
+        users[1].sees(&room, "word 2");
+        world.pass(5 * MINUTE);
+        world.heal();
+        world.agree(&room);
+        for user in &users {
+            for number in 0..3 {
+                user.sees(&room, &format!("word {number}"));
+            }
         }
     }
 }
@@ -185,6 +193,68 @@ fn the_week_long_outage() {
     let took_ms = bob.sees(&room, "day 6, 19");
     assert!(took_ms < 60_000, "the newest message came after {took_ms} ms");
     world.agree(&room);
+}
+
+/// More is said while a server is away than it fetches when it comes back: what lacks in the middle comes when somebody
+/// reads back into it.
+#[test]
+fn a_long_absence_is_read_back() {
+    let world = World::new(16).servers(["a.test", "b.test"]);
+    let (alice, bob) = (world.user("@alice:a.test"), world.user("@bob:b.test"));
+    let room = two_in_a_room(&world, [&alice, &bob]);
+    bob.sends(&room, "before");
+    alice.sees(&room, "before");
+    world.cut(&["a.test"], &["b.test"]);
+    for number in 0..560 {
+        alice.sends(&room, &number.to_string());
+    }
+    alice.sets(&room, "m.room.topic", "", json!({ "topic": "missed" }));
+    world.pass(120 * MINUTE);
+    world.heal();
+    bob.sends(&room, "I am back");
+    alice.sees(&room, "I am back");
+    alice.sends(&room, "after");
+    bob.sees(&room, "after");
+    let said = reads_back(&alice, &room, &alice);
+    assert!(said.len() > 560);
+    assert_eq!(reads_back(&bob, &room, &alice), said);
+    bob.sends(&room, "I have read it all");
+    alice.sees(&room, "I have read it all");
+    world.agree(&room);
+    assert_eq!(reads_back(&bob, &room, &alice), said, "and it stays");
+}
+
+/// The same for who leaves with the whole server and comes back.
+#[test]
+fn what_was_said_between_leaving_and_coming_back_is_read_back() {
+    let world = World::new(17).servers(["a.test", "b.test"]);
+    let (alice, bob) = (world.user("@alice:a.test"), world.user("@bob:b.test"));
+    let room = two_in_a_room(&world, [&alice, &bob]);
+    bob.leaves(&room);
+    alice.sees_member(&room, &bob, "leave");
+    for number in 0..130 {
+        alice.sends(&room, &number.to_string());
+    }
+    bob.joins(&room);
+    alice.sees_member(&room, &bob, "join");
+    bob.sends(&room, "what have I missed?");
+    alice.sees(&room, "what have I missed?");
+    let said = reads_back(&alice, &room, &alice);
+    assert!(said.len() > 130);
+    assert_eq!(reads_back(&bob, &room, &alice), said);
+}
+
+/// Everything that a user is shown of what somebody sent to a room, newest first.
+fn reads_back(user: &User, room: &Room, sender: &User) -> Vec<String> {
+    let (mut ids, mut from) = (Vec::new(), String::new());
+    loop {
+        let page = user.gets(&format!("rooms/{}/messages?dir=b&limit=50{from}", percent(&room.id)));
+        let events = page["chunk"].as_array().unwrap();
+        let theirs = events.iter().filter(|event| event["sender"] == sender.id.as_str());
+        ids.extend(theirs.map(|event| event["event_id"].as_str().unwrap().to_owned()));
+        let Some(end) = page["end"].as_str() else { return ids };
+        from = format!("&from={end}");
+    }
 }
 
 /// The only user of a server that is away is kicked, and hears of it although the server is not in the room any more.
@@ -340,7 +410,7 @@ fn a_conversation_in_a_storm() {
     }
 }
 
-fn two_in_a_room(world: &World, users: [&myelin_testkit::user::User; 2]) -> Room {
+fn two_in_a_room(world: &World, users: [&User; 2]) -> Room {
     let room = users[0].creates_public_room();
     users[1].joins(&room);
     users[0].sees_member(&room, users[1], "join");
@@ -348,12 +418,17 @@ fn two_in_a_room(world: &World, users: [&myelin_testkit::user::User; 2]) -> Room
     room
 }
 
-fn all_in_a_room(world: &World, users: &[myelin_testkit::user::User]) -> Room {
+fn all_in_a_room(world: &World, users: &[User]) -> Room {
     let room = users[0].creates_public_room();
-    for user in &users[1..] {
-        user.joins(&room);
-        users[0].sees_member(&room, user, "join");
-    }
-    world.agree(&room);
+    all_come_into(world, &room, users);
     room
+}
+
+/// The first one is in it already.
+fn all_come_into(world: &World, room: &Room, users: &[User]) {
+    for user in &users[1..] {
+        user.joins(room);
+        users[0].sees_member(room, user, "join");
+    }
+    world.agree(room);
 }

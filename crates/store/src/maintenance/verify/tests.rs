@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::executor::block_on;
-use myelin_core::{RoomNid, TimelineOrder, UserNid};
+use myelin_core::{Position, RoomNid, TimelineOrder, UserNid};
 
 use super::*;
 use crate::{
@@ -94,7 +94,7 @@ fn sound() -> Store {
     for n in 1..=4 {
         let (order, placement, before) = match n {
             4 => (TimelineOrder(-1), Placement::Backfilled(-1), root.0),
-            n => (TimelineOrder(n as i64), Placement::Live, [0; 16]),
+            n => (TimelineOrder::from(Position(n)), Placement::Live, [0; 16]),
         };
         let position = if n == 4 { 3 } else { n };
         batch.put(&EVENTS, &EventNid(n), &joined(position, event(n, placement, before)));
@@ -121,8 +121,16 @@ fn sound() -> Store {
         notified: crate::tables::NotifiedSoFar::default(),
     };
     batch.put(&ROOM_HEADS, &ROOM, &head);
-    batch.put(&CURRENT_STATES, &(ROOM, TimelineOrder(1)), &CurrentStateRecord { root: leaf.0 });
-    batch.put(&CURRENT_STATES, &(ROOM, TimelineOrder(3)), &CurrentStateRecord { root: root.0 });
+    batch.put(
+        &CURRENT_STATES,
+        &(ROOM, TimelineOrder::from(Position(1))),
+        &CurrentStateRecord { root: leaf.0 },
+    );
+    batch.put(
+        &CURRENT_STATES,
+        &(ROOM, TimelineOrder::from(Position(3))),
+        &CurrentStateRecord { root: root.0 },
+    );
     people(&mut batch);
     block_on(store.commit(batch)).unwrap();
     store
@@ -181,7 +189,7 @@ fn people(batch: &mut Batch) {
     let change = UserChange::AccountData { room: ROOM, kind: "m.tag".to_owned() };
     batch.put(&USER_STREAM, &(ALICE, Position(2)), &change);
     batch.put(&LOG_CURSORS, &"push".to_owned(), &Cursor { position: Position(3) });
-    batch.put(&RELATIONS, &(ROOM, "$1".to_owned(), TimelineOrder(3)), &relation(EventNid(3)));
+    batch.put(&RELATIONS, &(ROOM, "$1".to_owned(), TimelineOrder::from(Position(3))), &relation(EventNid(3)));
 }
 
 fn user_room(membership: Membership, event: EventNid) -> UserRoomRecord {
@@ -270,9 +278,9 @@ fn unreadable_rows() {
 #[test]
 fn damage_in_the_log() {
     assert_found(|b| b.delete(&LOG, &Position(2)), "log", "1 log entries before it are missing");
-    assert_found(|b| b.delete(&TIMELINE, &(ROOM, TimelineOrder(2))), "log", "it is not");
+    assert_found(|b| b.delete(&TIMELINE, &(ROOM, TimelineOrder::from(Position(2)))), "log", "it is not");
     assert_found(
-        |b| b.put(&TIMELINE, &(ROOM, TimelineOrder(2)), &EventNid(1)),
+        |b| b.put(&TIMELINE, &(ROOM, TimelineOrder::from(Position(2))), &EventNid(1)),
         "log",
         "but the timeline has EventNid:1 here",
     );
@@ -335,7 +343,7 @@ fn damage_in_events() {
     assert_found(|b| b.delete(&EVENTS, &EventNid(4)), "timeline", "refers to EventNid:4, which is not there");
     let dangling = relation(EventNid(77));
     assert_found(
-        |b| b.put(&RELATIONS, &(ROOM, "$1".to_owned(), TimelineOrder(3)), &dangling),
+        |b| b.put(&RELATIONS, &(ROOM, "$1".to_owned(), TimelineOrder::from(Position(3))), &dangling),
         "relations",
         "EventNid:77",
     );
@@ -370,7 +378,7 @@ fn damage_in_states() {
     assert_found(|b| b.delete(&STATE_NODES, &root), "events", "its state before it");
     assert_found(|b| b.delete(&STATE_NODES, &root), "room_heads", "its current state");
     assert_found(|b| b.delete(&STATE_NODES, &leaf), "current_states", "its state");
-    let at = (ROOM, TimelineOrder(9));
+    let at = (ROOM, TimelineOrder::from(Position(9)));
     assert_found(
         |b| b.put(&CURRENT_STATES, &at, &CurrentStateRecord { root: leaf }),
         "room_heads",
@@ -422,7 +430,7 @@ fn thousands_of_findings_are_counted_not_kept() {
     let store = sound();
     let mut batch = Batch::new();
     for n in 100..100 + FINDINGS_MAX as u64 * 2 {
-        batch.put(&TIMELINE, &(ROOM, TimelineOrder(n as i64)), &EventNid(n));
+        batch.put(&TIMELINE, &(ROOM, TimelineOrder::from(Position(n))), &EventNid(n));
     }
     block_on(store.commit(batch)).unwrap();
     let report = verified(&store);
