@@ -133,6 +133,11 @@ impl Puppet {
         self.0.knowledge.lock().said.retain(|(known, ..)| known != path);
     }
 
+    /// What it was told to say counts no more: from now on it answers from what it knows.
+    pub fn tells_the_truth(&self) {
+        self.0.knowledge.lock().said.clear();
+    }
+
     /// Method, path and query of everything that it was asked.
     pub fn asked(&self) -> Vec<String> {
         self.0.knowledge.lock().asked.clone()

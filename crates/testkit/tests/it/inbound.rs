@@ -19,15 +19,15 @@ use ruma::{
 use serde_json::{Value, json, value::to_raw_value};
 
 /// Home of Alice, with a puppet that has Bob, who is in Alice's room.
-struct Stage {
-    home: Server,
-    name: OwnedServerName,
-    alice: Client,
-    room: OwnedRoomId,
-    puppet: Puppet,
+pub(super) struct Stage {
+    pub home: Server,
+    pub name: OwnedServerName,
+    pub alice: Client,
+    pub room: OwnedRoomId,
+    pub puppet: Puppet,
 }
 
-fn event(sender: &str, kind: &str, state_key: Option<&str>, content: &Value) -> NewEvent {
+pub(super) fn event(sender: &str, kind: &str, state_key: Option<&str>, content: &Value) -> NewEvent {
     NewEvent {
         sender: sender.try_into().unwrap(),
         event_type: kind.into(),
@@ -39,7 +39,7 @@ fn event(sender: &str, kind: &str, state_key: Option<&str>, content: &Value) -> 
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (sim, network) = (Sim::new(1), Network::default());
         let name: OwnedServerName = "home.test".try_into().unwrap();
         let home = Server::start_in(&network, &name, &sim, Default::default());
@@ -53,7 +53,7 @@ impl Stage {
         stage
     }
 
-    fn run<F: Future>(&self, future: F) -> F::Output {
+    pub(super) fn run<F: Future>(&self, future: F) -> F::Output {
         let output = self.home.sim.block_on(future);
         self.home.sim.settle();
         output
@@ -68,18 +68,18 @@ impl Stage {
         join
     }
 
-    fn message_at(&self, body: &str, place: Place) -> Pdu {
+    pub(super) fn message_at(&self, body: &str, place: Place) -> Pdu {
         let message =
             event("@bob:remote.test", "m.room.message", None, &json!({ "msgtype": "m.text", "body": body }));
         self.run(self.puppet.makes_in(&self.home.view, &self.room, message, place))
     }
 
-    fn end(&self) -> Place {
+    pub(super) fn end(&self) -> Place {
         self.run(end_of(&self.home.view, &self.room))
     }
 
     /// Messages one after the other, after the end of the room.
-    fn line(&self, count: usize) -> Vec<Pdu> {
+    pub(super) fn line(&self, count: usize) -> Vec<Pdu> {
         let mut place = self.end();
         let mut line = Vec::new();
         for number in 0..count {
@@ -90,7 +90,7 @@ impl Stage {
         line
     }
 
-    fn sends(&self, pdus: &[&Pdu]) -> Value {
+    pub(super) fn sends(&self, pdus: &[&Pdu]) -> Value {
         let reply = self.run(self.puppet.sends(&self.name, pdus));
         assert_eq!(reply.status, StatusCode::OK, "{}", reply.json);
         reply.json
@@ -105,7 +105,7 @@ impl Stage {
         self.run(self.home.truth(self.room.as_str()))
     }
 
-    fn shows(&self, pdu: &Pdu) -> bool {
+    pub(super) fn shows(&self, pdu: &Pdu) -> bool {
         self.timeline().contains(&pdu.event_id.to_string())
     }
 
@@ -114,13 +114,13 @@ impl Stage {
         event.map(|event| event.verdict.clone())
     }
 
-    fn sets(&self, kind: &str, key: &str, content: &Value) -> OwnedEventId {
+    pub(super) fn sets(&self, kind: &str, key: &str, content: &Value) -> OwnedEventId {
         let path = format!("/_matrix/client/v3/rooms/{}/state/{kind}/{key}", self.room);
         let answer = self.run(self.alice.put(&self.home, &path, content)).ok();
         answer["event_id"].as_str().unwrap().try_into().unwrap()
     }
 
-    fn passes(&self, duration: Duration) {
+    pub(super) fn passes(&self, duration: Duration) {
         self.run(self.home.sim.env().clock.sleep(duration));
     }
 
@@ -130,18 +130,18 @@ impl Stage {
     }
 
     /// The puppet knows everything that Alice's server has in the room.
-    fn tells_puppet(&self, before: &Pdu) {
+    pub(super) fn tells_puppet(&self, before: &Pdu) {
         let state = self.run(state_of(&self.home.view, &self.room));
         state.iter().for_each(|pdu| self.puppet.knows(pdu));
         self.puppet.knows_state(before, state.iter().map(|pdu| pdu.event_id.clone()).collect());
     }
 }
 
-fn after(pdu: &Pdu) -> Place {
+pub(super) fn after(pdu: &Pdu) -> Place {
     Place { prev_events: vec![pdu.event_id.clone()], depth: pdu.depth + 1 }
 }
 
-fn accepted(pdus: &[&Pdu]) -> Value {
+pub(super) fn accepted(pdus: &[&Pdu]) -> Value {
     let pdus: serde_json::Map<_, _> = pdus.iter().map(|pdu| (pdu.event_id.to_string(), json!({}))).collect();
     json!({ "pdus": pdus })
 }

@@ -12,6 +12,7 @@ mod handshakes;
 mod histories;
 mod history;
 mod inbound;
+mod inbound_lies;
 mod keys;
 mod long_polls;
 mod notices;
