@@ -40,9 +40,6 @@ pub enum Audience {
 #[derive(Deserialize)]
 pub struct DownloadParams {
     allow_remote: Option<bool>,
-    /// Nothing is redirected.
-    #[serde(rename = "allow_redirect")]
-    _allow_redirect: Option<bool>,
     timeout_ms: Option<u64>,
 }
 
@@ -59,8 +56,6 @@ pub struct ThumbnailParams {
     method: Option<String>,
     animated: Option<bool>,
     allow_remote: Option<bool>,
-    #[serde(rename = "allow_redirect")]
-    _allow_redirect: Option<bool>,
     timeout_ms: Option<u64>,
 }
 

@@ -44,6 +44,17 @@ pub struct NewEvent {
     pub sticky_duration_ms: Option<u64>,
 }
 
+/// Contents are the same if their texts are.
+impl PartialEq for NewEvent {
+    fn eq(&self, other: &Self) -> bool {
+        let said = |event: &Self| (event.redacts.clone(), event.sticky_duration_ms);
+        (&self.sender, &self.event_type, &self.state_key)
+            == (&other.sender, &other.event_type, &other.state_key)
+            && self.content.get() == other.content.get()
+            && said(self) == said(other)
+    }
+}
+
 /// Where in the graph the event goes.
 #[derive(Debug, Clone, Default)]
 pub struct Parents {

@@ -23,7 +23,7 @@ pub mod signatures;
 pub use self::{
     auth_events::{Unauthorized, missing_auth_events},
     format::{FormedPdu, RawPdu},
-    policy_server::{check_policy_server, policy_of, sign_with, with_signature},
+    policy_server::{check_policy_server, policy_of, with_signature},
     room_state::AuthorizedPdu,
     signatures::{SignatureError, VerifiedPdu, key_ids, servers_to_sign},
 };

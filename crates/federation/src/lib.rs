@@ -55,15 +55,31 @@ pub use self::{
     transport::{Budget, Nowhere, Pieces, Transport, TransportError},
 };
 
+/// The way to other servers, on which rooms stand too.
+#[derive(Clone)]
+pub struct Wire {
+    pub peers: Arc<Peers>,
+    pub client: Arc<Client>,
+}
+
+impl Wire {
+    /// `key` signs requests.
+    pub fn new(view: &View, key: Arc<SigningKey>, transport: Arc<dyn Transport>) -> Self {
+        let peers = Arc::new(Peers::new(view.env.clone()));
+        let client = Arc::new(Client::new(view.server_name.clone(), key, transport, peers.clone()));
+        Self { peers, client }
+    }
+}
+
 /// What federation stands on.
 pub struct Setup {
     pub view: View,
     pub rooms: Arc<Rooms>,
     pub users: Arc<Users>,
     pub sync: Arc<Sync>,
-    /// Signs requests and events.
+    /// As other servers are told it.
     pub key: Arc<SigningKey>,
-    pub transport: Arc<dyn Transport>,
+    pub wire: Wire,
     /// Asked for the keys of servers that do not answer (`federation.trusted_key_servers`).
     pub notaries: Vec<OwnedServerName>,
     pub presence: PresencePolicy,
@@ -87,10 +103,8 @@ pub struct Federation {
 impl Federation {
     /// Complete, but nothing runs yet: see [`Federation::start`].
     pub fn new(setup: Setup) -> Self {
-        let Setup { view, rooms, users, sync, key, transport, notaries, presence } = setup;
-        let peers = Arc::new(Peers::new(view.env.clone()));
-        let client = Client::new(view.server_name.clone(), key.clone(), transport, peers.clone());
-        let client = Arc::new(client);
+        let Setup { view, rooms, users, sync, key, wire, notaries, presence } = setup;
+        let Wire { peers, client } = wire;
         let keys = Arc::new(Keyring::new(view.clone(), client.clone(), &peers, key, notaries));
         let devices = Arc::new(Devices::new(view.clone(), users.clone(), client.clone()));
         let edus = Arc::new(Edus::new(view.clone(), users, sync, presence));

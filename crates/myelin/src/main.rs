@@ -12,7 +12,6 @@ mod logging;
 mod mail;
 mod maintenance;
 mod media;
-mod notices;
 mod outbound;
 mod previews;
 mod runtime;

@@ -10,7 +10,7 @@ use std::{
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use myelin_dag::SigningKey;
-use myelin_rooms::{CreateRoom, Join, Preset, Rooms, Sender, Transaction};
+use myelin_rooms::{CreateRoom, Join, NoPolicyServers, Preset, Rooms, Sender, Transaction};
 use myelin_store::{Store, memory::Memory};
 use myelin_testenv::Sim;
 use myelin_view::View;
@@ -29,7 +29,11 @@ impl World {
         let store = Store::new(Arc::new(Memory::default()));
         let view = View::new(store, sim.env(), server_name!("localhost").to_owned());
         let key = SigningKey::from_seed("1", [7; 32]).expect("the version is legal");
-        Self { rooms: Rooms::new(view, Arc::new(key)), sim, count: AtomicU64::new(0) }
+        Self {
+            rooms: Rooms::new(view, Arc::new(key), Arc::new(NoPolicyServers)),
+            sim,
+            count: AtomicU64::new(0),
+        }
     }
 
     fn next(&self) -> u64 {

@@ -1,5 +1,7 @@
 use ruma::{EventId, OwnedRoomAliasId, OwnedServerName, OwnedUserId, RoomId};
 
+use crate::policy::Unapproved;
+
 /// Why a command was not carried out. The messages are for the person who asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -60,6 +62,9 @@ pub enum Error {
     /// `M_CANNOT_LEAVE_SERVER_NOTICE_ROOM`.
     #[error("An invite of the server to its notices cannot be rejected.")]
     ServerNotices,
+    /// To be shown to the policy server first: of use inside this crate only.
+    #[error("The policy server of the room has not been asked.")]
+    Unapproved(Box<Unapproved>),
     /// Other writers were first, time and again. Trying again helps.
     #[error("The room is busy with other changes. Try again.")]
     Busy,

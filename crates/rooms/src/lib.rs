@@ -29,7 +29,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use myelin_core::EventNid;
 use myelin_dag::{AuthChain, SigningKey};
@@ -57,9 +57,9 @@ pub use self::{
         Adoption, Invitation, JoinAnswer, Outside, Partial, ProtoEvent, Taken, Template, ThirdPartyInvite,
     },
     outliers::Outliers,
-    policy::{PolicyServers, PolicySignatures},
+    policy::{NoPolicyServers, PolicyServers, PolicySignatures},
     receive::{EXTREMITIES_MAX, Incoming, Received},
-    runs::run_member_upkeep,
+    runs::run_profile_propagation,
     sender::{Sender, Transaction},
 };
 
@@ -71,28 +71,16 @@ pub struct Rooms {
     transactions: Transactions,
     chains: AuthChains,
     resolutions: Resolutions,
-    policy: OnceLock<policy::Servers>,
+    policy_servers: Arc<dyn PolicyServers>,
     delayed: delayed::Delayed,
 }
 
 impl Rooms {
     /// `key` signs every event made here.
-    pub fn new(view: View, key: Arc<SigningKey>) -> Self {
+    pub fn new(view: View, key: Arc<SigningKey>, policy_servers: Arc<dyn PolicyServers>) -> Self {
         let chains = AuthChains::new(view.store.clone());
-        let (writers, transactions, resolutions, policy, delayed) = Default::default();
-        Self { view, key, writers, transactions, chains, resolutions, policy, delayed }
-    }
-
-    /// From now on events are shown to the policy servers of their rooms. Whoever knows the network calls this once:
-    /// it stands on the rooms, so it cannot be there before them.
-    pub fn ask_policy_servers(&self, servers: Arc<dyn PolicyServers>) {
-        if self.policy.set(servers).is_err() {
-            tracing::error!("there is a way to policy servers already");
-        }
-    }
-
-    fn policy_servers(&self) -> Option<&policy::Servers> {
-        self.policy.get()
+        let (writers, transactions, resolutions, delayed) = Default::default();
+        Self { view, key, writers, transactions, chains, resolutions, policy_servers, delayed }
     }
 
     pub fn view(&self) -> &View {

@@ -1,19 +1,36 @@
 //! Policy servers (Server-Server API, "Policy Servers"): an event made here is shown to the one that its room names
 //! before it is sent.
 //!
-//! The room stays locked meanwhile: an event is made for one head, and nothing can be put after it before its policy
-//! server has spoken.
+//! Only who wants the event waits for that: it is made in the room's turn, the turn is passed on, the policy server is
+//! asked, and the event comes back with its signature ([`Rooms::run_on`]). Where the room has gone on meanwhile, the
+//! event branches off, and is judged again by what the room is now ([`crate::receive::late`]). Few events of a room are
+//! on that way at a time ([`UNDER_WAY_MAX`]), and so branches are few.
+//!
+//! What cannot be made twice is shown while the room waits: events in one commit with a new room.
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
+use myelin_core::{EventNid, UserNid};
 use myelin_dag::{
-    Pdu,
-    checks::{check_policy_server, policy_of, sign_with},
+    NewEvent, Pdu,
+    checks::{VerifiedPdu, check_policy_server, policy_of, with_signature},
 };
-use ruma::ServerName;
+use myelin_store::{NidKind, tables::SentBy};
+use myelin_view::{Event, RoomInfo, RoomSnapshot};
+use ruma::{ServerName, events::room::policy::RoomPolicyEventContent, room_version_rules::RoomVersionRules};
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{Error, writer::Draft};
+use crate::{
+    EXTREMITIES_MAX, Error, Rooms,
+    authorise::AuthSet,
+    writer::{Draft, SlotRef},
+};
+
+/// Events of a room that are made and not yet in it: when one comes in, as many others may have branched off.
+pub const UNDER_WAY_MAX: usize = EXTREMITIES_MAX / 2;
+/// Events that one command may have signed.
+const ASKED_MAX: usize = 8;
 
 /// Key ids and signatures, as a policy server gave them.
 pub type PolicySignatures = Vec<(String, String)>;
@@ -28,30 +45,176 @@ pub trait PolicyServers: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<PolicySignatures, String>>;
 }
 
-impl Draft<'_> {
-    /// The event with the signature of the room's policy server, if it has one.
-    pub(crate) async fn approved(&self, pdu: Pdu) -> Result<Pdu, Error> {
-        let Some(servers) = self.rooms().policy_servers() else { return Ok(pdu) };
-        let policy = self.state_event("m.room.policy", "").await?;
-        let Some(policy) = policy.and_then(|event| policy_of(&event.pdu)) else { return Ok(pdu) };
-        let rules = &self.room.info.rules;
-        let own = policy.via == self.rooms().view().server_name;
-        if own || !self.room.has_server(&policy.via) || check_policy_server(&pdu, &policy, rules).is_ok() {
-            return Ok(pdu);
+/// For those who have no network.
+pub struct NoPolicyServers;
+
+impl PolicyServers for NoPolicyServers {
+    fn sign<'a>(
+        &'a self,
+        via: &'a ServerName,
+        _: &'a Pdu,
+    ) -> BoxFuture<'a, Result<PolicySignatures, String>> {
+        async move { Err(format!("The policy server {via} cannot be asked from here.")) }.boxed()
+    }
+}
+
+/// An event that is not to be in its room before the policy server has signed it.
+#[derive(Debug)]
+pub struct Unapproved {
+    wish: NewEvent,
+    pdu: VerifiedPdu,
+    policy: RoomPolicyEventContent,
+    info: Arc<RoomInfo>,
+}
+
+/// A signed event, and what it was made of.
+#[derive(Debug, Clone)]
+pub struct Approved {
+    wish: NewEvent,
+    pdu: VerifiedPdu,
+}
+
+/// What a command has had signed so far.
+#[derive(Default)]
+pub struct Approvals {
+    /// The room stays in use as long as the place is taken.
+    place: Option<(SlotRef, OwnedSemaphorePermit)>,
+    signed: Vec<Approved>,
+}
+
+impl Approvals {
+    pub fn signed(&self) -> Vec<Approved> {
+        self.signed.clone()
+    }
+
+    /// Called outside the room's turn. The first time only a place among those under way is taken: what was made before
+    /// may be old by then.
+    pub async fn bring(&mut self, rooms: &Rooms, slot: SlotRef, wanted: Unapproved) -> Result<(), Error> {
+        if self.place.is_none() {
+            let permit = slot.place_under_way().await;
+            self.place = permit.map(|permit| (slot, permit));
+            return Ok(());
         }
-        let signatures = servers.sign(&policy.via, &pdu).await.map_err(Error::Forbidden)?;
-        let mut signed = pdu;
-        for (key_id, signature) in signatures {
-            let more = sign_with(&signed, &policy.via, &key_id, &signature, rules);
-            signed = more.ok_or_else(|| unsigned("its answer is no signature"))?;
+        if self.signed.len() >= ASKED_MAX {
+            return Err(Error::Busy);
         }
-        check_policy_server(&signed, &policy, rules).map_err(|error| unsigned(&error.to_string()))?;
+        let Unapproved { wish, pdu, policy, info } = wanted;
+        let pdu = rooms.approve(&info.rules, &policy, pdu).await.map_err(Error::Forbidden)?;
+        self.signed.push(Approved { wish, pdu });
+        Ok(())
+    }
+}
+
+impl Rooms {
+    /// What the room wants of events, if the server that it names takes part in it.
+    pub async fn policy(&self, room: &RoomSnapshot) -> Result<Option<RoomPolicyEventContent>, Error> {
+        let event = self.view.current_state_event(room, "m.room.policy", "").await?;
+        let policy = event.and_then(|event| policy_of(&event.pdu));
+        Ok(policy.filter(|policy| room.has_server(&policy.via)))
+    }
+
+    /// The event with the signature of the policy server, which is asked if it has none; or why it gets none.
+    pub async fn approve(
+        &self,
+        rules: &RoomVersionRules,
+        policy: &RoomPolicyEventContent,
+        event: VerifiedPdu,
+    ) -> Result<VerifiedPdu, String> {
+        if check_policy_server(event.pdu(), policy, rules).is_ok() {
+            return Ok(event);
+        }
+        let mut signed = event;
+        for (key_id, signature) in self.policy_servers.sign(&policy.via, signed.pdu()).await? {
+            signed =
+                with_signature(signed, &policy.via, &key_id, &signature, rules).ok_or_else(no_signature)?;
+        }
+        check_policy_server(signed.pdu(), policy, rules).map_err(|error| unsigned(&error.to_string()))?;
         Ok(signed)
     }
 }
 
-fn unsigned(why: &str) -> Error {
-    Error::Forbidden(format!("The policy server of the room did not sign the event: {why}."))
+impl Draft<'_> {
+    /// Makes an event here, at the end of the room, if the rules and the policy server of the room allow it.
+    pub(crate) async fn append_by(
+        &mut self,
+        sender: UserNid,
+        wish: NewEvent,
+        sent_by: Option<SentBy>,
+    ) -> Result<Arc<Event>, Error> {
+        if let Some(at) = self.approved.iter().position(|approved| approved.wish == wish) {
+            let pdu = self.approved.swap_remove(at).pdu;
+            if let Some(event) = self.append_approved(sender, &wish, pdu, sent_by.clone()).await? {
+                return Ok(event);
+            }
+        }
+        let (pdu, auth) = self.make(wish.clone()).await?;
+        let pdu = match self.wanting(&pdu).await? {
+            Some(policy) => self.ask(policy, wish, pdu).await?,
+            None => pdu,
+        };
+        self.put_at_end(sender, pdu, &auth, sent_by).await
+    }
+
+    /// The policy of the room, if this event is to be signed by it and is not.
+    async fn wanting(&self, pdu: &Pdu) -> Result<Option<RoomPolicyEventContent>, Error> {
+        let policy = self.state_event("m.room.policy", "").await?;
+        let policy = policy.and_then(|event| policy_of(&event.pdu));
+        let own = &self.rooms().view().server_name;
+        Ok(policy.filter(|policy| {
+            policy.via != *own
+                && self.room.has_server(&policy.via)
+                && check_policy_server(pdu, policy, &self.room.info.rules).is_err()
+        }))
+    }
+
+    async fn ask(&self, policy: RoomPolicyEventContent, wish: NewEvent, pdu: Pdu) -> Result<Pdu, Error> {
+        let pdu = VerifiedPdu::made_here(pdu);
+        if self.can_be_made_again() {
+            let info = self.room.info.clone();
+            return Err(Error::Unapproved(Box::new(Unapproved { wish, pdu, policy, info })));
+        }
+        let signed = self.rooms().approve(&self.room.info.rules, &policy, pdu).await;
+        signed.map(VerifiedPdu::into_pdu).map_err(Error::Forbidden)
+    }
+
+    /// `None`: as it was made it has no place in the room any more.
+    async fn append_approved(
+        &mut self,
+        sender: UserNid,
+        wish: &NewEvent,
+        event: VerifiedPdu,
+        sent_by: Option<SentBy>,
+    ) -> Result<Option<Arc<Event>>, Error> {
+        let pdu = event.pdu();
+        if self.wanting(pdu).await?.is_some() {
+            return Ok(None);
+        }
+        if self.prev_events().await? == pdu.prev_events {
+            let auth = self.auth_of(wish, &self.room.current_state).await?;
+            if auth.auth_events() == pdu.auth_events {
+                return self.put_at_end(sender, event.into_pdu(), &auth, sent_by).await.map(Some);
+            }
+        }
+        self.take_late(event, sent_by).await
+    }
+
+    async fn put_at_end(
+        &mut self,
+        sender: UserNid,
+        pdu: Pdu,
+        auth: &AuthSet,
+        sent_by: Option<SentBy>,
+    ) -> Result<Arc<Event>, Error> {
+        let auth: Vec<EventNid> = auth.events().map(|event| event.nid).collect();
+        let nid = EventNid(self.rooms().view().nids.allocate(NidKind::Event).await?);
+        self.place(nid, sender, pdu, &auth, sent_by).await
+    }
 }
 
-pub(crate) type Servers = Arc<dyn PolicyServers>;
+fn unsigned(why: &str) -> String {
+    format!("The policy server of the room did not sign the event: {why}.")
+}
+
+fn no_signature() -> String {
+    unsigned("its answer is no signature")
+}

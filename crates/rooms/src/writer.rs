@@ -25,10 +25,10 @@ use self::{commit::Commit, slots::Turn};
 pub use self::{
     draft::Draft,
     rows::{Change, member_id},
-    slots::Writers,
+    slots::{SlotRef, Writers},
     transactions::{Begun, Transactions, UnderWay},
 };
-use crate::{Error, Rooms};
+use crate::{Error, Rooms, policy::Approvals};
 
 /// Tries before a command gives up against other writers.
 const ATTEMPTS_MAX: u32 = 12;
@@ -56,15 +56,25 @@ impl Rooms {
         new: Option<&RoomSnapshot>,
         command: &C,
     ) -> Result<C::Output, Error> {
-        for attempt in 0..ATTEMPTS_MAX {
+        let (mut approvals, mut attempt) = (Approvals::default(), 0);
+        while attempt < ATTEMPTS_MAX {
             let turn = self.writers.turn(room).await;
             let mut draft = Draft::of(self, &turn, room, attempt, new).await?;
-            let output = command.act(&mut draft).await?;
+            draft.approved = approvals.signed();
+            let output = match command.act(&mut draft).await {
+                Err(Error::Unapproved(wanted)) => {
+                    drop(draft);
+                    approvals.bring(self, turn.pass_on(), *wanted).await?;
+                    continue;
+                }
+                done => done?,
+            };
             match self.settle(draft, turn).await {
                 Ok(()) => return Ok(output),
                 Err(CommitError::Conflict { .. }) => self.view.env.clock.sleep(PAUSE * attempt).await,
                 Err(CommitError::Store(error)) => return Err(error.into()),
             }
+            attempt += 1;
         }
         Err(Error::Busy)
     }

@@ -9,8 +9,6 @@ mod state_resets;
 
 use axum::Router;
 
-pub use self::server_notices::Notices;
-
 use crate::AppState;
 
 pub fn routes() -> Router<AppState> {

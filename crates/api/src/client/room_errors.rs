@@ -42,7 +42,7 @@ impl From<Error> for ApiError {
             Error::ServerNotices => Self::cannot_leave_server_notice_room(message),
             Error::Unknown(_) => Self::unknown(message),
             Error::Unreachable(_) => Self::unknown(message).with_status(StatusCode::BAD_GATEWAY),
-            Error::Busy => Self::conflict(),
+            Error::Busy | Error::Unapproved(_) => Self::conflict(),
             Error::Store(error) => error.into(),
             Error::View(error) => Self::internal(error),
         }

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
 use myelin_dag::SigningKey;
-use myelin_federation::{Federation, Identity, IdentitySetup, Nowhere, PresencePolicy, Setup};
+use myelin_federation::{Federation, Identity, IdentitySetup, Nowhere, PresencePolicy, Setup, Wire};
 use myelin_media::{Backend, Media, NoOrigin, NoPages, preview, preview::Previews};
 use myelin_rooms::Rooms;
 use myelin_search::{DirectoryVisibility, Place, Search};
@@ -92,7 +92,8 @@ impl World {
         let users = Arc::new(Users::new(view.clone(), users));
         let sync = Sync::new(view.clone());
         let key = Arc::new(SigningKey::from_seed("1", [7; 32]).unwrap());
-        let rooms = Arc::new(Rooms::new(view.clone(), key.clone()));
+        let wire = Wire::new(&view, key.clone(), Arc::new(Nowhere));
+        let rooms = Arc::new(Rooms::new(view.clone(), key.clone(), wire.client.clone()));
         let key_of_server = key.clone();
         let federation = Federation::new(Setup {
             view: view.clone(),
@@ -100,7 +101,7 @@ impl World {
             users: users.clone(),
             sync: sync.clone(),
             key,
-            transport: Arc::new(Nowhere),
+            wire,
             notaries: Vec::new(),
             presence: PresencePolicy::default(),
         });

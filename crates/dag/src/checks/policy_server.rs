@@ -44,7 +44,18 @@ pub fn check_policy_server(
 }
 
 /// The event with one more signature, which is not checked here. `None` if it is none.
-pub fn sign_with(
+pub fn with_signature(
+    event: VerifiedPdu,
+    server: &ServerName,
+    key_id: &str,
+    signature: &str,
+    rules: &RoomVersionRules,
+) -> Option<VerifiedPdu> {
+    let pdu = sign_with(&event.pdu, server, key_id, signature, rules)?;
+    Some(VerifiedPdu { pdu, ..event })
+}
+
+fn sign_with(
     pdu: &Pdu,
     server: &ServerName,
     key_id: &str,
@@ -57,16 +68,4 @@ pub fn sign_with(
     of_server.as_object_mut()?.insert(key_id.to_owned(), signature.into());
     let json = canonicalize_for(&rules.authorization, &serde_json::to_vec(&object).ok()?).ok()?;
     Pdu::parse(json.into(), pdu.event_id.clone(), rules).ok()
-}
-
-/// The same for an event whose other signatures are checked.
-pub fn with_signature(
-    event: VerifiedPdu,
-    server: &ServerName,
-    key_id: &str,
-    signature: &str,
-    rules: &RoomVersionRules,
-) -> Option<VerifiedPdu> {
-    let pdu = sign_with(&event.pdu, server, key_id, signature, rules)?;
-    Some(VerifiedPdu { pdu, ..event })
 }

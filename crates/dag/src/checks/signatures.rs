@@ -110,6 +110,11 @@ impl FormedPdu {
 }
 
 impl VerifiedPdu {
+    /// An event that was made and signed here.
+    pub fn made_here(pdu: Pdu) -> Self {
+        Self { pdu, redacted: false }
+    }
+
     pub fn into_pdu(self) -> Pdu {
         self.pdu
     }

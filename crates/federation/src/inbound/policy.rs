@@ -1,16 +1,13 @@
 //! The last check of an event: the signature of the room's policy server, if it has one (Server-Server API, "Policy
-//! Servers"). An event that comes without is shown to it.
+//! Servers"). An event that comes without is shown to it, and so are those that are made here.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use myelin_dag::{
-    Pdu,
-    checks::{check_policy_server, policy_of, with_signature},
-};
-use myelin_rooms::{Incoming, PolicyServers, PolicySignatures};
+use myelin_dag::{Pdu, checks::VerifiedPdu};
+use myelin_rooms::{Error, Incoming, PolicyServers, PolicySignatures};
 use myelin_view::RoomSnapshot;
-use ruma::{OwnedServerName, ServerName, events::room::policy::RoomPolicyEventContent};
+use ruma::{OwnedServerName, RoomId, ServerName};
 use serde_json::value::RawValue;
 
 use super::Inbound;
@@ -27,59 +24,34 @@ impl Inbound {
         &self,
         room: &RoomSnapshot,
         events: &mut [Incoming],
-    ) -> Result<(), myelin_view::Error> {
-        let Some(policy) = self.policy(room).await? else { return Ok(()) };
+    ) -> Result<(), Error> {
+        let Some(policy) = self.rooms.policy(room).await? else { return Ok(()) };
         for event in events {
-            if check_policy_server(event.pdu.pdu(), &policy, &room.info.rules).is_ok() {
-                continue;
-            }
-            if let Err(reason) = self.have_signed(room, &policy, event).await {
-                event.refusal = Some(reason);
+            match self.rooms.approve(&room.info.rules, &policy, event.pdu.clone()).await {
+                Ok(signed) => event.pdu = signed,
+                Err(reason) => event.refusal = Some(reason),
             }
         }
         Ok(())
     }
 
-    /// What the room wants of events, if the server that it names takes part in it.
-    async fn policy(
-        &self,
-        room: &RoomSnapshot,
-    ) -> Result<Option<RoomPolicyEventContent>, myelin_view::Error> {
-        let event = self.view.current_state_event(room, "m.room.policy", "").await?;
-        let policy = event.and_then(|event| policy_of(&event.pdu));
-        Ok(policy.filter(|policy| room.has_server(&policy.via)))
-    }
-
-    async fn have_signed(
-        &self,
-        room: &RoomSnapshot,
-        policy: &RoomPolicyEventContent,
-        event: &mut Incoming,
-    ) -> Result<(), String> {
-        let refused = |error: &dyn std::fmt::Display| format!("the policy server did not sign it: {error}");
-        let signatures = ask(&self.client, &policy.via, event.pdu.pdu()).await.map_err(|e| refused(&e))?;
-        let mut signed = event.pdu.clone();
-        for (key_id, signature) in signatures {
-            signed = with_signature(signed, &policy.via, &key_id, &signature, &room.info.rules)
-                .ok_or_else(|| refused(&"its answer is no signature"))?;
-        }
-        check_policy_server(signed.pdu(), policy, &room.info.rules).map_err(|e| refused(&e))?;
-        event.pdu = signed;
-        Ok(())
+    /// An event that was made here and signed elsewhere, as the policy server of its room wants it.
+    pub(crate) async fn approved(&self, room_id: &RoomId, event: VerifiedPdu) -> Result<VerifiedPdu, Error> {
+        let Some(room) = self.view.room_by_id(room_id).await? else { return Ok(event) };
+        let policy = self.rooms.policy(&room).await?.filter(|policy| policy.via != self.view.server_name);
+        let Some(policy) = policy else { return Ok(event) };
+        self.rooms.approve(&room.info.rules, &policy, event).await.map_err(Error::Forbidden)
     }
 }
 
-/// For events that are made here.
-pub(crate) struct AskPolicyServers(pub Arc<Client>);
-
-impl PolicyServers for AskPolicyServers {
+impl PolicyServers for Client {
     fn sign<'a>(
         &'a self,
         via: &'a ServerName,
         pdu: &'a Pdu,
     ) -> BoxFuture<'a, Result<PolicySignatures, String>> {
         async move {
-            ask(&self.0, via, pdu).await.map_err(|error| match error {
+            ask(self, via, pdu).await.map_err(|error| match error {
                 RequestError::Status { message, .. } if !message.is_empty() => message,
                 other => format!("The policy server of the room cannot be asked: {other}."),
             })

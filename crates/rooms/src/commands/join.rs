@@ -2,7 +2,6 @@
 
 use myelin_core::UserNid;
 use myelin_store::tables::Membership;
-use myelin_view::Event;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState,
     room::JoinRuleKind, state_res::events::RoomPowerLevelsIntField,
@@ -160,11 +159,7 @@ fn room_of_condition(condition: &Value) -> Option<OwnedRoomId> {
 }
 
 async fn guests_may_join(draft: &Draft<'_>) -> Result<bool, Error> {
-    Ok(admits_guests(draft.state_event("m.room.guest_access", "").await?.as_deref()))
-}
-
-/// Whether the `m.room.guest_access` event of a room, or that there is none, lets guests in.
-pub(crate) fn admits_guests(event: Option<&Event>) -> bool {
+    let event = draft.state_event("m.room.guest_access", "").await?;
     let access = event.and_then(|event| event.pdu.content_field::<String>("guest_access"));
-    access.as_deref() == Some("can_join")
+    Ok(access.as_deref() == Some("can_join"))
 }

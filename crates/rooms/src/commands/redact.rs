@@ -145,6 +145,9 @@ impl Redact<'_> {
 impl Draft<'_> {
     /// Puts the redacted form in the place of the target. The first redaction counts.
     pub(crate) async fn apply_redaction(&mut self, target: EventNid, by: EventNid) -> Result<(), Error> {
+        if self.has_just_redacted(target) {
+            return Ok(());
+        }
         let info = self.room.info.clone();
         let row = self.stored(target).await?;
         let Some(mut row) = row.filter(|row| row.value.redacted_by.is_none()) else { return Ok(()) };

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use myelin_dag::{NewEvent, Pdu};
-use myelin_store::NidKind;
 use ruma::{OwnedUserId, RoomId};
 use serde_json::{Value, json};
 
@@ -60,14 +59,10 @@ impl Command for Exchange<'_> {
             "third_party_invite": { "display_name": name, "signed": signed },
         });
         let event = NewEvent::state(sender.clone(), "m.room.member", target.as_str(), &content)?;
-        let (pdu, auth) = draft.make(event).await?;
         if self.append {
-            let auth: Vec<_> = auth.events().map(|event| event.nid).collect();
-            let view = draft.rooms().view().clone();
-            let nid = myelin_core::EventNid(view.nids.allocate(NidKind::Event).await?);
-            let sender = view.interner.user(sender).await?;
-            draft.place(nid, sender, pdu.clone(), &auth, None).await?;
+            let sender = draft.rooms().view().interner.user(sender).await?;
+            return Ok((*draft.append_by(sender, event, None).await?.pdu).clone());
         }
-        Ok(pdu)
+        Ok(draft.make(event).await?.0)
     }
 }

@@ -21,10 +21,10 @@ use crate::{
 };
 
 /// A room of Alice with users of another server in it.
-struct Fork {
-    world: World,
-    alice: Sender,
-    room: OwnedRoomId,
+pub struct Fork {
+    pub world: World,
+    pub alice: Sender,
+    pub room: OwnedRoomId,
     remote: SigningKey,
     now_ms: u64,
 }
@@ -54,7 +54,7 @@ fn raw(pdu: &Pdu) -> Box<RawValue> {
 }
 
 impl Fork {
-    fn new(version: RoomVersionId) -> Self {
+    pub fn new(version: RoomVersionId) -> Self {
         let world = World::new(1);
         let alice = world.user("alice");
         let room = world.room_of_version(&alice, version);
@@ -71,12 +71,12 @@ impl Fork {
         BTreeMap::from([("remote".to_owned(), self.remote.public_key_set())])
     }
 
-    fn tip(&self) -> OwnedEventId {
+    pub fn tip(&self) -> OwnedEventId {
         self.world.timeline(&self.room).last().unwrap().pdu.event_id.clone()
     }
 
     /// An event as the other server would make it after `prev_events`.
-    fn make(
+    pub fn make(
         &mut self,
         sender: &str,
         kind: &str,
@@ -128,7 +128,7 @@ impl Fork {
         })
     }
 
-    fn receive(&self, pdu: &Pdu) -> Received {
+    pub fn receive(&self, pdu: &Pdu) -> Received {
         self.receive_raw(&raw(pdu))
     }
 
@@ -136,7 +136,7 @@ impl Fork {
         self.world.run(self.world.rooms.receive(&self.room, raw, &self.keys())).unwrap()
     }
 
-    fn join(&mut self, name: &str) -> Pdu {
+    pub fn join(&mut self, name: &str) -> Pdu {
         let tip = self.tip();
         let key = remote(name).to_string();
         let pdu = self.make(name, "m.room.member", Some(&key), json!({ "membership": "join" }), &[tip]);

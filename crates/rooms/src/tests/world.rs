@@ -20,6 +20,7 @@ use myelin_view::{Event, RoomSnapshot, View};
 use ruma::{OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, server_name};
 use serde_json::{Value, json, value::to_raw_value};
 
+use super::policy::PolicyDesk;
 use crate::{CreateRoom, Error, Join, MembershipChange, Preset, Rooms, Sender, Transaction};
 
 pub struct World {
@@ -28,6 +29,7 @@ pub struct World {
     pub view: View,
     pub rooms: Arc<Rooms>,
     pub counts: Arc<Counts>,
+    pub policy: Arc<PolicyDesk>,
     sent: AtomicUsize,
 }
 
@@ -57,8 +59,9 @@ impl World {
         let feed = view.feed.clone().run(sim.env().clock);
         sim.env().spawner.spawn("feed", Box::pin(feed));
         let key = Arc::new(SigningKey::from_seed("1", [7; 32]).unwrap());
-        let rooms = Arc::new(Rooms::new(view.clone(), key));
-        Self { sim, disk, view, rooms, counts, sent: AtomicUsize::new(0) }
+        let policy = Arc::new(PolicyDesk::default());
+        let rooms = Arc::new(Rooms::new(view.clone(), key, policy.clone()));
+        Self { sim, disk, view, rooms, counts, policy, sent: AtomicUsize::new(0) }
     }
 
     /// The same data in a new process.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use myelin_core::{EventNid, UserNid, limits::PREV_EVENTS_MAX};
 use myelin_dag::{Names, NewEvent, Parents, Pdu, StateTree, auth_types, authorize, build, needs_names};
 use myelin_store::{
-    Batch, CommitError, NidKind,
+    Batch, CommitError,
     codec::AtPosition,
     tables::{EVENTS, EventRecord, Membership, ROOM_HEADS, RoomHead, SentBy},
 };
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Error, Rooms, Sender,
     authorise::{AuthSet, explain},
+    policy::Approved,
     power_levels::PowerLevels,
 };
 
@@ -39,6 +40,9 @@ pub struct Draft<'r> {
     pub(super) outside: Vec<Landing>,
     pub(super) users: Vec<UserNid>,
     pub(super) joined: Vec<UserNid>,
+    /// What its policy server has signed of what was wished for the room.
+    pub(crate) approved: Vec<Approved>,
+    carries: bool,
 }
 
 impl<'r> Draft<'r> {
@@ -76,15 +80,23 @@ impl<'r> Draft<'r> {
             outside: Vec::new(),
             users: Vec::new(),
             joined: Vec::new(),
+            approved: Vec::new(),
+            carries: false,
         }
     }
 
     /// Starts with what another, new room's draft has become: both commit together.
     pub fn carry(&mut self, sealed: Sealed) {
         debug_assert!(self.is_empty(), "the entries of the carried batch come first");
+        self.carries = true;
         self.batch = sealed.batch;
         self.landings = sealed.landings;
         self.users = sealed.users;
+    }
+
+    /// Whether it can be given up for another one on a newer head: the room that it makes or carries would be another.
+    pub(crate) fn can_be_made_again(&self) -> bool {
+        self.slot.is_some() && !self.carries
     }
 
     /// Completes when all that the head was built on is durable; nobody else writes the room meanwhile.
@@ -110,7 +122,7 @@ impl<'r> Draft<'r> {
         self.base_head().map_or(1, |head| head.version + 1)
     }
 
-    pub(super) fn base_head(&self) -> Option<&RoomHead> {
+    pub(crate) fn base_head(&self) -> Option<&RoomHead> {
         self.base.as_ref().map(|base| &base.head)
     }
 
@@ -205,11 +217,7 @@ impl<'r> Draft<'r> {
         event: NewEvent,
         sent_by: Option<SentBy>,
     ) -> Result<Arc<Event>, Error> {
-        let (pdu, auth) = self.make(event).await?;
-        let pdu = self.approved(pdu).await?;
-        let auth: Vec<EventNid> = auth.events().map(|event| event.nid).collect();
-        let nid = EventNid(self.rooms.view.nids.allocate(NidKind::Event).await?);
-        self.place(nid, sender.user, pdu, &auth, sent_by).await
+        self.append_by(sender.user, event, sent_by).await
     }
 
     /// An event that would go to the end of the room, allowed there; it is not appended.
@@ -274,7 +282,7 @@ impl<'r> Draft<'r> {
         Ok(AuthSet::new(info, entries))
     }
 
-    async fn prev_events(&self) -> Result<Vec<OwnedEventId>, Error> {
+    pub(crate) async fn prev_events(&self) -> Result<Vec<OwnedEventId>, Error> {
         let mut ids = Vec::with_capacity(1);
         for nid in self.room.head.extremities.iter().take(PREV_EVENTS_MAX) {
             ids.push(self.event(*nid).await?.pdu.event_id.clone());
@@ -292,6 +300,12 @@ impl<'r> Draft<'r> {
         if let Some((_, landing)) = self.landings.last_mut() {
             landing.redacted = Some(Arc::new(redacted));
         }
+    }
+
+    /// Whether the event appended last has done that already.
+    pub fn has_just_redacted(&self, target: EventNid) -> bool {
+        let redacted = self.landings.last().and_then(|(_, landing)| landing.redacted.as_ref());
+        redacted.is_some_and(|redacted| redacted.nid == target)
     }
 
     /// The batch that replaces the head which the draft began with.

@@ -9,7 +9,9 @@ use myelin_core::{EventNid, RoomNid, UserNid};
 use myelin_view::{Event, RoomSnapshot};
 use parking_lot::Mutex;
 use ruma::EventId;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+
+use crate::policy::UNDER_WAY_MAX;
 
 /// The rooms that are being written. An entry lives as long as somebody uses it.
 #[derive(Default)]
@@ -20,6 +22,8 @@ pub struct Writers {
 pub struct Slot {
     room: RoomNid,
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// Places for events that are shown to the policy server.
+    under_way: Arc<Semaphore>,
     pending: Mutex<Pending>,
 }
 
@@ -64,7 +68,9 @@ impl Writers {
     }
 
     fn slot(self: &Arc<Self>, room: RoomNid) -> SlotRef {
-        let new = || Arc::new(Slot { room, turn: Arc::default(), pending: Mutex::default() });
+        let under_way = || Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        let (turn, pending) = Default::default();
+        let new = || Arc::new(Slot { room, turn, under_way: under_way(), pending });
         let slot = self.slots.lock().entry(room).or_insert_with(new).clone();
         SlotRef { writers: self.clone(), slot }
     }
@@ -105,6 +111,11 @@ impl Turn {
         &self.slot
     }
 
+    /// The next one may write; the room stays in use.
+    pub fn pass_on(self) -> SlotRef {
+        self.slot
+    }
+
     /// Makes `advance` what the next writer builds on. Gives the epoch for [`Slot::landed`] and [`Slot::failed`].
     pub fn advance(&self, advance: Advance) -> u64 {
         let mut pending = self.slot.pending.lock();
@@ -127,6 +138,11 @@ impl Slot {
 
     pub fn event_by_id(&self, id: &EventId) -> Option<Arc<Event>> {
         self.pending.lock().events.values().find(|event| event.pdu.event_id == id).cloned()
+    }
+
+    /// `None` is never: nobody closes the semaphore.
+    pub async fn place_under_way(&self) -> Option<OwnedSemaphorePermit> {
+        self.under_way.clone().acquire_owned().await.ok()
     }
 
     pub fn is_in_flight(&self) -> bool {

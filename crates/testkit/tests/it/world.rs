@@ -10,7 +10,8 @@ use futures::future::BoxFuture;
 use myelin_core::{Position, RoomNid};
 use myelin_dag::SigningKey;
 use myelin_rooms::{
-    CreateRoom, Error, InitialState, Join, MembershipChange, Preset, Rooms, Sender, Transaction,
+    CreateRoom, Error, InitialState, Join, MembershipChange, NoPolicyServers, Preset, Rooms, Sender,
+    Transaction,
 };
 use myelin_store::{
     Direction, Error as StoreError, Store,
@@ -55,7 +56,7 @@ impl World {
         let env = sim.env();
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock.clone())));
         let key = Arc::new(SigningKey::from_seed("1", [7; 32]).unwrap());
-        let rooms = Arc::new(Rooms::new(view.clone(), key));
+        let rooms = Arc::new(Rooms::new(view.clone(), key, Arc::new(NoPolicyServers)));
         let users = Arc::new(Users::new(view.clone(), Config::default()));
         let sync = Sync::new(view.clone());
         Self { sim, disk, view, rooms, sync, users, reads, sent: AtomicUsize::new(0) }

@@ -6,7 +6,6 @@ mod digest;
 mod federation;
 mod place;
 mod shapes;
-mod surroundings;
 mod table;
 mod trials;
 

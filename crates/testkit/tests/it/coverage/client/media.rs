@@ -6,7 +6,6 @@ use super::{
     super::{
         call::{Call, Content},
         place::{PNG, Place},
-        surroundings::PAGE,
     },
     Row,
 };
@@ -41,5 +40,5 @@ fn scaled(call: Call) -> Call {
 }
 
 fn previewed(call: Call) -> Call {
-    call.query("url", PAGE).query("ts", "1")
+    call.query("url", "https://page.test/").query("ts", "1")
 }
