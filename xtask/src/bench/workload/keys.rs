@@ -1,5 +1,7 @@
 //! Public keys of devices: uploaded, queried and claimed, as before the first message in an encrypted room.
 
+use std::cell::RefCell;
+
 use anyhow::{Context, Result, ensure};
 use ed25519_dalek::SigningKey;
 use serde_json::{Map, Value, json};
@@ -32,13 +34,17 @@ pub async fn run(world: &mut World) -> Result<Vec<Row>> {
     let active = &mut users[..ACTIVE];
 
     let claims = sizes.claims.next_multiple_of(ACTIVE * STOCK);
+    // Whose keys each upload brought: users take turns as they are free.
+    let uploads = RefCell::new(Vec::new());
     let stock = async |user: &mut User, turn: Turn| {
+        uploads.borrow_mut().push(turn.user);
         let body = json!({ "one_time_keys": one_time_keys(user, turn) });
         user.post("keys/upload", &body).await.map(drop)
     };
     let stocked = measured(server, active, Limit::whole(claims / STOCK), stock).await?;
+    let uploads = uploads.into_inner();
     let claim = async |user: &mut User, turn: Turn| {
-        let (owner, device) = &names[turn.number % ACTIVE];
+        let (owner, device) = &names[uploads[turn.number % uploads.len()]];
         let body = json!({ "one_time_keys": { owner: { device: ALGORITHM } } });
         let answer: Value = serde_json::from_slice(&user.post("keys/claim", &body).await?)?;
         ensure!(answer["one_time_keys"][owner][device].is_object(), "no key was claimed: {answer}");

@@ -116,7 +116,9 @@ impl Side {
     fn grow(&mut self, puppet: &Puppet, changes: &[Change]) -> Vec<Transaction> {
         let mut events = Vec::with_capacity(changes.len());
         for Change { member, content } in changes {
-            let mut auth_events = self.auth.clone();
+            // Join rules authorise joins only.
+            let count = if content["membership"] == "join" { self.auth.len() } else { 2 };
+            let mut auth_events = self.auth[..count].to_vec();
             auth_events.extend(self.members.get(*member).cloned());
             self.depth += 1;
             let prev_events = vec![std::mem::take(&mut self.last)];
