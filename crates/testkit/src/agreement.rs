@@ -32,6 +32,19 @@ struct Side<'s> {
 /// Two servers may part for good: the one resolves its users back into the room (state resolution before version 12 may
 /// put an old join after a kick), the other has put them out and soft-fails whatever they say.
 pub(crate) async fn differences(servers: &[(OwnedServerName, Rc<Server>)], room_id: &str) -> Vec<String> {
+    compare(servers, room_id, false).await
+}
+
+/// The same after everybody had their say, in vain: then two servers may also have parted of which each has the other in
+/// the room and one soft-fails the last that the other says. That each is right by what it accepted is checked elsewhere.
+pub(crate) async fn lasting_differences(
+    servers: &[(OwnedServerName, Rc<Server>)],
+    room_id: &str,
+) -> Vec<String> {
+    compare(servers, room_id, true).await
+}
+
+async fn compare(servers: &[(OwnedServerName, Rc<Server>)], room_id: &str, lasting: bool) -> Vec<String> {
     let mut sides = Vec::new();
     for (name, server) in servers {
         if let Some(room) = snapshot(server, room_id).await
@@ -46,7 +59,7 @@ pub(crate) async fn differences(servers: &[(OwnedServerName, Rc<Server>)], room_
     let names: Vec<_> = sides.iter().map(|side| side.name).collect();
     for (index, one) in sides.iter().enumerate() {
         for other in &sides[index + 1..] {
-            if !has_put_out(one, other).await && !has_put_out(other, one).await {
+            if !has_parted(one, other, lasting).await && !has_parted(other, one, lasting).await {
                 found.extend(differences_of(one, other, &names).await);
             }
         }
@@ -81,8 +94,8 @@ async fn kept_to_one(
     found
 }
 
-async fn has_put_out(one: &Side<'_>, other: &Side<'_>) -> bool {
-    if one.room.has_server(other.name) {
+async fn has_parted(one: &Side<'_>, other: &Side<'_>, lasting: bool) -> bool {
+    if !lasting && one.room.has_server(other.name) {
         return false;
     }
     for tip in &other.tips {

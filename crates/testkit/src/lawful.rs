@@ -41,6 +41,9 @@ pub(crate) struct Holding {
     bare: HashSet<OwnedEventId>,
     /// By the root of the tree.
     states: HashMap<NodeHash, Arc<Map>>,
+    /// The forward extremities, and the state of the room.
+    tips: Vec<EventNid>,
+    current: Map,
 }
 
 impl Holding {
@@ -57,6 +60,8 @@ impl Holding {
             by_nid: HashMap::new(),
             bare: HashSet::new(),
             states: HashMap::new(),
+            tips: room.head.extremities.clone(),
+            current: Map::new(),
         };
         for (nid, row) in rows.into_iter().filter(|(_, row)| row.value.room == room.nid()) {
             let event = Event::from_row(nid, row, &room.info).expect("rows are events");
@@ -76,6 +81,7 @@ impl Holding {
             let map = holding.map_of(server, &tree).await;
             holding.states.insert(root, Arc::new(map));
         }
+        holding.current = holding.map_of(server, &room.current_state).await;
         Some(holding)
     }
 
@@ -132,8 +138,24 @@ impl Holding {
             let found = checks.into_iter().filter_map(Result::err);
             breaches.extend(found.map(|what| format!("{}: {what}", self.description_of(event))));
         }
+        breaches.extend(self.check_current().err());
         breaches.sort();
         breaches
+    }
+
+    /// The current state is the resolution of the states after the forward extremities.
+    fn check_current(&self) -> Result<(), String> {
+        let after = |tip| self.state_after(self.by_nid.get(tip)?);
+        let states: Option<Vec<Map>> = self.tips.iter().map(after).collect();
+        let states = states.filter(|states| !self.partial && !states.is_empty());
+        match states.and_then(|states| self.resolve(states)) {
+            Some(expected) if expected != self.current => {
+                let keys: HashSet<_> = expected.keys().chain(self.current.keys()).collect();
+                let key = keys.into_iter().find(|key| expected.get(*key) != self.current.get(*key));
+                Err(format!("the current state is not that after the forward extremities: {key:?}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn description_of(&self, event: &Event) -> String {

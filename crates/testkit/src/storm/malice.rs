@@ -290,6 +290,20 @@ impl Storm {
                 let other = villain.makes(scene, other, end()).await;
                 vec![json_of(&one), json_of(&other)]
             }),
+            number @ 11..=13 => self.half_truths(villain, scene, message, number).await,
+            _ => ("a message", vec![json_of(&villain.makes(scene, message, end()).await)]),
+        }
+    }
+
+    /// Events that may well be lawful, after what the servers are to ask it for.
+    async fn half_truths(
+        &self,
+        villain: &mut Villain,
+        scene: &Scene<'_>,
+        message: NewEvent,
+        number: usize,
+    ) -> (&'static str, Vec<Value>) {
+        match number {
             11 => ("an event after a state of its own making", {
                 let parent = villain.chain_from_nowhere(scene, 1).await.remove(0);
                 let state = villain.pretended_state(scene, || self.chance(4)).await;
@@ -303,15 +317,14 @@ impl Storm {
                     None => Vec::new(),
                 }
             }),
-            13 => ("an event about which it talks nonsense", {
-                let hidden = villain.makes(scene, message, end()).await;
+            _ => ("an event about which it talks nonsense", {
+                let hidden = villain.makes(scene, message, scene.end.clone()).await;
                 villain.puppet.forgets(&hidden.event_id);
                 let mut foreign = json_of(&hidden);
                 foreign["room_id"] = json!("!elsewhere:evil.test");
                 villain.talks_nonsense(&[foreign, json!(5), json!({ "type": "m.room.message" })]);
                 vec![json_of(&villain.child_of(scene, &hidden).await)]
             }),
-            _ => ("a message", vec![json_of(&villain.makes(scene, message, end()).await)]),
         }
     }
 }
