@@ -54,7 +54,7 @@ pub fn rust_sdk(server: &Path, scratch: &Path) -> anyhow::Result<()> {
     build.args(["build", "--locked", "--quiet", "--manifest-path"]).arg(manifest);
     process::run(build.arg("--target-dir").arg(&built))?;
     let mut scenario = Command::new(built.join("debug/myelin-test-client-rust"));
-    let outcome = process::run(within(scratch, "rust", &mut scenario)?.env("MYELIN_BIN", server));
+    let outcome = process::run(within(scratch, "matrix-sdk", &mut scenario)?.env("MYELIN_BIN", server));
     if process::in_ci() {
         // Gigabytes that nothing after it needs.
         fs::remove_dir_all(&built)?;
@@ -127,6 +127,6 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 /// Everything that `command` and its server leave behind goes into a directory of its own in `scratch`.
 pub fn within<'a>(scratch: &Path, client: &str, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
     let temporary = scratch.join(client);
-    fs::create_dir(&temporary)?;
+    fs::create_dir(&temporary).with_context(|| format!("cannot make {}", temporary.display()))?;
     Ok(command.env("TMPDIR", &temporary).current_dir(temporary))
 }

@@ -26,7 +26,7 @@ pub fn tests(scratch: &Path) -> anyhow::Result<()> {
     println!("PostgreSQL: {}", server.uri);
     let bucket = s3::Server::start(scratch)?;
     println!("S3: {}", bucket.endpoint);
-    let temporary = scratch.join("rust");
+    let temporary = scratch.join("rust-tests");
     std::fs::create_dir(&temporary)?;
     let mut tests = process::cargo();
     match machine::has_nextest() {
