@@ -9,10 +9,13 @@ use myelin_view::{Event, RoomSnapshot, View};
 
 use crate::Error;
 
-/// The room's current state just after `order`; empty before the room began.
+/// The room's current state just after `order`; empty before the room began for this server. States of history that was
+/// brought later (negative orders) are nobody's current state at a place after it: clients have not been told of them.
 pub async fn state_at(view: &View, room: RoomNid, order: TimelineOrder) -> Result<StateTree, Error> {
+    let live = TimelineOrder::from(Position::ZERO);
+    let begin = if order < live { TimelineOrder::MIN } else { live };
     let end = TimelineOrder(order.0.saturating_add(1));
-    let range = ((room, TimelineOrder::MIN), (room, end));
+    let range = ((room, begin), (room, end));
     let rows = view.store.range(&CURRENT_STATES, &range.0, &range.1, Direction::Reverse, 1).await?;
     match rows.first() {
         Some((_, row)) => Ok(view.states.load(NodeHash(row.root)).await?),
