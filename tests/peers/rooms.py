@@ -86,16 +86,22 @@ def is_replaced(stage, version):
     agree(replacement, host, guest)
 
 
-@scenario(["1", "6", "12"])
-def history(stage):
-    """Who joins late pages back to the very beginning, and sees what the others saw."""
+def late_guest(stage, messages):
+    """Who joins after so many messages, and has seen one that came after the join."""
     host = stage.at_home()
     room = host.create_room(stage.version)
-    sent = [host.send(room, f"message {n}") for n in range(60)]
+    sent = [host.send(room, f"message {n}") for n in range(messages)]
     guest = stage.at_away()
     guest.join(room, stage.home.name)
     last = host.send(room, "the last one")
     guest.sees(room, last)
+    return host, guest, room, sent
+
+
+@scenario(["1", "6", "12"])
+def history(stage):
+    """Who joins late pages back to the very beginning, and sees what the others saw."""
+    _, guest, room, sent = late_guest(stage, messages=60)
 
     def complete():
         found = [event["event_id"] for event in guest.history(room)]
@@ -112,13 +118,7 @@ def history(stage):
 @scenario()
 def a_jump_to_a_date(stage):
     """Who joins late finds by time what was said before."""
-    host = stage.at_home()
-    room = host.create_room(stage.version)
-    sent = [host.send(room, f"message {n}") for n in range(30)]
-    guest = stage.at_away()
-    guest.join(room, stage.home.name)
-    last = host.send(room, "the last one")
-    guest.sees(room, last)
+    host, guest, room, sent = late_guest(stage, messages=30)
     first = host.event(room, sent[0])
     path = f"/v1/rooms/{quote(room)}/timestamp_to_event"
     found = guest.call("GET", path, ts=first["origin_server_ts"], dir="f")

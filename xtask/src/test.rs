@@ -12,6 +12,7 @@ pub mod process;
 mod report;
 mod rust;
 mod s3;
+mod service;
 
 use std::process::Command;
 

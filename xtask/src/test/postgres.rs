@@ -1,23 +1,16 @@
 //! A PostgreSQL server of the tests' own: loopback, free port, temporary data directory, stopped by its process id.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use anyhow::Context;
 
-use super::process;
+use super::{process, service};
 
 /// The unprivileged account it runs as when the tests run as root, which initdb refuses.
 const ACCOUNT: &str = "postgres";
-/// How often the server is asked whether it is ready, and for how long: 60 seconds.
-const READY_POLL: Duration = Duration::from_millis(100);
-const READY_POLLS_MAX: u32 = 600;
-const START_ATTEMPTS_MAX: u32 = 3;
 
 /// A running server; dropping it stops it.
 pub struct Server {
@@ -29,18 +22,10 @@ impl Server {
     /// Creates a cluster in `scratch` and starts it.
     pub fn start(scratch: &Path) -> anyhow::Result<Self> {
         let data = create_cluster(scratch)?;
-        for _ in 1..START_ATTEMPTS_MAX {
-            // The port may be taken between finding it and using it.
-            match Self::start_once(&data) {
-                Ok(server) => return Ok(server),
-                Err(error) => println!("{error:#}; trying another port"),
-            }
-        }
-        Self::start_once(&data)
+        service::at_free_port(|port| Self::start_at(port, &data))
     }
 
-    fn start_once(data: &Path) -> anyhow::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    fn start_at(port: u16, data: &Path) -> anyhow::Result<Self> {
         // If this process is killed, the server must not outlive it.
         let mut command = unprivileged("setpriv")?;
         command.args(["--pdeathsig", "INT", "--"]).arg(program("postgres")?);
@@ -53,24 +38,13 @@ impl Server {
         let child = command.spawn().context("cannot start PostgreSQL")?;
         let uri = format!("postgres://{ACCOUNT}@127.0.0.1:{port}/postgres");
         let mut server = Self { child, uri };
-        server
-            .wait_until_ready(port)
+        let answers = || {
+            let mut ready = Command::new(program("pg_isready")?);
+            Ok(process::output(ready.args(["-h", "127.0.0.1", "-p", &port.to_string()])).is_ok())
+        };
+        service::wait_until_ready("PostgreSQL", &mut server.child, answers)
             .with_context(|| std::fs::read_to_string(data.with_extension("log")).unwrap_or_default())?;
         Ok(server)
-    }
-
-    fn wait_until_ready(&mut self, port: u16) -> anyhow::Result<()> {
-        for _ in 0..READY_POLLS_MAX {
-            if let Some(status) = self.child.try_wait()? {
-                anyhow::bail!("PostgreSQL ended with {status}");
-            }
-            let mut ready = Command::new(program("pg_isready")?);
-            if process::output(ready.args(["-h", "127.0.0.1", "-p", &port.to_string()])).is_ok() {
-                return Ok(());
-            }
-            thread::sleep(READY_POLL);
-        }
-        anyhow::bail!("PostgreSQL is not ready after {} s", (READY_POLL * READY_POLLS_MAX).as_secs())
     }
 }
 

@@ -4,21 +4,14 @@
 //! Its packages are installed into the target directory, pinned by `tests/s3/requirements.txt`.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use anyhow::Context;
 
-use super::{clients, process};
-
-/// How often it is asked whether it is ready, and for how long: 60 seconds.
-const READY_POLL: Duration = Duration::from_millis(100);
-const READY_POLLS_MAX: u32 = 600;
-const START_ATTEMPTS_MAX: u32 = 3;
+use super::{clients, process, service};
 
 /// A running server; dropping it stops it.
 pub struct Server {
@@ -31,18 +24,10 @@ impl Server {
     pub fn start(scratch: &Path) -> anyhow::Result<Self> {
         let sources = process::workspace_root().join("tests/s3");
         let python = clients::python_with("s3", &sources.join("requirements.txt"))?;
-        for _ in 1..START_ATTEMPTS_MAX {
-            // The port may be taken between finding it and using it.
-            match Self::start_once(&python, scratch) {
-                Ok(server) => return Ok(server),
-                Err(error) => println!("{error:#}; trying another port"),
-            }
-        }
-        Self::start_once(&python, scratch)
+        service::at_free_port(|port| Self::start_at(port, &python, scratch))
     }
 
-    fn start_once(python: &Path, scratch: &Path) -> anyhow::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    fn start_at(port: u16, python: &Path, scratch: &Path) -> anyhow::Result<Self> {
         let log = std::fs::File::create(scratch.join("s3.log"))?;
         // If this process is killed, the server must not outlive it.
         let mut command = Command::new("setpriv");
@@ -51,23 +36,10 @@ impl Server {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("cannot start moto")?;
         let mut server = Self { child, endpoint: format!("http://127.0.0.1:{port}") };
-        server
-            .wait_until_ready(port)
+        let answers = || Ok(TcpStream::connect(("127.0.0.1", port)).is_ok());
+        service::wait_until_ready("moto", &mut server.child, answers)
             .with_context(|| std::fs::read_to_string(scratch.join("s3.log")).unwrap_or_default())?;
         Ok(server)
-    }
-
-    fn wait_until_ready(&mut self, port: u16) -> anyhow::Result<()> {
-        for _ in 0..READY_POLLS_MAX {
-            if let Some(status) = self.child.try_wait()? {
-                anyhow::bail!("moto ended with {status}");
-            }
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Ok(());
-            }
-            thread::sleep(READY_POLL);
-        }
-        anyhow::bail!("moto is not ready after {} s", (READY_POLL * READY_POLLS_MAX).as_secs())
     }
 }
 
