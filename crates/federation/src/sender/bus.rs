@@ -68,14 +68,12 @@ impl Sender {
             Some(posted) => *posted == typing,
             None => typing.is_empty(),
         };
-        if same {
-            return;
-        }
         match typing.is_empty() {
             true => drop(state.board.remove(&room.nid())),
-            false => drop(state.board.insert(room.nid(), typing)),
+            false => drop(state.board.insert(room.nid(), typing.clone())),
         }
-        self.mark(state, room, |_| true);
+        // Who typed between two departures of the bus was never on the board, but may have hitched a ride.
+        self.mark(state, room, |queue| !same || queue.may_have_heard_otherwise(room.nid(), &typing));
     }
 
     fn mark(
@@ -163,8 +161,7 @@ impl Sender {
         let state = self.state.lock();
         let Some(queue) = state.destinations.get(server) else { return Vec::new() };
         let nid = room.nid();
-        let of_room = queue.told.range((nid, UserNid(0))..=(nid, UserNid(u64::MAX)));
-        let stopped = of_room.map(|((_, user), _)| *user).filter(|user| !typing.contains(user));
+        let stopped = queue.told_in(nid).filter(|user| !typing.contains(user));
         let stopped = stopped.map(|user| Told { room: nid, user, typing: false });
         let started =
             typing.iter().filter(|user| queue.told.get(&(nid, **user)).is_none_or(|at| *at <= long_ago));

@@ -249,6 +249,16 @@ impl Destination {
         false
     }
 
+    /// Who was said to be typing in a room, and not to have stopped.
+    pub fn told_in(&self, room: RoomNid) -> impl Iterator<Item = UserNid> {
+        self.told.range((room, UserNid(0))..=(room, UserNid(u64::MAX))).map(|((_, user), _)| *user)
+    }
+
+    /// The server may take somebody for typing who is not: it was told so, or is being told now.
+    pub fn may_have_heard_otherwise(&self, room: RoomNid, typing: &BTreeSet<UserNid>) -> bool {
+        self.in_flight || self.told_in(room).any(|user| !typing.contains(&user))
+    }
+
     /// What was typed and who was there long ago is nobody's news; servers let it expire by themselves.
     pub fn forget_ephemeral(&mut self) {
         self.told.clear();

@@ -33,6 +33,8 @@ pub enum Mood {
     Hangs,
     /// Does what was asked, and the answer is lost.
     LosesAnswers,
+    /// Does what was asked, and says so ten seconds later.
+    Ponders,
     /// Refuses transactions with this in it.
     Chokes(&'static str),
 }
@@ -107,7 +109,7 @@ impl Remote {
         let mood = {
             let mut ear = self.ear.lock();
             let taken = match ear.mood {
-                Mood::Answers | Mood::LosesAnswers => true,
+                Mood::Answers | Mood::LosesAnswers | Mood::Ponders => true,
                 Mood::Chokes(on) => !body.to_string().contains(on),
                 Mood::Fails(_) | Mood::Hangs => false,
             };
@@ -121,12 +123,14 @@ impl Remote {
             ear.under_way_max = ear.under_way_max.max(ear.under_way);
             mood
         };
-        if mood == Mood::Hangs {
-            env.clock.sleep(Duration::from_secs(60)).await;
+        match mood {
+            Mood::Hangs => env.clock.sleep(Duration::from_secs(60)).await,
+            Mood::Ponders => env.clock.sleep(Duration::from_secs(10)).await,
+            _ => {}
         }
         self.ear.lock().under_way -= 1;
         match mood {
-            Mood::Answers => (StatusCode::OK, r#"{"pdus":{}}"#).into_response(),
+            Mood::Answers | Mood::Ponders => (StatusCode::OK, r#"{"pdus":{}}"#).into_response(),
             Mood::Fails(status) => (status, "{}").into_response(),
             Mood::Chokes(_) => (StatusCode::BAD_REQUEST, "{}").into_response(),
             Mood::Hangs | Mood::LosesAnswers => (StatusCode::BAD_GATEWAY, "{}").into_response(),
@@ -433,6 +437,35 @@ fn typing_that_times_out_stops_elsewhere_without_any_other_traffic() {
     stage.types(true, 5_000);
     stage.wait(20);
     assert_eq!(typing(&stage.remote().taken()), [true, false]);
+}
+
+/// The bus never saw the start: it rode along with a message, and the stop came before the next departure.
+#[test]
+fn a_short_start_that_hitched_a_ride_is_taken_back() {
+    let stage = Stage::new();
+    stage.types(true, 30_000);
+    stage.says(&stage.room, "on my way");
+    stage.home().sim.settle();
+    assert_eq!(typing(&stage.remote().taken()), [true]);
+    stage.types(false, 0);
+    stage.wait(4);
+    assert_eq!(typing(&stage.remote().taken()), [false]);
+    stage.wait(60);
+    assert!(typing(&stage.remote().taken()).is_empty(), "it is said once");
+}
+
+/// As before, but nobody knows yet whether the start has arrived.
+#[test]
+fn a_start_that_is_still_under_way_is_taken_back() {
+    let stage = Stage::new();
+    stage.remote().is(Mood::Ponders);
+    stage.types(true, 30_000);
+    stage.says(&stage.room, "on my way");
+    stage.home().sim.settle();
+    assert_eq!(typing(&stage.remote().taken()), [true]);
+    stage.types(false, 0);
+    stage.wait(60);
+    assert_eq!(typing(&stage.remote().taken()), [false]);
 }
 
 #[test]
