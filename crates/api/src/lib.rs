@@ -24,6 +24,7 @@ mod router;
 mod state;
 pub mod uia;
 
+pub use admin::Notices;
 pub use config::ServerConfig;
 pub use error::ApiError;
 pub use myelin_users::Session;

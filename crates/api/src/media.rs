@@ -40,6 +40,9 @@ pub enum Audience {
 #[derive(Deserialize)]
 pub struct DownloadParams {
     allow_remote: Option<bool>,
+    /// Nothing is redirected.
+    #[serde(rename = "allow_redirect")]
+    _allow_redirect: Option<bool>,
     timeout_ms: Option<u64>,
 }
 
@@ -56,6 +59,8 @@ pub struct ThumbnailParams {
     method: Option<String>,
     animated: Option<bool>,
     allow_remote: Option<bool>,
+    #[serde(rename = "allow_redirect")]
+    _allow_redirect: Option<bool>,
     timeout_ms: Option<u64>,
 }
 

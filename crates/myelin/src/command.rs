@@ -5,6 +5,7 @@ mod doctor;
 mod federation;
 mod key;
 mod media;
+mod notice;
 mod password;
 mod registration_token;
 mod serve;
@@ -64,6 +65,8 @@ enum Command {
     /// See how it stands with other servers, and ask them again
     #[command(subcommand)]
     Federation(federation::Command),
+    /// Say something to a user as the server (a server notice)
+    Notice(notice::Command),
     /// List, quarantine and delete media
     #[command(subcommand)]
     Media(media::Command),
@@ -83,6 +86,7 @@ impl Cli {
             Command::Key(command) => command.run(&self.settings),
             Command::Store(command) => command.run(&self.settings),
             Command::Federation(command) => command.run(&self.settings),
+            Command::Notice(command) => command.run(&self.settings),
             Command::Media(command) => command.run(&self.settings),
             Command::Doctor(command) => command.run(&self.settings),
             Command::Config(command) => command.run(&self.settings),

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
-use myelin_api::{self as api, AppState, Serves, Shutdown, config::TurnCredentials};
+use myelin_api::{self as api, AppState, Notices, Serves, Shutdown, config::TurnCredentials};
 use myelin_core::{Env, UserNid};
 use myelin_federation::{Federation, IdentitySetup, PresencePolicy, Setup, Wire, media::RemoteMedia};
 use myelin_media::{Media, preview::Previews};
 use myelin_rooms::{
-    Rooms, delayed, retention::run_retention, run_profile_propagation, server_notices::NoticeRoom,
+    Rooms, delayed, retention::run_retention, run_member_upkeep, server_notices::NoticeRoom,
     trimming::run_trimming,
 };
 use myelin_search::{DirectoryVisibility, Search};
@@ -112,12 +113,21 @@ impl Server {
         })
     }
 
+    pub fn notices(&self, config: &Config) -> Notices {
+        Notices::from_ref(&self.state(config, Shutdown::never()))
+    }
+
+    /// What makes commits visible: for commands that write into rooms.
+    pub fn start_feed(&self) {
+        self.env.spawner.spawn("feed", self.view.feed.clone().run(self.env.clock.clone()).boxed());
+    }
+
     /// Starts what follows the log and what has to be done from time to time.
     pub fn start_readers(&self) {
         let spawn = |name, task| self.env.spawner.spawn(name, task);
-        spawn("feed", self.view.feed.clone().run(self.env.clock.clone()).boxed());
+        self.start_feed();
         spawn("typing expiry", self.sync.clone().run_expiry().boxed());
-        spawn("profile propagation", run_profile_propagation(self.rooms.clone()).boxed());
+        spawn("member upkeep", run_member_upkeep(self.rooms.clone()).boxed());
         spawn("trimming", run_trimming(self.rooms.clone()).boxed());
         spawn("retention", run_retention(self.rooms.clone()).boxed());
         spawn("delayed events", delayed::run_delayed_events(self.rooms.clone()).boxed());

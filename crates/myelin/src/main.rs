@@ -12,6 +12,7 @@ mod logging;
 mod mail;
 mod maintenance;
 mod media;
+mod notices;
 mod outbound;
 mod previews;
 mod runtime;

@@ -1,4 +1,4 @@
-//! Long work on a whole store: verify, backup, compact, drop one-time keys. The same task runs in the server, asked through the control
+//! Long work on a whole store: verify, backup, compact, drop one-time keys, and what else is asked of a server by a command. The same task runs in the server, asked through the control
 //! socket, or in the command itself when no server runs.
 
 mod room_rules;
@@ -21,7 +21,7 @@ use crate::{
     config::types::StoreUri,
     destinations,
     identity::{self, KeyPlace},
-    storage,
+    notices, storage,
 };
 
 /// Findings that are printed; the first ones tell enough.
@@ -40,6 +40,8 @@ pub enum Task {
     DropOneTimeKeys,
     /// How it stands with other servers.
     Federation(destinations::Task),
+    /// What is said to a user.
+    Notice(notices::Notice),
 }
 
 /// Where a backup goes; must be empty.
@@ -80,6 +82,7 @@ pub async fn run(
                 text: format!("{dropped} one-time keys are gone; clients make new ones"),
             })
         }
+        Task::Notice(_) => bail!("a notice is said by a server, not by its store"),
         Task::Federation(task) => destinations::in_store(&task, store, crate::system::env().now_ms()).await,
     }
 }

@@ -45,7 +45,7 @@ pub async fn run(loaded: &Loaded, dev: bool) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let bound = bind(&server, config, stopping.clone()).await?;
     server.start_readers();
-    let control = control::start(&server, config, stopping.clone())?;
+    let control = control::start(&server, server.notices(config), config, stopping.clone())?;
     let addresses: Vec<_> = bound.iter().map(|bound| bound.address).collect();
     let running =
         bound.into_iter().map(|bound| bound.run(server.env.clone(), connections.clone(), stopping.clone()));

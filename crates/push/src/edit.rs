@@ -19,6 +19,9 @@ pub const ACTIONS_MAX: usize = 32;
 /// Actions of a rule, and each condition, as JSON.
 pub const PARTS_SIZE_MAX: usize = 4_096;
 
+/// Of conditions, whatever their kind.
+const TEXTS: [&str; 3] = ["key", "pattern", "is"];
+
 const MASTER: &str = ".m.rule.master";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,6 +300,11 @@ fn conditions(values: &[Value]) -> Result<Vec<PushCondition>, Error> {
         }
         if value["pattern"].as_str().is_some_and(|pattern| pattern.len() > PATTERN_SIZE_MAX) {
             return Err(invalid("A pattern has at most 512 bytes."));
+        }
+        if let Some(field) =
+            TEXTS.into_iter().find(|field| !value[*field].is_null() && !value[*field].is_string())
+        {
+            return Err(invalid(format!("'{field}' of a condition is a string.")));
         }
         let condition = serde_json::from_value(value.clone());
         condition.map_err(|error| invalid(format!("This is not a condition: {error}.")))

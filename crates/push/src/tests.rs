@@ -229,6 +229,7 @@ fn refused_edits() {
         (Kind::Override, "x", json!({ "actions": [], "conditions": vec![json!({ "kind": "x" }); 33] })),
         (Kind::Override, "x", json!({ "actions": [], "conditions": [{ "kind": "event_match" }] })),
         (Kind::Override, "x", json!({ "actions": [], "conditions": [7] })),
+        (Kind::Override, "x", json!({ "actions": [], "conditions": [{ "kind": "x", "is": 7 }] })),
         (
             Kind::Override,
             "x",

@@ -59,7 +59,7 @@ pub use self::{
     outliers::Outliers,
     policy::{NoPolicyServers, PolicyServers, PolicySignatures},
     receive::{EXTREMITIES_MAX, Incoming, Received},
-    runs::run_profile_propagation,
+    runs::run_member_upkeep,
     sender::{Sender, Transaction},
 };
 

@@ -1,27 +1,37 @@
-//! Work in the background: profiles into member events, following the log from a durable cursor, and the departure of
-//! deactivated users.
+//! Work in the background on member events, following the log from a durable cursor: profiles go into them, and guests
+//! leave where they are no longer let in (Client-Server API, "Guest access"). And the departure of deactivated users.
 
 use std::{sync::Arc, time::Duration};
 
-use myelin_core::UserNid;
+use myelin_core::{RoomNid, StateKeyNid, UserNid};
 use myelin_store::{
     log::LogEntry,
     readers::{self, LogReader},
-    tables::Membership,
+    tables::{ACCOUNTS, AccountKind, Membership},
 };
 
-use crate::{Error, MembershipChange, Rooms, Sender};
+use crate::{Error, MembershipChange, Rooms, Sender, commands::join::admits_guests};
 
+const GUEST_ACCESS: &str = "m.room.guest_access";
+/// Accounts that are looked at together.
+const MEMBERS_PAGE: usize = 500;
 /// Between two looks at the log; what a client changes twice within it is propagated once.
 const PAUSE: Duration = Duration::from_millis(50);
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// Follows the log for changed profiles. One room at a time, so that it never crowds out what people wait for.
-pub async fn run_profile_propagation(rooms: Arc<Rooms>) {
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    Profile(UserNid),
+    Guests(RoomNid),
+}
+
+/// Follows the log for changed profiles and changed access of guests. One room at a time, so that it never crowds out
+/// what people wait for.
+pub async fn run_member_upkeep(rooms: Arc<Rooms>) {
     let clock = rooms.view.env.clock.clone();
     loop {
-        if let Err(error) = rooms.propagate_profiles().await {
-            tracing::error!(%error, "profiles cannot be propagated; trying again");
+        if let Err(error) = rooms.keep_members_up().await {
+            tracing::error!(%error, "member events cannot be kept up to date; trying again");
             clock.sleep(RETRY_PAUSE).await;
         }
     }
@@ -29,18 +39,22 @@ pub async fn run_profile_propagation(rooms: Arc<Rooms>) {
 
 impl Rooms {
     /// Runs until the store fails.
-    async fn propagate_profiles(&self) -> Result<(), Error> {
-        let mut reader = LogReader::resume(&self.view.store, readers::PROFILE_PROPAGATION).await?;
+    async fn keep_members_up(&self) -> Result<(), Error> {
+        let mut reader = LogReader::resume(&self.view.store, readers::MEMBER_UPKEEP).await?;
         loop {
             reader.wait().await;
             self.view.env.clock.sleep(PAUSE).await;
             let page = reader.page().await?;
-            let mut changed: Vec<UserNid> =
-                page.iter().filter_map(|(_, entry)| changed_profile(entry)).collect();
+            let guest_access = self.view.interner.lookup_state_key(GUEST_ACCESS, "").await?;
+            let mut changed: Vec<Work> =
+                page.iter().filter_map(|(_, entry)| work_of(entry, guest_access)).collect();
             changed.sort_unstable();
             changed.dedup();
-            for user in &changed {
-                self.propagate_profile(*user).await?;
+            for work in &changed {
+                match work {
+                    Work::Profile(user) => self.propagate_profile(*user).await?,
+                    Work::Guests(room) => self.see_guests_out(*room).await?,
+                }
             }
             reader.advance(&page, !changed.is_empty()).await.map_err(store_error)?;
         }
@@ -53,6 +67,28 @@ impl Rooms {
         for (room, of_user) in &*self.view.user_rooms.load(user).await? {
             if of_user.membership == Membership::Join {
                 unless_refused(self.update_profile(&sender, *room).await)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Guests of this server leave a room that does not let them in any more.
+    async fn see_guests_out(&self, room: RoomNid) -> Result<(), Error> {
+        self.view.feed.caught_up().await;
+        let Some(room) = self.view.rooms.load(room).await? else { return Ok(()) };
+        let access = self.view.current_state_event(&room, GUEST_ACCESS, "").await?;
+        if admits_guests(access.as_deref()) {
+            return Ok(());
+        }
+        let members: Vec<UserNid> = room.local_joined.iter().copied().collect();
+        for page in members.chunks(MEMBERS_PAGE) {
+            let accounts = self.view.store.multi_get(&ACCOUNTS, page).await?;
+            for (user, account) in page.iter().zip(accounts) {
+                if account.is_some_and(|account| account.kind == AccountKind::Guest) {
+                    let sender = self.local_sender(*user).await?;
+                    let change = MembershipChange::default();
+                    unless_refused(self.leave(&sender, &room.info.room_id, change).await)?;
+                }
             }
         }
         Ok(())
@@ -82,9 +118,12 @@ impl Rooms {
     }
 }
 
-fn changed_profile(entry: &LogEntry) -> Option<UserNid> {
+fn work_of(entry: &LogEntry, guest_access: Option<StateKeyNid>) -> Option<Work> {
     match entry {
-        LogEntry::Profile { user } => Some(*user),
+        LogEntry::Profile { user } => Some(Work::Profile(*user)),
+        LogEntry::Event { room, state_key: Some(key), .. } if Some(*key) == guest_access => {
+            Some(Work::Guests(*room))
+        }
         _ => None,
     }
 }

@@ -13,9 +13,9 @@ use crate::{
 /// Queues for other servers.
 pub const FEDERATION: &str = "federation";
 pub const DEVICE_LISTS: &str = "device_lists";
-pub const PROFILE_PROPAGATION: &str = "profile_propagation";
+pub const MEMBER_UPKEEP: &str = "member_upkeep";
 /// The search index has its cursor beside it, and is made anew if the log does not reach back to it.
-pub const ALL: [&str; 3] = [FEDERATION, DEVICE_LISTS, PROFILE_PROPAGATION];
+pub const ALL: [&str; 3] = [FEDERATION, DEVICE_LISTS, MEMBER_UPKEEP];
 
 /// Log rows read at a time, and the least distance after which an idle cursor is written down.
 const PAGE: usize = 1024;

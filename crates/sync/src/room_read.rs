@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use myelin_core::{EventNid, TimelineToken};
+use myelin_core::{EventNid, TimelineOrder, TimelineToken};
+use myelin_dag::StateTree;
 use myelin_store::tables::Membership;
 use myelin_view::Event;
 use ruma::{EventId, RoomId, events::room::member::MembershipState};
@@ -17,6 +18,7 @@ use crate::{
 };
 
 const NO_EVENT: &str = "There is no such event, or you may not see it.";
+const BEFORE_YOUR_TIME: &str = "You may not see who was in the room then.";
 const NO_STATE: &str = "The room has no such state.";
 
 /// Which members `GET /members` is to list.
@@ -127,11 +129,14 @@ impl Sync {
             (at, _) => {
                 let order = at.map_or(readable.until, |at| at.0.min(readable.until));
                 let state = state_at(&self.view, readable.room.nid(), order).await?;
+                if at.is_some() {
+                    self.check_sight(requester, &readable, &state, order).await?;
+                }
                 state.iter().map(|(_, event)| event).collect()
             }
         };
         let mut events = load_events(&self.view, &nids).await?;
-        events.retain(|event| request.wants(event));
+        events.retain(|event| request.wants_event(event));
         let chunk = self.write_state_events(requester, &readable, &events).await?;
         let mut json = String::with_capacity(64 + events.len() * 400);
         let mut body = Object::open(&mut json);
@@ -140,12 +145,22 @@ impl Sync {
         Ok(json)
     }
 
+    async fn check_sight(
+        &self,
+        requester: &Requester,
+        readable: &Readable,
+        state: &StateTree,
+        order: TimelineOrder,
+    ) -> Result<(), Error> {
+        let mut viewer = Viewer::new(&self.view, &readable.room, requester.user, &requester.user_id).await?;
+        match viewer.sees_state(state.root(), order).await? {
+            true => Ok(()),
+            false => Err(Error::Forbidden(BEFORE_YOUR_TIME)),
+        }
+    }
+
     fn current_member_events(&self, readable: &Readable, request: &MembersRequest) -> Vec<EventNid> {
-        let wanted = |membership: Membership| {
-            let membership = MembershipState::from(membership);
-            request.membership.as_ref().is_none_or(|m| *m == membership)
-                && request.not_membership.as_ref().is_none_or(|m| *m != membership)
-        };
+        let wanted = |membership: Membership| request.wants(&MembershipState::from(membership));
         let members = readable.room.members.iter();
         members.filter(|(_, (membership, _))| wanted(*membership)).map(|(_, (_, event))| *event).collect()
     }
@@ -187,11 +202,18 @@ impl Sync {
 }
 
 impl MembersRequest {
-    fn wants(&self, event: &Event) -> bool {
-        let Some(membership) = event.pdu.membership() else { return false };
+    fn wants_event(&self, event: &Event) -> bool {
         let is_member = event.pdu.event_type == ruma::events::TimelineEventType::RoomMember;
-        is_member
-            && self.membership.as_ref().is_none_or(|m| *m == membership)
-            && self.not_membership.as_ref().is_none_or(|m| *m != membership)
+        is_member && event.pdu.membership().is_some_and(|membership| self.wants(&membership))
+    }
+
+    /// If both are given, one of them is enough.
+    fn wants(&self, membership: &MembershipState) -> bool {
+        match (&self.membership, &self.not_membership) {
+            (None, None) => true,
+            (Some(wanted), None) => wanted == membership,
+            (None, Some(unwanted)) => unwanted != membership,
+            (Some(wanted), Some(unwanted)) => wanted == membership || unwanted != membership,
+        }
     }
 }

@@ -8,7 +8,7 @@ use myelin_store::{
     tables::{RELATIONS, TIMELINE},
 };
 use myelin_view::{Event, View};
-use ruma::OwnedUserId;
+use ruma::{OwnedUserId, events::TimelineEventType};
 
 use crate::{
     Error,
@@ -61,6 +61,8 @@ pub struct PassedOver {
     pub hidden_state: Option<TimelineOrder>,
     pub beyond: bool,
     pub unwanted_beyond: bool,
+    /// What somebody was notified of may count no longer.
+    pub redaction: bool,
 }
 
 impl Found {
@@ -75,6 +77,7 @@ impl Found {
     fn pass_over(&mut self, order: TimelineOrder, event: &Event, hidden: bool) {
         let passed_over = &mut self.passed_over;
         passed_over.beyond = true;
+        passed_over.redaction |= event.pdu.event_type == TimelineEventType::RoomRedaction;
         if event.state_key.is_some() {
             passed_over.state_beyond = true;
             passed_over.unwanted_beyond |= !hidden;

@@ -294,7 +294,8 @@ impl Sync {
         Ok(Standing { in_threads, withdrawn, read, totals, spans, main, threads })
     }
 
-    /// Whether something after `since` may have changed the counts of a user who was shown nothing of it.
+    /// Whether something after `since` notified a user who was shown nothing of it. What the shared rows count and the
+    /// user's own take back (the sender is ignored) did not.
     pub(crate) async fn notified_since(
         &self,
         user: UserNid,
@@ -302,14 +303,20 @@ impl Sync {
         since: TimelineOrder,
     ) -> Result<bool, Error> {
         let (read, nid) = (self.view.store.read(), room.nid());
-        let (from, to) = ((nid, after(since)), (nid, TimelineOrder::MAX));
-        if !read.range(&NOTIFYING, &from, &to, Direction::Forward, 1).await?.is_empty()
-            || !read.range(&NOTIFYING_IN_THREADS, &from, &to, Direction::Forward, 1).await?.is_empty()
-        {
-            return Ok(true);
+        let own = newest(read, &NOTIFIED_USERS, (nid, user), since).await?;
+        let mut own: HashMap<TimelineOrder, (i8, i8)> =
+            own.into_iter().map(|((.., order), row)| (order, (row.notified, row.highlighted))).collect();
+        let spans = QuietSpans::load(read, room, user).await?;
+        let shared = newest_of_room(read, &NOTIFYING, nid, since).await?.into_iter();
+        let in_threads = newest_of_room(read, &NOTIFYING_IN_THREADS, nid, since).await?.into_iter();
+        let shared = shared.map(|((_, order), row)| (order, row.highlight));
+        for (order, highlight) in shared.chain(in_threads.map(|((_, order), row)| (order, row.highlight))) {
+            let taken_back = own.remove(&order) == Some((-1, -i8::from(highlight)));
+            if !taken_back && !spans.is_quiet(order) {
+                return Ok(true);
+            }
         }
-        let (from, to) = ((nid, user, after(since)), (nid, user, TimelineOrder::MAX));
-        Ok(!read.range(&NOTIFIED_USERS, &from, &to, Direction::Forward, 1).await?.is_empty())
+        Ok(!own.is_empty())
     }
 
     /// The totals of the main timeline up to and including a place.

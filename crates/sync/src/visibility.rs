@@ -88,7 +88,7 @@ impl<'v> Viewer<'v> {
             return Ok(Some(Seen { membership }));
         }
         let before: Option<MembershipState> = moment.membership.map(Into::into);
-        let later = self.joined_after(event).await?;
+        let later = self.joined_after(event.order.unwrap_or(TimelineOrder::MAX)).await?;
         let visible = if event.state_key.is_some() && event.state_key == self.visibility_key {
             may_see_visibility_change(moment.visibility, visibility_of(event), before, later)
         } else {
@@ -105,6 +105,13 @@ impl<'v> Viewer<'v> {
             (false, None) => None,
         };
         Ok(Seen { membership: membership.unwrap_or(Membership::Leave) })
+    }
+
+    /// Whether the viewer may see the state that the room had right after `order`: as an event that was sent then.
+    pub async fn sees_state(&mut self, root: NodeHash, order: TimelineOrder) -> Result<bool, Error> {
+        let moment = self.moment(root).await?;
+        let later = self.joined_after(order).await?;
+        Ok(may_see(moment.visibility, moment.membership.map(Into::into), None, later))
     }
 
     async fn moment(&mut self, root: NodeHash) -> Result<Moment, Error> {
@@ -128,9 +135,9 @@ impl<'v> Viewer<'v> {
         Ok(moment)
     }
 
-    /// Whether the viewer joined at any point after the event.
-    async fn joined_after(&mut self, event: &Event) -> Result<bool, Error> {
-        // Joined now: was joined at the event (and then this does not matter), or has joined since.
+    /// Whether the viewer joined at any point after that.
+    async fn joined_after(&mut self, order: TimelineOrder) -> Result<bool, Error> {
+        // Joined now: was joined then (and then this does not matter), or has joined since.
         if self.joined_now {
             return Ok(true);
         }
@@ -139,7 +146,6 @@ impl<'v> Viewer<'v> {
             None => self.find_joined_until().await?,
         };
         self.joined_until = Some(joined_until);
-        let order = event.order.unwrap_or(TimelineOrder::MAX);
         Ok(joined_until.is_some_and(|until| until > order))
     }
 

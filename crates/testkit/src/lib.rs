@@ -3,6 +3,7 @@
 //!
 //! - [`disk`]: a disk that takes its time, and loses what it had not finished when the power goes.
 //! - [`server`]: a server on such a disk, on a machine of its own; it can be crashed and started again.
+//! - [`settings`]: what a server is told besides.
 //! - [`network`]: what servers reach each other by; [`faults`]: what goes wrong on the way.
 //! - [`puppet`]: a remote server in the hands of a test.
 //! - [`client`]: a client that keeps what it was shown, as a real one does.
@@ -25,6 +26,7 @@ mod machine;
 pub mod network;
 pub mod puppet;
 pub mod server;
+pub mod settings;
 pub mod sliding;
 pub mod storm;
 pub mod user;

@@ -129,6 +129,11 @@ impl Network {
         self.0.notaries.lock().clone()
     }
 
+    /// Identity servers as one server sees them: whoever has the name.
+    pub fn identity_servers_of(&self, name: &ServerName) -> Arc<dyn myelin_federation::IdentityTransport> {
+        Arc::new(Port { network: self.clone(), name: name.to_owned() })
+    }
+
     /// Something to read in the trace.
     pub fn note(&self, what: &str) {
         let now_ms = self.now_ms() % 10_000_000;
@@ -228,6 +233,17 @@ impl Inner {
             pieces.push(Err(TransportError::Unreachable("the connection broke".to_owned())));
         }
         stream::iter(pieces).boxed()
+    }
+}
+
+impl myelin_federation::IdentityTransport for Port {
+    fn send<'a>(
+        &'a self,
+        server: &'a ServerName,
+        request: Request<Bytes>,
+        budget: Budget,
+    ) -> BoxFuture<'a, Result<Response<Bytes>, TransportError>> {
+        Transport::send(self, server, request, budget)
     }
 }
 

@@ -6,11 +6,11 @@ use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use myelin_api::{AppState, Parts, ServerConfig, Serves, Shutdown, router};
+use myelin_api::{AppState, Parts, Serves, Shutdown, router};
 use myelin_core::{EventNid, TimelineOrder};
 use myelin_dag::SigningKey;
 use myelin_federation::{
-    Federation, Identity, IdentitySetup, NoIdentityServers, PresencePolicy, Setup, Wire, media::RemoteMedia,
+    Federation, Identity, IdentitySetup, PresencePolicy, Setup, Wire, media::RemoteMedia,
 };
 use myelin_media::{Media, preview, preview::Previews};
 use myelin_rooms::Rooms;
@@ -23,13 +23,13 @@ use myelin_store::{
 };
 use myelin_sync::Sync;
 use myelin_testenv::Sim;
-use myelin_users::{Config, PasswordCost, RegistrationMode, Users};
+use myelin_users::Users;
 use myelin_view::View;
 use ruma::{RoomId, ServerName, UserId, server_name};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::{disk::SimDisk, machine, network::Network};
+use crate::{disk::SimDisk, machine, network::Network, settings::Settings};
 
 const TIMELINE_MAX: usize = 1_000_000;
 
@@ -80,15 +80,20 @@ impl Server {
     /// # Panics
     /// If the parts do not fit together: a test cannot go on.
     pub fn start_in(network: &Network, name: &ServerName, sim: &Sim, platters: MemoryDisk) -> Self {
+        Self::start_with(network, Settings::new(name), sim, platters)
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Panics
+    /// If the parts do not fit together: a test cannot go on.
+    pub fn start_with(network: &Network, settings: Settings, sim: &Sim, platters: MemoryDisk) -> Self {
+        let Settings { edge: config, accounts, identity_servers } = settings;
+        let name = &*config.server_name.clone();
         let sim = sim.machine();
         let env = sim.env();
         let disk = SimDisk::open(platters, env.clone());
-        let mut config = ServerConfig::new(name);
-        config.rate_limits.enabled = false;
         let view = View::new(Store::new(Arc::new(disk.clone())), env.clone(), config.server_name.clone());
-        let cheap = PasswordCost { memory_kib: 8, iterations: 1 };
-        let accounts =
-            Config { password_cost: cheap, registration: RegistrationMode::Open, ..Config::default() };
         let users = Arc::new(Users::new(view.clone(), accounts));
         let key = Arc::new(signing_key(name));
         let wire = Wire::new(&view, key.clone(), network.port_of(name));
@@ -115,7 +120,7 @@ impl Server {
             Previews::new(media.clone(), preview::Config { enabled: true, ..preview::Config::default() });
         env.spawner.spawn("feed", Box::pin(view.feed.clone().run(env.clock.clone())));
         env.spawner.spawn("typing expiry", Box::pin(sync.clone().run_expiry()));
-        env.spawner.spawn("profiles", Box::pin(myelin_rooms::run_profile_propagation(rooms.clone())));
+        env.spawner.spawn("member upkeep", Box::pin(myelin_rooms::run_member_upkeep(rooms.clone())));
         env.spawner.spawn("trimming", Box::pin(myelin_rooms::trimming::run_trimming(rooms.clone())));
         env.spawner.spawn("retention", Box::pin(myelin_rooms::retention::run_retention(rooms.clone())));
         env.spawner
@@ -130,8 +135,8 @@ impl Server {
             rooms: rooms.clone(),
             handshakes: federation.handshakes.clone(),
             key: Arc::new(signing_key(name)),
-            transport: Arc::new(NoIdentityServers),
-            trusted: Vec::new(),
+            transport: network.identity_servers_of(name),
+            trusted: identity_servers,
         }));
         let parts = Parts {
             view: view.clone(),

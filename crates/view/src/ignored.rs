@@ -3,7 +3,11 @@
 use std::{collections::HashSet, sync::Arc};
 
 use myelin_core::{RoomNid, UserNid};
-use myelin_store::{Store, log::LogEntry, tables::ACCOUNT_DATA};
+use myelin_store::{
+    Store,
+    log::LogEntry,
+    tables::{ACCOUNT_DATA, USER_IDS},
+};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::OwnedUserId;
@@ -37,10 +41,13 @@ impl Ignored {
         let generation = *self.generation.lock();
         let key = (user, RoomNid::GLOBAL, IGNORED_USER_LIST.to_owned());
         let row = self.store.get(&ACCOUNT_DATA, &key).await?;
-        let ignored = match row.map(|row| parse(&row.value.json)) {
-            Some(ignored) if !ignored.is_empty() => Arc::new(ignored),
-            _ => self.nobody.clone(),
-        };
+        let mut ignored = row.map(|row| parse(&row.value.json)).unwrap_or_default();
+        if !ignored.is_empty() {
+            // What one says oneself is part of the conversation, whatever the list says.
+            let own = self.store.get(&USER_IDS, &user).await?;
+            ignored.retain(|user_id| own.as_ref().is_none_or(|own| own.0 != user_id.as_str()));
+        }
+        let ignored = if ignored.is_empty() { self.nobody.clone() } else { Arc::new(ignored) };
         self.keep(user, &ignored, generation);
         Ok(ignored)
     }

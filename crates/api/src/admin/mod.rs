@@ -9,6 +9,8 @@ mod state_resets;
 
 use axum::Router;
 
+pub use self::server_notices::Notices;
+
 use crate::AppState;
 
 pub fn routes() -> Router<AppState> {

@@ -146,8 +146,11 @@ fn unauthenticated(limits: &Limits, config: &ServerConfig, wants: Wants) -> Resu
         UnauthenticatedMedia::StoredBefore(before_ms) => {
             Ok(Wants { stored_before_ms: Some(before_ms), allow_remote: false, timeout: Duration::ZERO })
         }
-        UnauthenticatedMedia::Nothing => Err(ApiError::not_found(
-            "This server serves media with an access token only, at /_matrix/client/v1/media.",
-        )),
+        UnauthenticatedMedia::Nothing => Err(frozen()),
     }
+}
+
+/// Of everything that is deprecated here, where it is not served.
+pub(super) fn frozen() -> ApiError {
+    ApiError::not_found("This server serves media with an access token only, at /_matrix/client/v1/media.")
 }

@@ -33,6 +33,7 @@ const HTTP: &str = "http";
 const EMAIL: &str = "email";
 const EMAIL_APP: &str = "m.email";
 const NOTIFY_PATH: &str = "/_matrix/push/v1/notify";
+const EVENT_ID_ONLY: &str = "event_id_only";
 
 pub fn routes() -> Router<AppState> {
     Router::new()
@@ -132,7 +133,7 @@ fn pusher(body: Body, kind: String, device_id: String, now_ms: u64) -> Result<Pu
         return Err(ApiError::invalid_param("Names, lang and profile_tag have at most 255 bytes."));
     }
     match kind.as_str() {
-        HTTP => check_url(&data)?,
+        HTTP => check_gateway(&data)?,
         EMAIL => check_email(&body.app_id, &body.pushkey)?,
         _ => return Err(ApiError::invalid_param("The kind of a pusher is http or email.")),
     }
@@ -151,6 +152,13 @@ fn pusher(body: Body, kind: String, device_id: String, now_ms: u64) -> Result<Pu
         device_id,
         since_ms: now_ms,
     })
+}
+
+fn check_gateway(data: &Map<String, Value>) -> Result<(), ApiError> {
+    if data.get("format").is_some_and(|format| format != EVENT_ID_ONLY) {
+        return Err(ApiError::invalid_param("The only data.format is event_id_only."));
+    }
+    check_url(data)
 }
 
 fn check_url(data: &Map<String, Value>) -> Result<(), ApiError> {

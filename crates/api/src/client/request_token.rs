@@ -32,6 +32,34 @@ struct EmailBody {
     email: String,
     send_attempt: u64,
     next_link: Option<String>,
+    #[serde(flatten)]
+    _identity: IdentityServer,
+}
+
+/// Of servers that left mail to others.
+#[derive(Deserialize)]
+struct IdentityServer {
+    #[serde(rename = "id_server")]
+    _id_server: Option<String>,
+    #[serde(rename = "id_access_token")]
+    _id_access_token: Option<String>,
+}
+
+/// Read although nothing comes of it: a request that is none is told so.
+#[derive(Deserialize)]
+struct PhoneBody {
+    #[serde(rename = "client_secret")]
+    _client_secret: String,
+    #[serde(rename = "country")]
+    _country: String,
+    #[serde(rename = "phone_number")]
+    _phone_number: String,
+    #[serde(rename = "send_attempt")]
+    _send_attempt: u64,
+    #[serde(rename = "next_link")]
+    _next_link: Option<String>,
+    #[serde(flatten)]
+    _identity: IdentityServer,
 }
 
 #[derive(Deserialize)]
@@ -90,13 +118,13 @@ async fn request(
     body: EmailBody,
 ) -> Result<Json<Value>, ApiError> {
     limits.check_address(Class::RegistrationCheck)?;
-    let EmailBody { client_secret, email, send_attempt, next_link } = body;
+    let EmailBody { client_secret, email, send_attempt, next_link, .. } = body;
     let request = TokenRequest { purpose, email, client_secret, send_attempt, next_link };
     let sid = users.request_validation(&request).await?;
     Ok(Json(json!({ "sid": sid })))
 }
 
-async fn no_phones(limits: Limits) -> Result<Json<Value>, ApiError> {
+async fn no_phones(limits: Limits, JsonBody(_): JsonBody<PhoneBody>) -> Result<Json<Value>, ApiError> {
     limits.check_address(Class::RegistrationCheck)?;
     Err(ApiError::threepid_denied("This server does not use phone numbers."))
 }

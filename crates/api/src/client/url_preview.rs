@@ -7,8 +7,10 @@ use bytes::Bytes;
 use myelin_media::preview::{PreviewError, Previews};
 use serde::Deserialize;
 
+use super::content_repo;
 use crate::{
-    ApiError, AppState,
+    ApiError, AppState, ServerConfig,
+    config::UnauthenticatedMedia,
     extract::{Auth, Query},
     rate_limit::{Class, Limits},
     respond::RawJson,
@@ -18,12 +20,13 @@ pub fn routes() -> Router<AppState> {
     Router::new().route("/_matrix/client/v1/media/preview_url", get(preview))
 }
 
-/// The same at the paths of specifications before 1.11, which always needed an access token.
+/// The same at the paths of specifications before 1.11. They always needed an access token; they are served where the
+/// other deprecated paths of media are.
 pub fn deprecated_routes() -> Router<AppState> {
     Router::new()
-        .route("/_matrix/media/v3/preview_url", get(preview))
-        .route("/_matrix/media/r0/preview_url", get(preview))
-        .route("/_matrix/media/v1/preview_url", get(preview))
+        .route("/_matrix/media/v3/preview_url", get(deprecated_preview))
+        .route("/_matrix/media/r0/preview_url", get(deprecated_preview))
+        .route("/_matrix/media/v1/preview_url", get(deprecated_preview))
 }
 
 #[derive(Deserialize)]
@@ -42,6 +45,19 @@ async fn preview(
     let ts_ms = params.ts.and_then(|ts| u64::try_from(ts).ok());
     let json = previews.preview(&params.url, ts_ms).await?;
     Ok(RawJson(Bytes::copy_from_slice(json.as_bytes())))
+}
+
+async fn deprecated_preview(
+    auth: Auth,
+    limits: Limits,
+    State(config): State<Arc<ServerConfig>>,
+    previews: State<Arc<Previews>>,
+    params: Query<Params>,
+) -> Result<RawJson, ApiError> {
+    if config.unauthenticated_media == UnauthenticatedMedia::Nothing {
+        return Err(content_repo::frozen());
+    }
+    preview(auth, limits, previews, params).await
 }
 
 impl From<PreviewError> for ApiError {

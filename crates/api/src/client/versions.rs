@@ -6,19 +6,28 @@ use serde_json::{Map, Value, json};
 use crate::{AppState, extract::MaybeAuth, respond::Json};
 
 /// `r0` versions are served under `/r0`, everything else under `/v1` and `/v3`.
-const VERSIONS: [&str; 25] = [
+const VERSIONS: [&str; 27] = [
     "r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3",
     "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15",
-    "v1.16", "v1.17",
+    "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 
-/// What clients ask for by name, because they looked before it was in a version: private read receipts, threads, lists
-/// of threads, relations in both directions, profile fields; dehydrated devices, delayed
-/// events, sticky events, sliding sync and thread subscriptions under their unstable ones.
-const FEATURES: [&str; 15] = [
+/// What clients ask for by name, because they looked before it was in a version: cross-signing, aliases of rooms, private
+/// read receipts, threads, lists of threads, relations in both directions, room types in the directory, media with
+/// authentication, recursive relations, mutual rooms, profile fields, redactions by `/send`, blocked invites; dehydrated
+/// devices, delayed events, sticky events, sliding sync and thread subscriptions under their unstable ones.
+const FEATURES: [&str; 23] = [
+    "org.matrix.e2e_cross_signing",
+    "org.matrix.msc2432",
     "org.matrix.msc2285.stable",
     "org.matrix.msc3440.stable",
     "org.matrix.msc3715.stable",
+    "org.matrix.msc3827.stable",
+    "org.matrix.msc3916.stable",
+    "org.matrix.msc3981",
+    "uk.half-shot.msc2666.query_mutual_rooms.stable",
+    "com.beeper.msc4169",
+    "org.matrix.msc4380.stable",
     "org.matrix.msc3814",
     "org.matrix.msc4108",
     "org.matrix.msc4140",

@@ -27,7 +27,7 @@ pub fn routes() -> Router<AppState> {
 #[derive(Deserialize)]
 struct From {
     v: Vec<OwnedEventId>,
-    limit: Option<u64>,
+    limit: u64,
 }
 
 async fn backfill(

@@ -202,9 +202,13 @@ fn the_old_paths_serve_what_they_are_told_to() {
     let world = World::new();
     let media = uploaded(&world, &world.user("alice"), "text/plain", TEXT);
     assert_eq!(all(&world, &media), [404; 3]);
+    let preview = "/_matrix/media/v3/preview_url?url=https%3A%2F%2Fpage.test%2F";
+    assert_eq!(world.get(preview, Some(&world.user("bob"))).error(), (404, "M_NOT_FOUND"));
     let world = World::with(|config| config.unauthenticated_media = UnauthenticatedMedia::Everything);
     let media = uploaded(&world, &world.user("alice"), "image/png", PIXEL);
     assert_eq!(all(&world, &media), [200; 3]);
+    let refused = world.get(preview, Some(&world.user("bob")));
+    assert_eq!(refused.error(), (404, "M_UNRECOGNIZED"), "there are no previews at all");
     let thumbnail = world.get(&format!("/_matrix/media/v3/thumbnail/{media}?width=5&height=5"), None);
     assert_eq!((thumbnail.status.as_u16(), &*thumbnail.bytes), (200, PIXEL));
     let named = world.get(&format!("/_matrix/media/v3/download/{media}/x.png"), None);

@@ -4,8 +4,8 @@ use http::Method;
 
 use crate::world::World;
 
-/// `(file of the specification's data/api/client-server, its operations)`.
-pub const FAMILIES: [(&str, &[&str]); 62] = [
+/// `(file of the specification's data/api/client-server, or proposal, its operations)`.
+pub const FAMILIES: [(&str, &[&str]); 78] = [
     (
         "account-data",
         &[
@@ -45,9 +45,12 @@ pub const FAMILIES: [(&str, &[&str]); 62] = [
             "GET /_matrix/client/v1/media/config",
             "GET /_matrix/client/v1/media/download/{serverName}/{mediaId}",
             "GET /_matrix/client/v1/media/download/{serverName}/{mediaId}/{fileName}",
+            "GET /_matrix/client/v1/media/preview_url",
             "GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}",
         ],
     ),
+    ("appservice_room_directory", &["PUT /_matrix/client/v3/directory/list/appservice/{networkId}/{roomId}"]),
+    ("appservice_ping", &["POST /_matrix/client/v1/appservice/{appserviceId}/ping"]),
     (
         "banning",
         &["POST /_matrix/client/v3/rooms/{roomId}/ban", "POST /_matrix/client/v3/rooms/{roomId}/unban"],
@@ -62,6 +65,7 @@ pub const FAMILIES: [(&str, &[&str]); 62] = [
             "GET /_matrix/media/v3/config",
             "GET /_matrix/media/v3/download/{serverName}/{mediaId}",
             "GET /_matrix/media/v3/download/{serverName}/{mediaId}/{fileName}",
+            "GET /_matrix/media/v3/preview_url",
             "GET /_matrix/media/v3/thumbnail/{serverName}/{mediaId}",
         ],
     ),
@@ -155,6 +159,7 @@ pub const FAMILIES: [(&str, &[&str]); 62] = [
     ("logout", &["POST /_matrix/client/v3/logout", "POST /_matrix/client/v3/logout/all"]),
     ("message_pagination", &["GET /_matrix/client/v3/rooms/{roomId}/messages"]),
     ("mutual_rooms", &["GET /_matrix/client/v1/mutual_rooms"]),
+    ("notifications", &["GET /_matrix/client/v3/notifications"]),
     ("openid", &["POST /_matrix/client/v3/user/{userId}/openid/request_token"]),
     (
         "password_management",
@@ -188,6 +193,21 @@ pub const FAMILIES: [(&str, &[&str]); 62] = [
             "GET /_matrix/client/v3/profile/{userId}/{keyName}",
             "DELETE /_matrix/client/v3/profile/{userId}/{keyName}",
             "GET /_matrix/client/v3/profile/{userId}",
+        ],
+    ),
+    ("pusher", &["GET /_matrix/client/v3/pushers", "POST /_matrix/client/v3/pushers/set"]),
+    (
+        "pushrules",
+        &[
+            "GET /_matrix/client/v3/pushrules/",
+            "GET /_matrix/client/v3/pushrules/global/",
+            "GET /_matrix/client/v3/pushrules/global/{kind}/{ruleId}",
+            "PUT /_matrix/client/v3/pushrules/global/{kind}/{ruleId}",
+            "DELETE /_matrix/client/v3/pushrules/global/{kind}/{ruleId}",
+            "GET /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/actions",
+            "PUT /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/actions",
+            "GET /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/enabled",
+            "PUT /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/enabled",
         ],
     ),
     ("read_markers", &["POST /_matrix/client/v3/rooms/{roomId}/read_markers"]),
@@ -247,13 +267,78 @@ pub const FAMILIES: [(&str, &[&str]); 62] = [
             "DELETE /_matrix/client/v3/user/{userId}/rooms/{roomId}/tags/{tag}",
         ],
     ),
+    (
+        "third_party_lookup",
+        &[
+            "GET /_matrix/client/v3/thirdparty/location",
+            "GET /_matrix/client/v3/thirdparty/location/{protocol}",
+            "GET /_matrix/client/v3/thirdparty/protocol/{protocol}",
+            "GET /_matrix/client/v3/thirdparty/protocols",
+            "GET /_matrix/client/v3/thirdparty/user",
+            "GET /_matrix/client/v3/thirdparty/user/{protocol}",
+        ],
+    ),
+    ("third_party_membership", &["POST /_matrix/client/v3/rooms/{roomId}/invite"]),
     ("threads_list", &["GET /_matrix/client/v1/rooms/{roomId}/threads"]),
     ("typing", &["PUT /_matrix/client/v3/rooms/{roomId}/typing/{userId}"]),
     ("search", &["POST /_matrix/client/v3/search"]),
     ("users", &["POST /_matrix/client/v3/user_directory/search"]),
     ("versions", &["GET /_matrix/client/versions"]),
+    ("voip", &["GET /_matrix/client/v3/voip/turnServer"]),
     ("wellknown", &["GET /.well-known/matrix/client"]),
     ("whoami", &["GET /_matrix/client/v3/account/whoami"]),
+    (
+        "MSC3814",
+        &[
+            "GET /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device",
+            "PUT /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device",
+            "DELETE /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device",
+            "POST /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{deviceId}/events",
+        ],
+    ),
+    (
+        "MSC4108",
+        &[
+            "POST /_matrix/client/unstable/org.matrix.msc4108/rendezvous",
+            "GET /_matrix/client/unstable/org.matrix.msc4108/rendezvous/{id}",
+            "PUT /_matrix/client/unstable/org.matrix.msc4108/rendezvous/{id}",
+            "DELETE /_matrix/client/unstable/org.matrix.msc4108/rendezvous/{id}",
+        ],
+    ),
+    (
+        "MSC4140",
+        &[
+            "PUT /_matrix/client/unstable/org.matrix.msc4140/rooms/{roomId}/delayed_event/{eventType}/{txnId}",
+            "GET /_matrix/client/unstable/org.matrix.msc4140/delayed_events",
+            "GET /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayId}",
+            "POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayId}",
+            "POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayId}/{action}",
+        ],
+    ),
+    ("MSC4143", &["GET /_matrix/client/unstable/org.matrix.msc4143/rtc/transports"]),
+    (
+        "MSC4186",
+        &["POST /_matrix/client/v4/sync", "POST /_matrix/client/unstable/org.matrix.simplified_msc3575/sync"],
+    ),
+    (
+        "MSC4306",
+        &[
+            "GET /_matrix/client/unstable/io.element.msc4306/rooms/{roomId}/thread/{eventId}/subscription",
+            "PUT /_matrix/client/unstable/io.element.msc4306/rooms/{roomId}/thread/{eventId}/subscription",
+            "DELETE /_matrix/client/unstable/io.element.msc4306/rooms/{roomId}/thread/{eventId}/subscription",
+        ],
+    ),
+    ("MSC4308", &["GET /_matrix/client/unstable/io.element.msc4308/thread_subscriptions"]),
+    (
+        "MSC4388",
+        &[
+            "GET /_matrix/client/unstable/io.element.msc4388/rendezvous",
+            "POST /_matrix/client/unstable/io.element.msc4388/rendezvous",
+            "GET /_matrix/client/unstable/io.element.msc4388/rendezvous/{id}",
+            "PUT /_matrix/client/unstable/io.element.msc4388/rendezvous/{id}",
+            "DELETE /_matrix/client/unstable/io.element.msc4388/rendezvous/{id}",
+        ],
+    ),
 ];
 
 #[test]
@@ -294,6 +379,14 @@ pub fn filled_in(path: &str) -> String {
         ("{serverName}", "localhost"),
         ("{mediaId}", "media"),
         ("{fileName}", "file.txt"),
+        ("{kind}", "override"),
+        ("{ruleId}", "rule"),
+        ("{protocol}", "irc"),
+        ("{appserviceId}", "bridge"),
+        ("{networkId}", "irc"),
+        ("{id}", "session"),
+        ("{delayId}", "delay"),
+        ("{action}", "send"),
     ];
     let path = samples.iter().fold(path.to_owned(), |path, (name, sample)| path.replace(name, sample));
     assert!(!path.contains('{'), "no sample for {path}");

@@ -62,7 +62,8 @@ impl Handshakes {
     ) -> Result<(), HandshakeError> {
         self.check_acl(origin, room_id).await?;
         let field = |name: &str| invite.content.get(name).cloned().unwrap_or_default();
-        let signed = field("third_party_invite").get("signed").cloned().unwrap_or_default();
+        let proof = field("third_party_invite");
+        let signed = proof.get("signed").cloned().unwrap_or_default();
         let wrong = if invite.room_id != room_id {
             "The event belongs to another room."
         } else if invite.event_type != "m.room.member" || field("membership") != "invite" {
@@ -71,6 +72,8 @@ impl Handshakes {
             "The sender is not a user of this server."
         } else if invite.state_key.server_name() != origin {
             "The invited user is not one of your server."
+        } else if proof.get("display_name").is_some_and(|name| !name.is_string()) {
+            "The display name is not a string."
         } else if signed.get("mxid").and_then(Value::as_str) != Some(invite.state_key.as_str()) {
             "The identity was signed for another user."
         } else {

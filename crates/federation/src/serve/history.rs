@@ -49,10 +49,10 @@ impl Serve {
         origin: &ServerName,
         room_id: &RoomId,
         from: &[OwnedEventId],
-        limit: Option<u64>,
+        limit: u64,
     ) -> Result<String, Error> {
         let room = self.room(origin, room_id).await?;
-        let limit = limit.map_or(BACKFILL_MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut sight = Sight::new(&self.view, &room, origin).await?;
         let mut seen = HashSet::new();
         let mut frontier = Frontier::new();

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
+use myelin_api::Notices;
 use myelin_core::Env;
 use myelin_federation::Sender;
 use myelin_store::{Store, maintenance::Progress};
@@ -28,7 +29,7 @@ use crate::{
     config::Config,
     destinations,
     maintenance::{self, Outcome, Task},
-    storage,
+    notices, storage,
 };
 
 const REQUEST_SIZE_MAX: u64 = 64 * 1024;
@@ -82,7 +83,12 @@ impl Drop for Control {
 }
 
 /// Listens, if there is a place for that. Where it cannot, the server runs without.
-pub fn start(server: &Server, config: &Config, stop: watch::Receiver<bool>) -> anyhow::Result<Control> {
+pub fn start(
+    server: &Server,
+    notices: Notices,
+    config: &Config,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<Control> {
     let Some(path) = storage::control_socket(config) else { return Ok(Control(None)) };
     let socket = match bind(&path) {
         Ok(socket) => socket,
@@ -99,6 +105,7 @@ pub fn start(server: &Server, config: &Config, stop: watch::Receiver<bool>) -> a
         env: server.env.clone(),
         store: server.store.clone(),
         sender: server.federation.sender.clone(),
+        notices,
         directory: storage::directory(&config.store.uri).map(Path::to_owned),
     };
     server.env.spawner.spawn("control socket", Box::pin(listen(socket, work, stop)));
@@ -144,6 +151,7 @@ struct Work {
     env: Env,
     store: Store,
     sender: Arc<Sender>,
+    notices: Notices,
     directory: Option<PathBuf>,
 }
 
@@ -179,6 +187,9 @@ impl Work {
         let runtime = tokio::runtime::Handle::current();
         if let Task::Federation(task) = &task {
             return runtime.block_on(destinations::in_server(task, &self.sender, self.env.now_ms()));
+        }
+        if let Task::Notice(notice) = task {
+            return runtime.block_on(notices::say(&self.notices, notice));
         }
         let mut on_progress = |progress| drop(report.try_send(Step::from(progress)));
         let task = maintenance::run(task, &self.store, self.directory.as_deref(), &mut on_progress);

@@ -4,6 +4,7 @@ mod chat;
 mod doctor;
 mod first_start;
 mod media;
+mod notices;
 mod postgres;
 mod process;
 mod sessions;

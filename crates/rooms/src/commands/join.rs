@@ -2,6 +2,7 @@
 
 use myelin_core::UserNid;
 use myelin_store::tables::Membership;
+use myelin_view::Event;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState,
     room::JoinRuleKind, state_res::events::RoomPowerLevelsIntField,
@@ -159,7 +160,11 @@ fn room_of_condition(condition: &Value) -> Option<OwnedRoomId> {
 }
 
 async fn guests_may_join(draft: &Draft<'_>) -> Result<bool, Error> {
-    let event = draft.state_event("m.room.guest_access", "").await?;
+    Ok(admits_guests(draft.state_event("m.room.guest_access", "").await?.as_deref()))
+}
+
+/// Whether the `m.room.guest_access` event of a room, or that there is none, lets guests in.
+pub(crate) fn admits_guests(event: Option<&Event>) -> bool {
     let access = event.and_then(|event| event.pdu.content_field::<String>("guest_access"));
-    Ok(access.as_deref() == Some("can_join"))
+    access.as_deref() == Some("can_join")
 }

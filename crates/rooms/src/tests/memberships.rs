@@ -3,9 +3,12 @@
 use myelin_store::{
     Batch,
     codec::AtPosition,
-    tables::{ACCOUNT_DATA, AccountDataRecord, Membership, PROFILES, ProfileFieldRecord, USER_ROOMS},
+    tables::{
+        ACCOUNT_DATA, ACCOUNTS, AccountDataRecord, AccountKind, AccountRecord, Membership, PROFILES,
+        ProfileFieldRecord, USER_ROOMS,
+    },
 };
-use ruma::RoomVersionId;
+use ruma::{RoomId, RoomVersionId};
 use serde_json::{Map, Value, json};
 
 use super::world::{World, assert_forbidden};
@@ -208,6 +211,42 @@ fn guests_need_guest_access() {
     world.join(&guest, &room).unwrap();
 }
 
+#[test]
+fn guests_leave_when_they_are_no_longer_let_in() {
+    let world = World::new(14);
+    let (alice, bob) = (world.user("alice"), world.user("bob"));
+    let guest = Sender { guest: true, ..world.user("guest") };
+    let account = AccountRecord {
+        password_hash: None,
+        created_ms: 0,
+        kind: AccountKind::Guest,
+        admin: false,
+        locked: false,
+        suspended: false,
+        deactivated: false,
+        erased: false,
+    };
+    let mut batch = Batch::new();
+    batch.put(&ACCOUNTS, &guest.user, &account);
+    batch.put(&ACCOUNTS, &bob.user, &AccountRecord { kind: AccountKind::User, ..account });
+    world.run(world.view.store.commit(batch)).unwrap();
+    let access = |room: &RoomId, access: &str| {
+        world.set(&alice, room, "m.room.guest_access", "", json!({ "guest_access": access })).unwrap();
+    };
+    let (open, closing) = (world.public_room(&alice), world.public_room(&alice));
+    for room in [&open, &closing] {
+        access(room, "can_join");
+        world.join(&guest, room).unwrap();
+        world.join(&bob, room).unwrap();
+    }
+    world.sim.env().spawner.spawn("upkeep", Box::pin(crate::run_member_upkeep(world.rooms.clone())));
+    access(&closing, "forbidden");
+    world.run(world.sim.env().clock.sleep(std::time::Duration::from_secs(1)));
+    assert_eq!(membership(&world, &closing, &guest), Some(Membership::Leave));
+    assert_eq!(membership(&world, &open, &guest), Some(Membership::Join));
+    assert_eq!(membership(&world, &closing, &bob), Some(Membership::Join));
+}
+
 fn set_profile(world: &World, user: &Sender, name: &str) {
     let mut batch = Batch::new();
     let json = json!(name).to_string();
@@ -240,7 +279,7 @@ fn a_changed_profile_reaches_every_room_even_after_a_restart() {
     for name in ["Alice", "Alice the Second"] {
         set_profile(&world, &alice, name);
         world = world.restarted();
-        let task = crate::run_profile_propagation(world.rooms.clone());
+        let task = crate::run_member_upkeep(world.rooms.clone());
         world.sim.env().spawner.spawn("profiles", Box::pin(task));
         world.run(world.sim.env().clock.sleep(std::time::Duration::from_secs(1)));
         for room in &rooms {

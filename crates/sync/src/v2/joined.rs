@@ -96,7 +96,7 @@ impl Sync {
         let since = context.since.filter(|_| !newly_joined);
         let full = since.is_none() || context.request.full_state;
         let parts = self.joined_parts(context, changes, room, since).await?;
-        if !full && parts.is_quiet() && !self.counts_anew(context, room, since).await? {
+        if !full && parts.is_quiet() && !self.counts_anew(context, room, &parts.timeline, since).await? {
             return Ok(None);
         }
         let mut json = String::with_capacity(512);
@@ -121,9 +121,13 @@ impl Sync {
         &self,
         context: &Context<'_>,
         room: &RoomSnapshot,
+        timeline: &Timeline,
         since: Option<Position>,
     ) -> Result<bool, Error> {
         let Some(since) = since else { return Ok(false) };
+        if timeline.passed_over.redaction {
+            return Ok(true);
+        }
         self.notified_since(context.request.requester.user, room, since.into()).await
     }
 

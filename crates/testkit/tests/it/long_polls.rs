@@ -177,6 +177,8 @@ fn ignored_users_do_not_wake() {
     scene.client.sync(&scene.world);
     let notice = json!({ "msgtype": "m.notice", "body": "unheard" });
     scene.sleeps(|world, ann, room| drop(world.send(ann, room, "m.room.message", notice).unwrap()));
+    // Others in the room are notified of this.
+    scene.sleeps(|world, ann, room| drop(world.say(ann, room, "unheard").unwrap()));
     let topic = json!({ "topic": "state counts all the same" });
     scene.wakes(|world, ann, room| drop(world.set(ann, room, "m.room.topic", "", topic).unwrap()));
 }

@@ -127,9 +127,35 @@ fn members_now_then_and_by_membership() {
     assert_eq!(ask(&ann, &joined), ["ann", "cid", "eve"]);
     let not_joined = MembersRequest { not_membership: Some(MembershipState::Join), ..all.clone() };
     assert_eq!(ask(&ann, &not_joined), ["bob", "dot"]);
+    let either = MembersRequest { membership: Some(MembershipState::Join), ..not_joined };
+    assert_eq!(ask(&ann, &either), ["ann", "bob", "cid", "dot", "eve"], "one of the two is enough");
+    assert_eq!(ask(&cid, &at), ["ann", "bob"], "from before their time, as the history is shared");
     assert_eq!(ask(&bob, &all), ["ann", "bob", "cid", "dot"], "as of leaving");
     let refused = world.run(world.sync.members(&dot.requester, &room, &all));
     assert!(matches!(refused, Err(Error::Forbidden(_))));
+}
+
+#[test]
+fn members_of_a_time_that_is_not_shared() {
+    for (visibility, allowed) in
+        [("world_readable", true), ("shared", true), ("invited", false), ("joined", false)]
+    {
+        let (world, ann, bob, room) = scene();
+        let content = json!({ "history_visibility": visibility });
+        world.set(&ann, &room, "m.room.history_visibility", "", content).unwrap();
+        let mut client = Client::new(&ann);
+        client.sync(&world);
+        let at = Some(client.since.unwrap().to_string().parse().unwrap());
+        let cid = world.user("cid");
+        world.join(&cid, &room).unwrap();
+        let request = MembersRequest { at, ..MembersRequest::default() };
+        let ask = |user: &User| world.run(world.sync.members(&user.requester, &room, &request));
+        assert!(ask(&bob).is_ok(), "{visibility}");
+        match allowed {
+            true => assert!(ask(&cid).is_ok(), "{visibility}"),
+            false => assert!(matches!(ask(&cid), Err(Error::Forbidden(_))), "{visibility}"),
+        }
+    }
 }
 
 #[test]

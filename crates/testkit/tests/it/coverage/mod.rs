@@ -6,6 +6,7 @@ mod digest;
 mod federation;
 mod place;
 mod shapes;
+mod surroundings;
 mod table;
 mod trials;
 

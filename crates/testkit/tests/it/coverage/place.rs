@@ -20,6 +20,7 @@ use tower::ServiceExt;
 use super::{
     call::{Call, Content, Reply, Who},
     digest::Operation,
+    surroundings::{self, Letterbox},
 };
 
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -36,6 +37,7 @@ pub struct Place {
     pub sim: Sim,
     network: Network,
     server: Server,
+    letterbox: Letterbox,
     /// Started when it is needed; its user Eve is in Alice's room, its user New in none.
     neighbour: OnceCell<Server>,
     pub alice: Person,
@@ -65,12 +67,16 @@ pub fn there() -> &'static ServerName {
 impl Place {
     pub fn new() -> Self {
         let (sim, network) = (Sim::new(1), Network::default());
-        let server = Server::start_in(&network, here(), &sim, Default::default());
+        let letterbox = Letterbox::default();
+        surroundings::connect(&network);
+        let settings = surroundings::settings(here(), &letterbox);
+        let server = Server::start_with(&network, settings, &sim, Default::default());
         let nobody = || Person { id: String::new(), device: String::new(), token: String::new() };
         let mut place = Self {
             sim,
             network,
             server,
+            letterbox,
             neighbour: OnceCell::new(),
             alice: nobody(),
             bob: nobody(),
@@ -139,6 +145,26 @@ impl Place {
         let content = Content::Bytes("image/png", PNG.to_vec());
         let uploaded = self.tries(&self.alice, Method::POST, "/_matrix/media/v3/upload", content);
         uploaded.text("content_uri").rsplit('/').next().unwrap_or_default().to_owned()
+    }
+
+    /// Asks for a mail to an address and follows the link in it: the id of the session, whose client secret is `secret`.
+    pub fn proves(&self, address: &str) -> String {
+        let body = json!({ "client_secret": "secret", "email": address, "send_attempt": 1 });
+        let path = "v3/account/3pid/email/requestToken";
+        let session = text(&self.does_as(Who::Nobody, Method::POST, path, body)["sid"]);
+        let link = self.letterbox.newest_link();
+        let (path, form) = link.split_once('?').expect("a query");
+        let form = Content::Bytes("application/x-www-form-urlencoded", form.as_bytes().to_vec());
+        let confirmed = self.asks(Who::Nobody, Method::POST, path, &form);
+        assert!(confirmed.status.is_success(), "{}", confirmed.status);
+        session
+    }
+
+    /// An address becomes Alice's.
+    pub fn adds_address(&self, address: &str) {
+        let session = self.proves(address);
+        let body = json!({ "client_secret": "secret", "sid": session, "auth": self.password("alice") });
+        self.does(&self.alice, Method::POST, "v3/account/3pid/add", body);
     }
 
     /// A second device.

@@ -6,6 +6,7 @@ use super::{
     super::{
         call::{Call, Content},
         place::{PNG, Place},
+        surroundings::PAGE,
     },
     Row,
 };
@@ -40,5 +41,5 @@ fn scaled(call: Call) -> Call {
 }
 
 fn previewed(call: Call) -> Call {
-    call.query("url", "https://page.test/").query("ts", "1")
+    call.query("url", PAGE).query("ts", "1")
 }

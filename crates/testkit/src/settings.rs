@@ -1,0 +1,24 @@
+//! What a server is told besides its disk and its network: the configuration of the real one, with passwords that cost
+//! nothing and no rate limits.
+
+use myelin_api::ServerConfig;
+use myelin_users::{Config, PasswordCost, RegistrationMode};
+use ruma::{OwnedServerName, ServerName};
+
+pub struct Settings {
+    pub edge: ServerConfig,
+    pub accounts: Config,
+    /// Identity servers that it trusts.
+    pub identity_servers: Vec<OwnedServerName>,
+}
+
+impl Settings {
+    /// Anybody may register; nothing is announced, nobody trusted.
+    pub fn new(name: &ServerName) -> Self {
+        let mut edge = ServerConfig::new(name);
+        edge.rate_limits.enabled = false;
+        let password_cost = PasswordCost { memory_kib: 8, iterations: 1 };
+        let accounts = Config { password_cost, registration: RegistrationMode::Open, ..Config::default() };
+        Self { edge, accounts, identity_servers: Vec::new() }
+    }
+}
