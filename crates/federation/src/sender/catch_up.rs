@@ -26,6 +26,8 @@ const REPLAYED_MAX: u64 = 5_000;
 const REPLAY_TIME_MS: u64 = 60 * 60 * 1000;
 const PAGE: usize = 512;
 const ROOMS_PAGE: usize = 1_000;
+/// Newest receipts of a room that a server gets which catches up.
+const ROOM_RECEIPTS_MAX: usize = 100;
 /// Newest events of a room among which one made here is looked for.
 const LOOKED_AT_MAX: usize = 100;
 
@@ -108,7 +110,8 @@ impl Sender {
         Ok(found)
     }
 
-    /// The newest events of each room in which something was made here that the server has not got.
+    /// The newest events of each room in which something was made here that the server has not got, and how far people
+    /// here have read.
     async fn newest(&self, server: &ServerName, gap: Gap) -> Result<Found, Error> {
         let mut found = Found::default();
         let mut after = RoomNid(0);
@@ -121,10 +124,11 @@ impl Sender {
             after = *last;
             for ((_, room), _) in rows.iter().filter(|(_, row)| row.value.joined) {
                 let room = self.view.rooms.load(*room).await?;
-                let room = room.filter(|room| room.has_server(server));
-                if let Some(room) = room
-                    && self.has_news(&room, gap.from).await?
-                {
+                let Some(room) = room.filter(|room| room.has_server(server)) else { continue };
+                found
+                    .receipts
+                    .extend(self.routing.newest_receipts(&room, gap.from, ROOM_RECEIPTS_MAX).await?);
+                if self.has_news(&room, gap.from).await? {
                     found.pdus.extend(self.extremities(&room, gap.from).await?);
                     found.pdus.extend(self.sticky(&room, gap).await?);
                 }

@@ -96,6 +96,7 @@ impl Sender {
         let uri = format!("/_matrix/federation/v1/send/{}", transaction.id);
         if let Some(destination) = self.state.lock().destinations.get_mut(server) {
             destination.health.last_attempt_ms = self.view.env.now_ms();
+            destination.heard = false;
         }
         let sending =
             Box::pin(self.client.request_shared(server, Method::PUT, &uri, transaction.body.clone(), BUDGET));
@@ -112,8 +113,12 @@ impl Sender {
         match outcome {
             Ok(answer) => {
                 self.note_answer(server, &answer);
-                self.note_delivery(server, transaction).await;
-                true
+                let noted = self.note_delivery(server, transaction).await;
+                if !noted {
+                    self.note_own_failure(server, "what was delivered could not be taken out of the outbox");
+                    self.end(server);
+                }
+                noted
             }
             Err(error) => {
                 self.note_failure(server, transaction, &error);
@@ -134,14 +139,15 @@ impl Sender {
         }
     }
 
-    async fn note_delivery(&self, server: &ServerName, transaction: &Transaction) {
+    /// `false`: it would be sent again.
+    async fn note_delivery(&self, server: &ServerName, transaction: &Transaction) -> bool {
         self.counters.delivered.add(1);
         self.counters.pdus.add(transaction.pdus.len() as u64);
         self.counters.edus.add(transaction.edus as u64);
-        self.delete_from_outbox(server, transaction).await;
+        let deleted = self.delete_from_outbox(server, transaction).await;
         let now_ms = self.view.env.now_ms();
         let state = &mut *self.state.lock();
-        let Some(destination) = state.destinations.get_mut(server) else { return };
+        let Some(destination) = state.destinations.get_mut(server) else { return deleted };
         if destination.health.failures > 0 {
             tracing::info!(%server, failures = destination.health.failures, "the server answers again");
         }
@@ -149,20 +155,22 @@ impl Sender {
         if destination.recorded.is_some() {
             self.ledger_changed.notify_one();
         }
+        deleted
     }
 
-    async fn delete_from_outbox(&self, server: &ServerName, transaction: &Transaction) {
+    async fn delete_from_outbox(&self, server: &ServerName, transaction: &Transaction) -> bool {
         if transaction.outbox.is_empty() {
-            return;
+            return true;
         }
         let mut batch = Batch::new();
         for position in &transaction.outbox {
             batch.delete(&OUTBOX, &(server.to_string(), *position));
         }
-        if let Err(error) = self.view.store.commit(batch).await {
-            // They are sent once more; whoever gets them knows them by their ids.
-            tracing::error!(%server, %error, "what was delivered stays in the outbox");
-        }
+        // What stays is sent once more; whoever gets it knows it by its id.
+        let deleted = self.view.store.commit(batch).await;
+        deleted
+            .inspect_err(|error| tracing::error!(%server, %error, "what is done with stays in the outbox"))
+            .is_ok()
     }
 
     fn note_failure(&self, server: &ServerName, transaction: &Transaction, error: &RequestError) {
@@ -178,9 +186,9 @@ impl Sender {
         } else {
             tracing::debug!(%server, error = said, failures, wait_ms, "the server still takes no transaction");
         }
-        destination.failed(transaction, now_ms, wait_ms, said);
         destination.health.refused =
             matches!(error, RequestError::Status { status, .. } if !is_away(*status));
+        destination.failed(transaction, now_ms, wait_ms, said);
         if now_ms >= destination.health.failing_since_ms + EPHEMERAL_TIME_MS {
             destination.forget_ephemeral();
         }
@@ -193,7 +201,7 @@ impl Sender {
             let state = &mut *self.state.lock();
             let Some(destination) = state.destinations.get_mut(server) else { return };
             let often = destination.careful || destination.health.failures >= UNBEARABLE_AFTER;
-            often && !destination.take_apart(transaction, now_ms)
+            often && destination.take_apart(transaction, now_ms)
         };
         if given_up {
             self.counters.given_up.add(1);

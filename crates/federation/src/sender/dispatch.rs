@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use myelin_core::Position;
-use myelin_store::{Direction, log::LogEntry, tables::LOG};
+use myelin_store::{
+    Batch, Direction,
+    log::LogEntry,
+    tables::{LOG, OUTBOX},
+};
 use myelin_view::Error;
 use ruma::OwnedServerName;
 
@@ -34,18 +38,34 @@ impl Sender {
             let (first, end) = (from.next(), until.next());
             let rows = self.view.store.range(&LOG, &first, &end, Direction::Forward, PAGE).await?;
             let last = rows.last().map_or(until, |(position, _)| *position);
+            let mut undeliverable = Batch::new();
             for (position, entry) in rows {
                 let item = self.item(position, &entry).await?;
+                if let Some(Item::Outbox { server, position }) = &item
+                    && !self.client.permits(server)
+                {
+                    undeliverable.delete(&OUTBOX, &(server.to_string(), *position));
+                }
                 self.hand_over(position, item);
                 let newcomer = self.routing.newcomer(position, &entry).await?;
                 self.hand_over(position, newcomer);
             }
+            self.forget_undeliverable(undeliverable).await;
             self.state.lock().dispatched = last;
             self.ledger_changed.notify_one();
             self.start_ready();
             if last >= until {
                 return Ok(());
             }
+        }
+    }
+
+    /// What was put into the outbox for servers that are not spoken to.
+    async fn forget_undeliverable(&self, rows: Batch) {
+        if !rows.is_empty()
+            && let Err(error) = self.view.store.commit(rows).await
+        {
+            tracing::warn!(%error, "EDUs for servers that are not spoken to stay in the outbox");
         }
     }
 

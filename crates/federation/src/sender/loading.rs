@@ -26,6 +26,8 @@ use super::{
 const OUTBOX_MAX: usize = 80;
 /// Receipts and EDUs from the outbox together.
 const DURABLE_EDUS_MAX: usize = 90;
+/// Users in one presence EDU; the others take the next transaction.
+const PRESENCE_MAX: usize = 100;
 /// A body is used for several servers for so long.
 const SHARED_BODY_TIME_MS: u64 = 5_000;
 const SHARED_BODIES_MAX: usize = 8;
@@ -37,7 +39,7 @@ struct Load {
     receipts: Vec<Arc<Receipt>>,
     typing_rooms: BTreeSet<RoomNid>,
     presence: Vec<UserNid>,
-    /// EDUs with which what is ephemeral may go along.
+    /// EDUs with which typing may go along; 0: neither that nor presence does.
     ephemeral_max: usize,
 }
 
@@ -123,12 +125,14 @@ impl Sender {
     fn take_load(&self, server: &ServerName, edus: usize) -> Option<Load> {
         let state = &mut *self.state.lock();
         let queue = state.destinations.get_mut(server)?;
-        let pdus_max = match queue.careful {
-            true => usize::from(edus == 0),
-            false => PDUS_MAX,
-        };
+        if edus == 0 && queue.pdus.is_empty() && queue.receipts.is_empty() {
+            // What has to arrive has been taken one by one.
+            queue.careful = false;
+        }
+        let careful = queue.careful;
+        let pdus_max = if careful { usize::from(edus == 0) } else { PDUS_MAX };
         let pdus: Vec<_> = queue.pdus.drain(..queue.pdus.len().min(pdus_max)).collect();
-        let receipts_max = match queue.careful {
+        let receipts_max = match careful {
             true => usize::from(pdus.is_empty() && edus == 0),
             false => DURABLE_EDUS_MAX.saturating_sub(edus),
         };
@@ -138,22 +142,27 @@ impl Sender {
         {
             receipts.push(receipt);
         }
-        let typing_rooms = std::mem::take(&mut queue.typing_rooms);
-        let presence = std::mem::take(&mut queue.presence).into_iter().collect();
         queue.building_from =
             pdus.iter().map(|pdu| pdu.position).chain(receipts.iter().map(|receipt| receipt.position)).min();
-        let ephemeral_max = if queue.careful { 0 } else { EDUS_MAX - 1 };
-        Some(Load { pdus, receipts, typing_rooms, presence, ephemeral_max })
+        let mut load = Load { pdus, receipts, ..Load::default() };
+        // What is ephemeral waits until it cannot be taken for the thing that the server does not bear.
+        if !careful {
+            load.ephemeral_max = EDUS_MAX - 1;
+            load.typing_rooms = std::mem::take(&mut queue.typing_rooms);
+            while load.presence.len() < PRESENCE_MAX
+                && let Some(user) = queue.presence.pop_first()
+            {
+                load.presence.push(user);
+            }
+        }
+        Some(load)
     }
 
     fn put_back(&self, server: &ServerName, load: Load) {
         let state = &mut *self.state.lock();
         let Some(queue) = state.destinations.get_mut(server) else { return };
         prepend(queue, &load.pdus);
-        for receipt in load.receipts {
-            // A newer one has come meanwhile.
-            queue.receipts.entry(receipt.key()).or_insert(receipt);
-        }
+        load.receipts.into_iter().for_each(|receipt| queue.put_back_receipt(receipt));
         queue.typing_rooms.extend(load.typing_rooms);
         queue.presence.extend(load.presence);
         queue.building_from = None;
@@ -171,7 +180,10 @@ impl Sender {
         let mut edus = outbox.edus;
         edus.extend(receipts::edus(&load.receipts));
         let places = load.ephemeral_max.saturating_sub(edus.len());
-        let typing = self.typing_edus(server, &load.typing_rooms, places, &mut edus).await?;
+        let typing = match places {
+            0 => Vec::new(),
+            _ => self.typing_edus(server, &load.typing_rooms, places, &mut edus).await?,
+        };
         let presence = self.presence_edu(&load.presence, &mut edus).await?;
         let from = outbox.positions.first().copied();
         let from = from.into_iter().chain(pdus.iter().map(|pdu| pdu.position));
@@ -181,6 +193,7 @@ impl Sender {
             body: self.body(&texts, &edus),
             from,
             pdus,
+            receipts: load.receipts.clone(),
             outbox: outbox.positions,
             typing,
             presence,

@@ -22,8 +22,9 @@ const PDUS_MAX: usize = 1_000;
 const TARGETED_MAX: usize = 1_000;
 /// Receipts kept for one server: they are the newest of each user, room and thread.
 const RECEIPTS_MAX: usize = 2_000;
-/// A server that answers is still asked at most this often because it gave a sign of life.
+/// A server is asked at most this often because it gave signs of life; each attempt in vain doubles it.
 const SIGN_OF_LIFE_PAUSE_MS: u64 = 1_000;
+const SIGN_OF_LIFE_DOUBLINGS_MAX: u32 = 6;
 /// The same for one that is there, but refuses transactions: that it is there is no news.
 const REFUSED_PAUSE_MS: u64 = 60_000;
 
@@ -48,6 +49,8 @@ pub struct Destination {
     pub queueing: bool,
     /// A sign of life came while the task waited for its turn.
     pub woken: bool,
+    /// One came while an attempt was under way: should it fail, the next one is soon.
+    pub heard: bool,
     /// Who was said to be typing, and when (milliseconds; 0: perhaps it has not arrived).
     pub told: BTreeMap<(RoomNid, UserNid), u64>,
     /// Rooms in which who types may differ from what was said.
@@ -74,12 +77,25 @@ pub struct Health {
     pub failures: u32,
     /// Since when, milliseconds.
     pub failing_since_ms: u64,
+    /// The last one of them, milliseconds.
+    failed_ms: u64,
     pub retry_at_ms: u64,
     pub last_attempt_ms: u64,
     pub last_success_ms: Option<u64>,
     pub last_error: Option<String>,
     /// The server answered and refused, so it is not away.
     pub refused: bool,
+    /// Attempts since the last success that were made because of a sign of life.
+    pub signs_followed: u32,
+}
+
+impl Health {
+    fn sign_of_life_pause_ms(&self) -> u64 {
+        match self.refused {
+            true => REFUSED_PAUSE_MS,
+            false => SIGN_OF_LIFE_PAUSE_MS << self.signs_followed.min(SIGN_OF_LIFE_DOUBLINGS_MAX),
+        }
+    }
 }
 
 impl Destination {
@@ -130,6 +146,11 @@ impl Destination {
         }
     }
 
+    /// Unless a newer one has come meanwhile.
+    pub fn put_back_receipt(&mut self, receipt: Arc<Receipt>) {
+        self.receipts.entry(receipt.key()).or_insert(receipt);
+    }
+
     pub fn note_outbox(&mut self, position: Position) {
         self.outbox_from.get_or_insert(position);
         self.outbox_until = self.outbox_until.max(position);
@@ -174,17 +195,28 @@ impl Destination {
         !self.in_flight && self.has_work() && (self.health.failures == 0 || self.health.retry_at_ms <= now_ms)
     }
 
-    /// A sign of life of the server: whether it is asked again because of that.
+    /// A sign of life of the server: whether it is asked again now because of that. If it was asked just now, it is
+    /// asked again soon.
     pub fn wakes(&mut self, now_ms: u64) -> bool {
-        if self.health.failures == 0 || !self.has_work() || (self.in_flight && !self.queueing) {
+        if self.in_flight && !self.queueing {
+            self.heard = true;
             return false;
         }
-        let pause = if self.health.refused { REFUSED_PAUSE_MS } else { SIGN_OF_LIFE_PAUSE_MS };
-        let wakes = now_ms >= self.health.last_attempt_ms + pause;
-        if wakes {
-            self.health.retry_at_ms = now_ms;
+        if self.health.failures == 0 || !self.has_work() {
+            return false;
         }
-        wakes
+        self.follow_sign(now_ms)
+    }
+
+    /// Whether the next attempt is due at once.
+    fn follow_sign(&mut self, now_ms: u64) -> bool {
+        let health = &mut self.health;
+        let soon_ms = now_ms.max(health.failed_ms + health.sign_of_life_pause_ms());
+        if soon_ms < health.retry_at_ms {
+            health.retry_at_ms = soon_ms;
+            health.signs_followed = health.signs_followed.saturating_add(1);
+        }
+        health.retry_at_ms <= now_ms
     }
 
     /// The server took it.
@@ -192,6 +224,11 @@ impl Destination {
         self.transaction = None;
         self.bears_others = self.careful;
         self.outbox_waits = false;
+        if self.health.failures > 0 {
+            // It says what was so when it was put together, perhaps long ago.
+            self.typing_rooms.extend(transaction.typing.iter().map(|told| told.room));
+            self.presence.extend(&transaction.presence);
+        }
         self.health = Health {
             last_success_ms: Some(now_ms),
             last_attempt_ms: self.health.last_attempt_ms,
@@ -223,8 +260,13 @@ impl Destination {
             health.failing_since_ms = now_ms;
         }
         health.failures = health.failures.saturating_add(1);
+        health.failed_ms = now_ms;
         health.retry_at_ms = now_ms + wait_ms;
         health.last_error = Some(error);
+        // That who refuses is there is no news.
+        if std::mem::take(&mut self.heard) && !self.health.refused {
+            self.follow_sign(now_ms);
+        }
     }
 
     /// The server refused a transaction as such, again. First it is taken apart. `true`: it was a single thing, others got
@@ -236,6 +278,7 @@ impl Destination {
             self.health.retry_at_ms = now_ms;
             return true;
         }
+        transaction.receipts.iter().for_each(|receipt| self.put_back_receipt(receipt.clone()));
         let first = transaction.outbox.first().copied();
         self.outbox_from = first.into_iter().chain(self.outbox_from).min();
         if self.careful {
@@ -303,6 +346,7 @@ mod tests {
             body: bytes::Bytes::new(),
             from: from.map(Position),
             pdus: Vec::new(),
+            receipts: Vec::new(),
             outbox: Vec::new(),
             typing,
             presence: Vec::new(),
@@ -405,15 +449,26 @@ mod tests {
         let mut queue = Destination::default();
         queue.push_pdu(pdu(1));
         assert!(!queue.wakes(1_000_000), "nothing has failed");
-        queue.failed(&transaction(None, Vec::new()), 1_000_000, 3_600_000, "away".to_owned());
-        queue.health.last_attempt_ms = 1_000_000;
-        assert!(!queue.wakes(1_000_500));
-        assert!(queue.wakes(1_001_000) && queue.is_due(1_001_000));
+        let fail = |queue: &mut Destination, now_ms| {
+            queue.failed(&transaction(None, Vec::new()), now_ms, 3_600_000, "away".to_owned());
+        };
+        fail(&mut queue, 1_000_000);
+        assert!(!queue.wakes(1_000_500) && !queue.is_due(1_000_500), "it was asked just now");
+        assert!(queue.is_due(1_001_000), "what it said is not forgotten");
+        assert!(queue.wakes(1_001_000));
+        fail(&mut queue, 1_001_100);
+        assert!(!queue.wakes(1_001_200) && !queue.is_due(1_003_000) && queue.is_due(1_003_100), "in vain");
+        fail(&mut queue, 1_003_200);
         queue.health.refused = true;
-        assert!(!queue.wakes(1_059_000) && queue.wakes(1_060_000));
+        assert!(!queue.wakes(1_004_000) && !queue.is_due(1_063_000) && queue.is_due(1_063_200));
+        queue.delivered(&transaction(None, Vec::new()), 1_063_300);
+        fail(&mut queue, 1_070_000);
+        assert!(queue.wakes(1_072_000), "a success makes up for it");
         queue.in_flight = true;
         assert!(!queue.wakes(2_000_000));
+        fail(&mut queue, 2_000_000);
+        assert_eq!(queue.health.retry_at_ms, 2_002_000, "it was heard during the attempt");
         queue.queueing = true;
-        assert!(queue.wakes(2_000_000));
+        assert!(queue.wakes(2_004_000));
     }
 }

@@ -49,7 +49,11 @@ impl Sender {
         let now_ms = self.view.env.now_ms();
         let state = &mut *self.state.lock();
         let Some(queue) = state.destinations.get_mut(server) else { return };
+        let retry_at_ms = queue.health.retry_at_ms;
         if !queue.wakes(now_ms) {
+            if queue.health.retry_at_ms < retry_at_ms {
+                self.retries_changed.notify_one();
+            }
             return;
         }
         self.counters.woken.add(1);

@@ -5,8 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use imbl::OrdMap;
 use myelin_core::{EventNid, Position, RoomNid, UserNid};
 use myelin_store::{
+    Direction,
     log::LogEntry,
-    tables::{PARTIAL_ROOMS, RECEIPTS, RECEIPTS_BY_POSITION, SERVER_ROOMS},
+    tables::{PARTIAL_ROOMS, RECEIPTS, RECEIPTS_BY_POSITION, ReceiptRef, SERVER_ROOMS},
 };
 use myelin_view::{Error, RoomSnapshot, View};
 use quick_cache::sync::Cache;
@@ -97,7 +98,7 @@ impl Routing {
     pub async fn item(&self, position: Position, entry: &LogEntry) -> Result<Option<Item>, Error> {
         match entry {
             LogEntry::Event { relay: true, .. } => self.pdu(position, entry).await,
-            LogEntry::Receipt { room, user } => receipt(&self.view, position, *room, *user).await,
+            LogEntry::Receipt { room, user } => receipt_item(&self.view, position, *room, *user).await,
             LogEntry::Outbox { server } => Ok(OwnedServerName::try_from(server.as_str())
                 .ok()
                 .map(|server| Item::Outbox { server, position })),
@@ -121,6 +122,25 @@ impl Routing {
         let pdus = own_sticky(view, &events).await?;
         let pdus = pdus.into_iter().map(|event| PendingPdu { position, event, targeted: true });
         Ok(Some(Item::Sticky { server, pdus: pdus.collect() }))
+    }
+
+    /// Public receipts of users here since then.
+    pub async fn newest_receipts(
+        &self,
+        room: &Arc<RoomSnapshot>,
+        from: Position,
+        limit: usize,
+    ) -> Result<Vec<Arc<Receipt>>, Error> {
+        let (first, end) = ((room.nid(), from), (room.nid(), Position(u64::MAX)));
+        let store = &self.view.store;
+        let rows = store.range(&RECEIPTS_BY_POSITION, &first, &end, Direction::Reverse, limit).await?;
+        let mut found = Vec::new();
+        for ((_, position), held) in rows {
+            if self.view.interner.is_local(held.user).await? {
+                found.extend(receipt(&self.view, position, room, held).await?);
+            }
+        }
+        Ok(found)
     }
 
     async fn pdu(&self, position: Position, entry: &LogEntry) -> Result<Option<Item>, Error> {
@@ -252,9 +272,9 @@ async fn server_put_out(
     Ok(Some(user.server_name().to_owned()))
 }
 
-/// Only public receipts of local users. One that was replaced meanwhile has no row any more; its successor comes later in
+/// Only what is local and public. A receipt that was replaced meanwhile has no row any more; its successor comes later in
 /// the log.
-async fn receipt(
+async fn receipt_item(
     view: &View,
     position: Position,
     room: RoomNid,
@@ -267,11 +287,26 @@ async fn receipt(
     if room.servers.keys().all(|server| *server == *view.server_name) {
         return Ok(None);
     }
-    let held = view.store.get(&RECEIPTS_BY_POSITION, &(room.nid(), position)).await?;
-    let Some(held) = held.filter(|held| held.receipt_type == PUBLIC) else { return Ok(None) };
+    let Some(held) = view.store.get(&RECEIPTS_BY_POSITION, &(room.nid(), position)).await? else {
+        return Ok(None);
+    };
+    let receipt = receipt(view, position, &room, held).await?;
+    Ok(receipt.map(|receipt| Item::Receipt { receipt, room }))
+}
+
+async fn receipt(
+    view: &View,
+    position: Position,
+    room: &RoomSnapshot,
+    held: ReceiptRef,
+) -> Result<Option<Arc<Receipt>>, Error> {
+    if held.receipt_type != PUBLIC {
+        return Ok(None);
+    }
+    let user = held.user;
     let key = (room.nid(), user, held.receipt_type, held.thread_id);
     let Some(record) = view.store.get(&RECEIPTS, &key).await? else { return Ok(None) };
-    let receipt = Receipt {
+    Ok(Some(Arc::new(Receipt {
         position,
         room: room.nid(),
         user,
@@ -280,6 +315,5 @@ async fn receipt(
         user_id: view.interner.user_id(user).await?.to_string(),
         event_id: record.value.event_id,
         ts_ms: record.value.ts_ms,
-    };
-    Ok(Some(Item::Receipt { receipt: Arc::new(receipt), room }))
+    })))
 }

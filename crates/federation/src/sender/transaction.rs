@@ -1,11 +1,15 @@
 //! One transaction as it travels (Server-Server API, "Transactions"). Pure: text out of text.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use myelin_core::{EventNid, Position, RoomNid, UserNid};
 use myelin_dag::{canonical, room_version};
 use ruma::{RoomVersionId, ServerName};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use super::receipts::Receipt;
 
 /// The specification's bounds.
 pub const PDUS_MAX: usize = 50;
@@ -38,6 +42,7 @@ pub struct Transaction {
     /// The lowest position of what has to arrive; `None`: all of it is ephemeral.
     pub from: Option<Position>,
     pub pdus: Vec<PendingPdu>,
+    pub receipts: Vec<Arc<Receipt>>,
     /// Rows of the outbox.
     pub outbox: Vec<Position>,
     pub typing: Vec<Told>,

@@ -301,7 +301,7 @@ fn to_device(arrived: &[Arrived]) -> Vec<u64> {
     edus.filter_map(|edu| edu["message_id"].as_u64()).collect()
 }
 
-fn typing(arrived: &[Arrived]) -> Vec<bool> {
+pub fn typing(arrived: &[Arrived]) -> Vec<bool> {
     let edus = arrived.iter().flat_map(|arrived| arrived.edus("m.typing"));
     edus.filter_map(|edu| edu["typing"].as_bool()).collect()
 }

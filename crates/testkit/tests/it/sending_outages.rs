@@ -2,7 +2,9 @@
 
 use http::StatusCode;
 
-use crate::sending::{Arrived, Mood, Stage};
+use serde_json::json;
+
+use crate::sending::{Arrived, Mood, Stage, typing};
 
 const AWAY: Mood = Mood::Fails(StatusCode::BAD_GATEWAY);
 const HOUR: u64 = 60 * 60;
@@ -210,4 +212,124 @@ fn one_event_that_a_server_does_not_bear_keeps_back_no_other() {
     let said: Vec<_> =
         taken.iter().flat_map(Arrived::pdus).map(|pdu| pdu["content"]["body"].clone()).collect();
     assert_eq!(said, ["before", "after"]);
+}
+
+fn given_up(stage: &Stage) -> String {
+    let text = stage.home().view.metrics.render();
+    let line = text.lines().find_map(|line| line.strip_prefix("myelin_federation_given_up_total "));
+    line.expect("it is counted").to_owned()
+}
+
+#[test]
+fn what_goes_with_an_event_that_a_server_does_not_bear_arrives() {
+    let stage = Stage::new();
+    let event = stage.says(&stage.room, "hello");
+    stage.wait(10);
+    stage.remote().taken();
+    stage.remote().is(AWAY);
+    stage.says(&stage.room, "before");
+    stage.wait(1);
+    stage.puts(0..3);
+    stage.says(&stage.room, "poison");
+    stage.reads("m.read", &event, &json!({}));
+    stage.types(true, 30_000);
+    stage.wait(1);
+    stage.remote().is(Mood::Chokes("poison"));
+    stage.wait(HOUR);
+    let taken = stage.remote().taken();
+    assert_eq!(to_device(&taken), [0, 1, 2]);
+    assert_eq!(taken.iter().flat_map(|arrived| arrived.edus("m.receipt")).count(), 1);
+    assert_eq!(taken.iter().flat_map(Arrived::pdus).count(), 1, "what came before");
+    assert_eq!(given_up(&stage), "1");
+    stage.says(&stage.room, "after");
+    stage.wait(1);
+    assert_eq!(stage.remote().messages(), ["after"]);
+}
+
+#[test]
+fn one_letter_that_a_server_does_not_bear_keeps_back_no_other() {
+    let stage = Stage::new();
+    stage.remote().is(AWAY);
+    stage.says(&stage.room, "before");
+    stage.wait(1);
+    stage.puts(0..4);
+    stage.says(&stage.room, "beside them");
+    stage.wait(1);
+    stage.remote().is(Mood::Chokes(r#""message_id":1"#));
+    stage.wait(HOUR);
+    let taken = stage.remote().taken();
+    assert_eq!(to_device(&taken), [0, 2, 3]);
+    assert_eq!(taken.iter().flat_map(Arrived::pdus).count(), 2);
+    assert_eq!(given_up(&stage), "1");
+}
+
+#[test]
+fn who_types_while_a_transaction_is_taken_apart_is_heard_of_and_ends() {
+    let stage = Stage::new();
+    stage.remote().is(Mood::Chokes("poison"));
+    for body in ["before", "poison", "after"] {
+        stage.says(&stage.room, body);
+    }
+    for _ in 0..20 {
+        stage.types(true, 30_000);
+        stage.wait(10);
+    }
+    stage.types(false, 0);
+    stage.wait(10);
+    let said = typing(&stage.remote().taken());
+    assert!(said.contains(&true) && said.ends_with(&[false]), "{said:?}");
+}
+
+#[test]
+fn a_start_of_typing_that_arrives_after_an_hour_is_taken_back_at_once() {
+    let stage = Stage::new();
+    stage.remote().is(AWAY);
+    stage.types(true, 30_000);
+    stage.says(&stage.room, "on my way");
+    stage.wait(HOUR);
+    stage.remote().is(Mood::Answers);
+    stage.remote().taken();
+    stage.joins(stage.remote(), &stage.room, "bruce");
+    stage.wait(2);
+    assert_eq!(typing(&stage.remote().taken()), [true, false]);
+}
+
+#[test]
+fn a_sign_of_life_during_an_attempt_is_not_forgotten() {
+    let stage = Stage::new();
+    stage.remote().is(Mood::Hangs);
+    stage.says(&stage.room, "waiting");
+    stage.wait(5);
+    stage.joins(stage.remote(), &stage.room, "bruce");
+    stage.remote().is(Mood::Answers);
+    stage.wait(58);
+    assert_eq!(stage.remote().messages(), ["waiting"], "it was tried again a moment after it had failed");
+}
+
+#[test]
+fn the_newest_receipts_reach_who_was_away_for_a_day() {
+    let mut stage = Stage::new();
+    let events: Vec<_> = (0..3).map(|number| stage.says(&stage.room, &format!("{number}"))).collect();
+    stage.wait(10);
+    stage.remote().taken();
+    stage.remote().is(AWAY);
+    stage.says(&stage.room, "the first that waits");
+    stage.wait(2 * HOUR);
+    for event in &events {
+        stage.reads("m.read", event, &json!({}));
+        stage.wait(1);
+    }
+    // The cursor is beyond them when it happens.
+    stage.wait(60);
+    stage.crash();
+    stage.wait(24 * HOUR);
+    stage.remote().is(Mood::Answers);
+    stage.remote().taken();
+    stage.joins(stage.remote(), &stage.room, "bruce");
+    stage.wait(5);
+    let receipts: Vec<_> =
+        stage.remote().taken().iter().flat_map(|arrived| arrived.edus("m.receipt")).collect();
+    let [receipt] = &*receipts else { panic!("one receipt: {receipts:?}") };
+    let of_alice = &receipt[stage.room.as_str()]["m.read"][&stage.alice.user_id];
+    assert_eq!(of_alice["event_ids"], json!([events[2]]));
 }

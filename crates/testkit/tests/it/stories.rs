@@ -111,7 +111,8 @@ fn typing_alone_takes_the_next_bus_and_always_ends() {
     alice.types(&room);
     bob.sees_typing(&room, &alice);
     alice.stops_typing(&room);
-    bob.sees_nobody_typing(&room);
+    let took_ms = bob.sees_nobody_typing(&room);
+    assert!(took_ms < 5_000, "the end of typing took {took_ms} ms");
 }
 
 /// Both sides of a netsplit ban the other's leader. When they meet again, all agree on one outcome.
