@@ -2,18 +2,21 @@
 //!
 //! - [`answer`]: what a server says of its keys, checked.
 //! - [`own`]: this server's keys as others see them.
-//! - [`others`]: what is known of the keys of others, durable. `fetch`: how it comes here.
+//! - [`others`]: what is known of the keys of others, durable. `fetch`: how it comes here; `attempts`: how often;
+//!   `lanes`: on whose behalf, and how much at once.
 //!
 //! Must not know: what is signed with the keys.
 
 pub mod answer;
+mod attempts;
 mod fetch;
+mod lanes;
 mod others;
 pub mod own;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{TryStreamExt, stream};
 use myelin_dag::SigningKey;
 use myelin_view::View;
 use ruma::{
@@ -22,7 +25,9 @@ use ruma::{
     signatures::{PublicKeyMap, PublicKeySet},
 };
 
+pub use self::lanes::Busy;
 use self::{
+    lanes::Asker,
     others::Others,
     own::{OwnKeys, OwnKeysError},
 };
@@ -30,8 +35,6 @@ use crate::{Client, Peers};
 
 /// How long whoever asks for keys waits for them; what is on its way then still arrives.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The same for whoever asks this server as a notary.
-const NOTARY_PATIENCE: Duration = Duration::from_secs(15);
 /// Servers asked at once on behalf of one caller.
 const PARALLEL_MAX: usize = 32;
 /// With more unknown servers than this, a notary is asked before each of them is.
@@ -45,6 +48,12 @@ pub struct Wanted {
     pub key_ids: Vec<String>,
     /// When they must have been valid, in milliseconds; 0 for any time (room versions up to 4).
     pub at_ms: u64,
+}
+
+impl Wanted {
+    fn is_among(&self, keys: &PublicKeySet) -> bool {
+        !keys.is_empty() && self.key_ids.iter().all(|id| keys.contains_key(id))
+    }
 }
 
 /// The keys of other servers, and this server's own as others see them.
@@ -82,16 +91,12 @@ impl Keyring {
     /// notaries. A key is among them if it was valid at the times of *all* who want keys of that server: whoever
     /// verifies events of different times asks for all of them first and then, at no cost, for each.
     pub async fn keys_for(&self, wanted: &[Wanted]) -> PublicKeyMap {
-        let lacking = self.lacking(wanted).await;
-        if !lacking.is_empty() {
-            let fetched = self.view.env.timeout(PATIENCE, self.fetch(&lacking)).await;
-            if fetched.is_none() {
-                tracing::info!(servers = lacking.len(), "fetching the keys of servers takes long");
-            }
+        if self.fetch_lacking(wanted, Asker::Here, PATIENCE).await.is_err() {
+            tracing::warn!("so many keys of servers are being looked for that some are not");
         }
         let mut keys = PublicKeyMap::new();
         for wanted in wanted {
-            let valid = self.known(wanted).await;
+            let valid = self.known(wanted, Asker::Here).await;
             keys.entry(wanted.server.to_string())
                 .and_modify(|both| both.retain(|id, _| valid.contains_key(id)))
                 .or_insert(valid);
@@ -100,65 +105,108 @@ impl Keyring {
     }
 
     /// What this server, as a notary, has to say of another: its answers with this server's signature beside its own,
-    /// valid until `at_ms` if that can be had.
-    pub async fn answer_as_notary(&self, wanted: Wanted) -> Result<Vec<CanonicalJsonObject>, OwnKeysError> {
+    /// valid until `at_ms` if that can be had in time. `asker`: the address of who asks; without, nobody else is asked.
+    pub async fn answer_as_notary(
+        &self,
+        wanted: Wanted,
+        asker: Option<IpAddr>,
+        patience: Duration,
+    ) -> Result<Vec<CanonicalJsonObject>, OwnKeysError> {
         if wanted.server == self.view.server_name {
             return Ok(vec![self.own.signed().await?]);
         }
-        let lacking = self.lacking(std::slice::from_ref(&wanted)).await;
-        self.view.env.timeout(NOTARY_PATIENCE, self.fetch_directly(&lacking)).await;
+        if let Some(asker) = asker.map(Asker::Stranger) {
+            let lacking = self.lacking(std::slice::from_ref(&wanted), asker).await;
+            // What is known is an answer, too.
+            self.view.env.timeout(patience, self.fetch_directly(&lacking, asker)).await;
+        }
         let answers = self.others.known(&wanted.server).await.answers_with(&wanted.key_ids);
         answers.iter().map(|answer| self.own.countersigned(answer)).collect()
     }
 
-    async fn fetch(&self, lacking: &[Wanted]) {
+    /// Whether something is lacking of what is wanted, so that others would have to be asked.
+    pub async fn lacks(&self, wanted: &Wanted) -> bool {
+        if wanted.server == self.view.server_name {
+            return false;
+        }
+        !wanted.is_among(&self.others.known(&wanted.server).await.valid_at(wanted.at_ms))
+    }
+
+    /// One key of a server that is valid now, for somebody at the address `asker` who claims to be that server.
+    pub async fn current_key(
+        &self,
+        server: &ServerName,
+        key_id: &str,
+        asker: IpAddr,
+    ) -> Result<Option<Base64>, Busy> {
+        let asker = Asker::Stranger(asker);
+        let wanted = self.now(server, key_id);
+        let fetched = self.fetch_lacking(std::slice::from_ref(&wanted), asker, PATIENCE).await;
+        match self.known(&wanted, asker).await.remove(key_id) {
+            Some(key) => Ok(Some(key)),
+            None => fetched.map(|()| None),
+        }
+    }
+
+    /// What [`Keyring::current_key`] looks for.
+    pub fn now(&self, server: &ServerName, key_id: &str) -> Wanted {
+        Wanted { server: server.to_owned(), key_ids: vec![key_id.to_owned()], at_ms: self.view.env.now_ms() }
+    }
+
+    async fn fetch_lacking(&self, wanted: &[Wanted], asker: Asker, patience: Duration) -> Result<(), Busy> {
+        let lacking = self.lacking(wanted, asker).await;
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let fetched = self.view.env.timeout(patience, self.fetch(&lacking, asker)).await;
+        if fetched.is_none() {
+            tracing::info!(servers = lacking.len(), "fetching the keys of servers takes long");
+        }
+        fetched.unwrap_or(Ok(()))
+    }
+
+    async fn fetch(&self, lacking: &[Wanted], asker: Asker) -> Result<(), Busy> {
         let mut lacking = lacking.to_vec();
         if lacking.len() > NOTARY_FIRST && self.others.has_notaries() {
             self.others.ask_notaries(&lacking).await;
-            lacking = self.lacking(&lacking).await;
+            lacking = self.lacking(&lacking, asker).await;
         }
-        self.fetch_directly(&lacking).await;
-        if self.others.has_notaries() {
-            let lacking = self.lacking(&lacking).await;
+        let fetched = self.fetch_directly(&lacking, asker).await;
+        let lacking = self.lacking(&lacking, asker).await;
+        if fetched.is_ok() && !lacking.is_empty() && self.others.has_notaries() {
+            let lane = self.others.lanes.enter(asker)?;
             self.others.ask_notaries(&lacking).await;
+            drop(lane);
         }
+        fetched
     }
 
-    async fn fetch_directly(&self, lacking: &[Wanted]) {
-        let servers: std::collections::BTreeSet<_> = lacking.iter().map(|wanted| &wanted.server).collect();
-        let servers = stream::iter(servers.into_iter().cloned());
-        servers.for_each_concurrent(PARALLEL_MAX, |server| self.others.clone().fetch(server)).await;
+    async fn fetch_directly(&self, lacking: &[Wanted], asker: Asker) -> Result<(), Busy> {
+        let servers: BTreeSet<_> = lacking.iter().map(|wanted| &wanted.server).collect();
+        let servers = stream::iter(servers.into_iter().cloned().map(Ok));
+        let fetch = |server| self.others.clone().fetch(server, asker);
+        servers.try_for_each_concurrent(PARALLEL_MAX, fetch).await
     }
 
-    async fn lacking(&self, wanted: &[Wanted]) -> Vec<Wanted> {
+    async fn lacking(&self, wanted: &[Wanted], asker: Asker) -> Vec<Wanted> {
         let mut lacking = Vec::new();
         for wanted in wanted.iter().filter(|wanted| wanted.server != self.view.server_name) {
-            let known = self.known(wanted).await;
-            let complete = wanted.key_ids.iter().all(|id| known.contains_key(id));
-            if known.is_empty() || !complete {
+            if !wanted.is_among(&self.known(wanted, asker).await) {
                 lacking.push(wanted.clone());
             }
         }
         lacking
     }
 
-    async fn known(&self, wanted: &Wanted) -> PublicKeySet {
+    async fn known(&self, wanted: &Wanted, asker: Asker) -> PublicKeySet {
         if wanted.server == self.view.server_name {
             return self.own.public_keys(wanted.at_ms).await;
         }
-        let known = self.others.clone().lookup(&wanted.server).await;
+        let known = self.others.clone().lookup(&wanted.server, asker).await;
         let mut keys = known.valid_at(wanted.at_ms);
         if !wanted.key_ids.is_empty() {
             keys.retain(|id, _| wanted.key_ids.contains(id));
         }
         keys
-    }
-
-    /// One key of a server that is valid now.
-    pub async fn current_key(&self, server: &ServerName, key_id: &str) -> Option<Base64> {
-        let at_ms = self.view.env.now_ms();
-        let wanted = Wanted { server: server.to_owned(), key_ids: vec![key_id.to_owned()], at_ms };
-        let mut keys: BTreeMap<_, _> = self.keys_for(&[wanted]).await;
-        keys.get_mut(server.as_str())?.remove(key_id)
     }
 }

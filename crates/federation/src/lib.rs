@@ -47,7 +47,7 @@ pub use self::{
     },
     identity::{AddressInvite, Identity, IdentityError, IdentitySetup, IdentityTransport, NoIdentityServers},
     inbound::{Inbound, Reach, Reached},
-    keys::{Keyring, Wanted},
+    keys::{Busy, Keyring, Wanted},
     peers::Peers,
     remote::Remote,
     sender::Sender,

@@ -278,5 +278,6 @@ fn rate_limits(config: &Config) -> api::rate_limit::RateLimits {
         read: limit(limits.read),
         search: limit(limits.search),
         url_preview: limit(limits.url_preview),
+        key_fetch: limit(limits.key_fetch),
     }
 }

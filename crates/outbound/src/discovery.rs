@@ -35,12 +35,12 @@ pub struct Destination {
 pub struct Discovery {
     env: Env,
     fetcher: Arc<Fetcher>,
-    well_known: WellKnown,
+    well_known: Arc<WellKnown>,
 }
 
 impl Discovery {
     pub fn new(env: Env, fetcher: Arc<Fetcher>) -> Self {
-        let well_known = WellKnown::new(env.clone(), fetcher.clone());
+        let well_known = Arc::new(WellKnown::new(env.clone(), fetcher.clone()));
         Self { env, fetcher, well_known }
     }
 

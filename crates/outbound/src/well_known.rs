@@ -3,12 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use http::Response;
 use myelin_core::Env;
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::OwnedServerName;
 use serde::Deserialize;
-use tokio::sync::Mutex;
 use url::Url;
 
 use crate::{
@@ -16,7 +20,9 @@ use crate::{
     fetch::{Budget, Fetcher, Redirects},
 };
 
-const BUDGET: Budget = Budget { timeout: Duration::from_secs(15), body_size_max: 50 * 1024 };
+/// A host that stalls must leave whoever looks for its server the time to get there without it: keys are waited for ten
+/// seconds.
+const BUDGET: Budget = Budget { timeout: Duration::from_secs(5), body_size_max: 50 * 1024 };
 const REDIRECTS: Redirects = Redirects { follow_max: 5, plain_http: false };
 /// Hosts remembered.
 const HOSTS_MAX: usize = 16_384;
@@ -35,7 +41,6 @@ const FAILURE_KEPT_MS_MAX: u64 = HOUR_MS;
 pub struct WellKnown {
     env: Env,
     fetcher: Arc<Fetcher>,
-    /// The lock of an entry is held while its host is asked: the others wait for the answer.
     hosts: Cache<String, Arc<Mutex<Entry>>>,
 }
 
@@ -49,6 +54,8 @@ struct Entry {
     /// The last good answer is believed until here when the host cannot be asked.
     good_until_ms: u64,
     failures: u32,
+    /// Set while the host is asked: who comes meanwhile waits for the same answer.
+    asking: Option<Shared<BoxFuture<'static, Delegation>>>,
 }
 
 /// Why an answer is none.
@@ -70,16 +77,36 @@ impl WellKnown {
         Self { env, fetcher, hosts: Cache::new(HOSTS_MAX) }
     }
 
-    pub async fn delegation(&self, host: &str) -> Delegation {
+    pub async fn delegation(self: &Arc<Self>, host: &str) -> Delegation {
         let entry = self.entry(host);
-        let mut entry = entry.lock().await;
-        if let Some(said) = &entry.said
-            && self.env.now_ms() < entry.valid_until_ms
-        {
-            return said.clone();
-        }
-        let answer = self.ask(host).await;
-        entry.hear(answer, self.env.now_ms())
+        let asking = {
+            let mut known = entry.lock();
+            if let Some(said) = &known.said
+                && self.env.now_ms() < known.valid_until_ms
+            {
+                return said.clone();
+            }
+            known.asking.get_or_insert_with(|| self.start_asking(host, entry.clone())).clone()
+        };
+        asking.await
+    }
+
+    /// Goes on when nobody waits any more, so that the answer is there for the next one who comes.
+    fn start_asking(
+        self: &Arc<Self>,
+        host: &str,
+        entry: Arc<Mutex<Entry>>,
+    ) -> Shared<BoxFuture<'static, Delegation>> {
+        let (this, host) = (self.clone(), host.to_owned());
+        let asking = async move {
+            let answer = this.ask(&host).await;
+            let mut entry = entry.lock();
+            entry.asking = None;
+            entry.hear(answer, this.env.now_ms())
+        };
+        let asking = asking.boxed().shared();
+        self.env.spawner.spawn("delegation of a host", asking.clone().map(drop).boxed());
+        asking
     }
 
     fn entry(&self, host: &str) -> Arc<Mutex<Entry>> {

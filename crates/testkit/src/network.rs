@@ -5,11 +5,12 @@ use std::{
     collections::{HashMap, VecDeque},
     future::pending,
     hash::{DefaultHasher, Hash, Hasher},
+    net::{Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use axum::{Router, body::Body};
+use axum::{Extension, Router, body::Body, extract::ConnectInfo};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use http::{Request, Response, header};
@@ -336,7 +337,7 @@ impl Exchange<'_> {
         self.sleep(faults.slow.get(self.to).copied().unwrap_or_default()).await;
         let node = self.network.nodes.lock().get(self.to).cloned();
         let node = node.ok_or_else(|| TransportError::Unreachable(format!("nobody is '{}'", self.to)))?;
-        let router = node.router;
+        let router = node.router.layer(Extension(ConnectInfo(address_of(self.from))));
         let Some(machine) = node.machine else { return answer(router, request).await };
         let env = machine.env();
         if self.happens(faults.duplicated) {
@@ -351,6 +352,14 @@ impl Exchange<'_> {
         }
         machine::run(&env, answer(router, request)).await.unwrap_or(Err(broken))
     }
+}
+
+/// Where a server is seen to come from: an IPv6 network of its own.
+fn address_of(server: &ServerName) -> SocketAddr {
+    let mut hasher = DefaultHasher::new();
+    server.hash(&mut hasher);
+    let address = (0x2600_u128 << 112) | u128::from(hasher.finish() >> 16) << 64 | 1;
+    (Ipv6Addr::from_bits(address), 8448).into()
 }
 
 fn deliver_late(env: &Env, router: Router, request: Request<Bytes>) {

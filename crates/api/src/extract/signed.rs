@@ -9,19 +9,24 @@ use http::{HeaderMap, Method, header};
 use myelin_core::limits::PDU_SIZE_MAX;
 use myelin_dag::{canonical::canonicalize_for, room_version};
 use myelin_federation::{
-    Client, Keyring, Peers,
+    Busy, Client, Keyring, Peers,
     x_matrix::{HeaderError, SignedParts, XMatrix, is_x_matrix},
 };
 use ruma::{OwnedServerName, RoomVersionId, ServerName, serde::Base64};
 use serde::de::DeserializeOwned;
 
-use super::body::read;
-use crate::{ApiError, AppState};
+use super::{ClientAddress, body::read};
+use crate::{
+    ApiError, AppState,
+    rate_limit::{Class, RateLimiter},
+};
 
 /// Body of a request of another server: a transaction of 50 PDUs and 100 EDUs, none larger than a PDU.
 pub const FEDERATION_BODY_SIZE_MAX: usize = (50 + 100) * PDU_SIZE_MAX;
 /// `Authorization` headers of one request; a server signs with one key, or two while it changes them.
 const HEADERS_MAX: usize = 4;
+/// What somebody is told to wait whose keys are not looked for because too many others are.
+const BUSY_PAUSE_MS: u64 = 5_000;
 
 /// A request that `origin` has signed for this server. Without a body `T` is `()`; `GET` has none, whatever is sent.
 pub struct SignedRequest<T = (), const MAX: usize = FEDERATION_BODY_SIZE_MAX> {
@@ -36,7 +41,10 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<AppState> for SignedRequ
         let (client, keys) = (Arc::<Client>::from_ref(state), Arc::<Keyring>::from_ref(state));
         let headers = signatures(request.headers(), client.server_name())?;
         let origin = check_origin(&headers, &client)?;
-        let keys = current_keys(&headers, &keys).await?;
+        let (parts, body) = request.into_parts();
+        let address = ClientAddress::of(&parts, &state.config().trusted_proxies);
+        let keys = KeySource { keys: &keys, limiter: state.limiter(), address }.current(&headers).await?;
+        let request = Request::from_parts(parts, body);
         let method = request.method().clone();
         let uri = request.uri().path_and_query().map_or("/", |uri| uri.as_str()).to_owned();
         let body = if method == Method::GET { bytes::Bytes::new() } else { read(request, MAX).await? };
@@ -92,22 +100,36 @@ fn check_origin(headers: &[XMatrix], client: &Client) -> Result<OwnedServerName,
     Ok(origin)
 }
 
-/// The headers whose keys are known and valid now.
-async fn current_keys<'a>(
-    headers: &'a [XMatrix],
-    keys: &Keyring,
-) -> Result<Vec<(&'a XMatrix, Base64)>, ApiError> {
-    let mut valid = Vec::new();
-    for header in headers {
-        let key = keys.current_key(&header.origin, &header.key).await;
-        valid.extend(key.map(|key| (header, key)));
+/// Where the keys come from by which headers are checked. Nobody's signature vouches for who asks: what has to be fetched
+/// is limited by address.
+struct KeySource<'a> {
+    keys: &'a Keyring,
+    limiter: &'a RateLimiter,
+    address: ClientAddress,
+}
+
+impl KeySource<'_> {
+    /// The headers whose keys are known and valid now.
+    async fn current<'h>(&self, headers: &'h [XMatrix]) -> Result<Vec<(&'h XMatrix, Base64)>, ApiError> {
+        let mut valid = Vec::new();
+        for header in headers {
+            valid.extend(self.current_key(header).await?.map(|key| (header, key)));
+        }
+        if valid.is_empty() {
+            let (origin, key) = (&headers[0].origin, headers[0].key.escape_debug());
+            let message = format!("The key '{key}' of '{origin}' could not be had, or is not valid now.");
+            return Err(ApiError::unauthorized(message));
+        }
+        Ok(valid)
     }
-    if valid.is_empty() {
-        let (origin, key) = (&headers[0].origin, headers[0].key.escape_debug());
-        let message = format!("The key '{key}' of '{origin}' could not be had, or is not valid now.");
-        return Err(ApiError::unauthorized(message));
+
+    async fn current_key(&self, header: &XMatrix) -> Result<Option<Base64>, ApiError> {
+        if self.keys.lacks(&self.keys.now(&header.origin, &header.key)).await {
+            self.limiter.check_address(Class::KeyFetch, self.address)?;
+        }
+        let key = self.keys.current_key(&header.origin, &header.key, self.address.0).await;
+        key.map_err(|Busy| ApiError::limit_exceeded(BUSY_PAUSE_MS))
     }
-    Ok(valid)
 }
 
 /// As the other server signed it; events of old rooms may have numbers that canonical JSON has not.

@@ -49,6 +49,8 @@ struct Key {
     public: Base64,
     /// Signs nothing after this.
     until_ms: u64,
+    /// One of `old_verify_keys`.
+    retired: bool,
 }
 
 #[derive(Deserialize)]
@@ -97,10 +99,13 @@ impl KeyAnswer {
         check_signed(&json, body.server_name.as_str(), &signing)?;
         let until_ms = body.valid_until_ts.min(fetched_ms.saturating_add(TRUSTED_MS));
         let old = body.old_verify_keys.iter().filter_map(|(id, key)| {
-            Some((id.clone(), Key { public: ed25519_key(id, &key.key)?, until_ms: key.expired_ts }))
+            Some((
+                id.clone(),
+                Key { public: ed25519_key(id, &key.key)?, until_ms: key.expired_ts, retired: true },
+            ))
         });
         let mut keys: BTreeMap<_, _> = old.collect();
-        keys.extend(signing.into_iter().map(|(id, public)| (id, Key { public, until_ms })));
+        keys.extend(signing.into_iter().map(|(id, public)| (id, Key { public, until_ms, retired: false })));
         let (server, valid_until_ms) = (body.server_name, body.valid_until_ts);
         Ok(Self { server, json, fetched_ms, valid_until_ms, keys })
     }
@@ -117,6 +122,11 @@ impl KeyAnswer {
 
     pub fn has_key(&self, key_id: &str) -> bool {
         self.keys.contains_key(key_id)
+    }
+
+    /// Whether the server says that it signs with this key no more.
+    pub fn retires(&self, key_id: &str) -> bool {
+        self.keys.get(key_id).is_some_and(|key| key.retired)
     }
 
     /// Key ids, keys, and until when each may have signed.

@@ -1,9 +1,16 @@
 //! How answers about keys come here: from the server itself, else from notaries. One request per server at a time, with
 //! back-off.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use futures::{FutureExt, future::Shared};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use ruma::{OwnedServerName, ServerName};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
@@ -11,29 +18,23 @@ use serde_json::{json, value::RawValue};
 use super::{
     Wanted,
     answer::KeyAnswer,
+    lanes::{Asker, Busy},
     others::{Known, Others},
 };
 use crate::Budget;
 
-/// Requests for keys at once.
-pub(super) const LANES: usize = 64;
-/// A server is not asked again sooner, whatever keys are said to be lacking.
-const INTERVAL_MS: u64 = 30_000;
-/// After failures: doubled from this to that.
-const BACKOFF_MS: u64 = 10_000;
-const BACKOFF_MS_MAX: u64 = 30 * 60_000;
+/// Servers whose keys are being looked for at once, those that wait for a lane included.
+const FLIGHTS_MAX: usize = 10_000;
+/// The longest time after which a server is asked again that did not answer.
+const BACKOFF_MAX: Duration = Duration::from_secs(30 * 60);
+/// The same for notaries about one server.
+const NOTARY_BACKOFF_MAX: Duration = Duration::from_secs(10 * 60);
 const DIRECT: Budget = Budget { timeout: Duration::from_secs(10), body_size_max: 64 * 1024 };
 const NOTARY: Budget = Budget { timeout: Duration::from_secs(20), body_size_max: 8 * 1024 * 1024 };
 /// Servers in one question to a notary.
 const NOTARY_BATCH: usize = 100;
 
-/// The last attempt to get a server's keys from itself.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Attempt {
-    failures: u32,
-    at_ms: u64,
-    next_ms: u64,
-}
+pub(super) type Flight = Shared<BoxFuture<'static, ()>>;
 
 #[derive(Deserialize)]
 struct NotaryAnswer {
@@ -42,28 +43,25 @@ struct NotaryAnswer {
 
 impl Others {
     /// What is known of a server's keys; new ones are asked for in good time.
-    pub(super) async fn lookup(self: Arc<Self>, server: &ServerName) -> Arc<Known> {
+    pub(super) async fn lookup(self: Arc<Self>, server: &ServerName, asker: Asker) -> Arc<Known> {
         let known = self.known(server).await;
         if known.newest().is_some_and(|answer| answer.is_stale(self.view.env.now_ms())) {
-            drop(self.clone().flight(server.to_owned()));
+            drop(self.clone().flight(server.to_owned(), asker));
         }
         known
     }
 
     /// Asks the server itself, unless that was in vain a moment ago. Completes when the answer is stored.
-    pub(super) async fn fetch(self: Arc<Self>, server: OwnedServerName) {
-        if let Some(flight) = self.flight(server) {
+    pub(super) async fn fetch(self: Arc<Self>, server: OwnedServerName, asker: Asker) -> Result<(), Busy> {
+        if let Some(flight) = self.flight(server, asker)? {
             flight.await;
         }
+        Ok(())
     }
 
     pub(super) fn is_alive(&self, server: &ServerName) {
-        if let Some(mut attempt) = self.attempts.get(server)
-            && attempt.failures > 0
-        {
-            attempt.next_ms = attempt.next_ms.min(attempt.at_ms + INTERVAL_MS);
-            self.attempts.insert(server.to_owned(), attempt);
-        }
+        self.attempts.is_alive(server);
+        self.notary_attempts.is_alive(server);
     }
 
     pub(super) fn has_notaries(&self) -> bool {
@@ -71,43 +69,41 @@ impl Others {
     }
 
     /// Goes on when nobody waits any more.
-    fn flight(
-        self: Arc<Self>,
-        server: OwnedServerName,
-    ) -> Option<Shared<futures::future::BoxFuture<'static, ()>>> {
+    fn flight(self: Arc<Self>, server: OwnedServerName, asker: Asker) -> Result<Option<Flight>, Busy> {
         let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(&server) {
-            return Some(flight.clone());
+            return Ok(Some(flight.clone()));
         }
-        let now_ms = self.view.env.now_ms();
-        if self.attempts.get(&server).is_some_and(|attempt| now_ms < attempt.next_ms) {
-            return None;
+        if self.attempts.rests(&server, self.view.env.now_ms()) {
+            return Ok(None);
         }
+        if flights.len() >= FLIGHTS_MAX {
+            return Err(Busy);
+        }
+        let lane = self.lanes.enter(asker)?;
         let (this, about) = (self.clone(), server.clone());
         let work = async move {
+            let waited = lane.wait().await;
             this.ask(&about).await;
+            drop((waited, lane));
             this.flights.lock().remove(&about);
         };
         let flight = work.boxed().shared();
         flights.insert(server, flight.clone());
         self.view.env.spawner.spawn("keys of a server", flight.clone().boxed());
-        Some(flight)
+        Ok(Some(flight))
     }
 
     async fn ask(&self, server: &ServerName) {
-        let Ok(_lane) = self.lanes.acquire().await else { return };
-        let failures = self.attempts.get(server).map_or(0, |attempt| attempt.failures);
         let outcome = self.ask_directly(server).await;
-        let at_ms = self.view.env.now_ms();
-        let attempt = match outcome {
-            Ok(()) => Attempt { failures: 0, at_ms, next_ms: at_ms + INTERVAL_MS },
+        let now_ms = self.view.env.now_ms();
+        match outcome {
+            Ok(()) => self.attempts.succeeded(server, now_ms),
             Err(reason) => {
                 tracing::info!(%server, reason, "the keys of a server could not be had from it");
-                let wait_ms = BACKOFF_MS.saturating_mul(1 << failures.min(16)).min(BACKOFF_MS_MAX);
-                Attempt { failures: failures.saturating_add(1), at_ms, next_ms: at_ms + wait_ms }
+                self.attempts.failed(server, now_ms, BACKOFF_MAX);
             }
-        };
-        self.attempts.insert(server.to_owned(), attempt);
+        }
     }
 
     async fn ask_directly(&self, server: &ServerName) -> Result<(), String> {
@@ -118,9 +114,12 @@ impl Others {
         self.keep(answer, false).await.map_err(|error| error.to_string())
     }
 
-    /// Asks notaries, one after the other, for keys that are still lacking.
+    /// Asks notaries, one after the other, for keys that are still lacking and that they were not asked for just now.
     pub(super) async fn ask_notaries(self: &Arc<Self>, lacking: &[Wanted]) {
-        let mut lacking: Vec<&Wanted> = lacking.iter().collect();
+        let now_ms = self.view.env.now_ms();
+        let due = |wanted: &&Wanted| !self.notary_attempts.rests(&wanted.server, now_ms);
+        let asked: Vec<&Wanted> = lacking.iter().filter(due).collect();
+        let mut lacking = asked.clone();
         for notary in &self.notaries {
             lacking.retain(|wanted| wanted.server != *notary);
             for batch in lacking.chunks(NOTARY_BATCH) {
@@ -131,14 +130,26 @@ impl Others {
             }
             let mut still = Vec::new();
             for wanted in lacking {
-                let valid = self.known(&wanted.server).await.valid_at(wanted.at_ms);
-                if valid.is_empty() || !wanted.key_ids.iter().all(|id| valid.contains_key(id)) {
+                if !wanted.is_among(&self.known(&wanted.server).await.valid_at(wanted.at_ms)) {
                     still.push(wanted);
                 }
             }
             lacking = still;
             if lacking.is_empty() {
-                return;
+                break;
+            }
+        }
+        self.note_notaries(&asked, &lacking);
+    }
+
+    fn note_notaries(&self, asked: &[&Wanted], lacking: &[&Wanted]) {
+        let now_ms = self.view.env.now_ms();
+        let lacking: BTreeSet<_> = lacking.iter().map(|wanted| &wanted.server).collect();
+        let asked: BTreeSet<_> = asked.iter().map(|wanted| &wanted.server).collect();
+        for server in asked {
+            match lacking.contains(server) {
+                true => self.notary_attempts.failed(server, now_ms, NOTARY_BACKOFF_MAX),
+                false => self.notary_attempts.succeeded(server, now_ms),
             }
         }
     }
@@ -163,7 +174,8 @@ impl Others {
 
     async fn fetch_if_unknown(self: Arc<Self>, server: &ServerName) {
         if self.known(server).await.valid_at(self.view.env.now_ms()).is_empty() {
-            self.fetch(server.to_owned()).await;
+            // Without its keys nothing that it says is believed.
+            self.fetch(server.to_owned(), Asker::Here).await.ok();
         }
     }
 }

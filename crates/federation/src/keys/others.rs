@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use futures::future::{BoxFuture, Shared};
 use myelin_store::{
     Batch,
     backend::CommitFuture,
@@ -13,31 +12,31 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName, serde::Base64, signatures::PublicKeySet};
 
-use super::{answer::KeyAnswer, fetch::Attempt};
+use super::{answer::KeyAnswer, attempts::Attempts, fetch::Flight, lanes::Lanes};
 use crate::Client;
 
 /// Servers whose keys are in memory.
 const SERVERS_MAX: usize = 20_000;
 /// Answers kept of one server: the newest, and those that alone have some key.
 const ANSWERS_MAX: usize = 16;
-/// Servers whose last attempt is remembered.
-const ATTEMPTS_MAX: usize = 20_000;
 
 pub(super) struct Others {
     pub(super) view: View,
     pub(super) client: Arc<Client>,
     pub(super) notaries: Vec<OwnedServerName>,
-    pub(super) attempts: Cache<OwnedServerName, Attempt>,
+    /// To have servers' keys from themselves, and from notaries.
+    pub(super) attempts: Attempts,
+    pub(super) notary_attempts: Attempts,
     /// Requests that are on their way, by the server that they are about.
-    pub(super) flights: Mutex<HashMap<OwnedServerName, Shared<BoxFuture<'static, ()>>>>,
-    /// How many requests may be on their way at once.
-    pub(super) lanes: tokio::sync::Semaphore,
+    pub(super) flights: Mutex<HashMap<OwnedServerName, Flight>>,
+    pub(super) lanes: Lanes,
     known: Cache<OwnedServerName, Arc<Known>>,
     /// Held while an answer is laid beside those that are there.
     adding: Mutex<()>,
 }
 
-/// One server's answers, the one with the longest validity first.
+/// One server's answers. The first that has a key decides over it: what the server itself said last goes first, however
+/// long it once claimed that an earlier answer holds.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Known {
     answers: Vec<Arc<KeyAnswer>>,
@@ -45,11 +44,17 @@ pub(super) struct Known {
 
 impl Others {
     pub(super) fn new(view: View, client: Arc<Client>, notaries: Vec<OwnedServerName>) -> Arc<Self> {
-        let lanes = tokio::sync::Semaphore::new(super::fetch::LANES);
-        let (attempts, known) = (Cache::new(ATTEMPTS_MAX), Cache::new(SERVERS_MAX));
-        let flights = Mutex::default();
-        let adding = Mutex::new(());
-        Arc::new(Self { view, client, notaries, attempts, flights, lanes, known, adding })
+        Arc::new(Self {
+            view,
+            client,
+            notaries,
+            attempts: Attempts::default(),
+            notary_attempts: Attempts::default(),
+            flights: Mutex::default(),
+            lanes: Lanes::default(),
+            known: Cache::new(SERVERS_MAX),
+            adding: Mutex::new(()),
+        })
     }
 
     /// What is known, without asking anybody.
@@ -89,7 +94,7 @@ impl Others {
             return None;
         }
         let mut known = Known::clone(&known);
-        known.add(Arc::new(answer));
+        known.add(Arc::new(answer), from_notary);
         let mut batch = Batch::new();
         batch.put(&SERVER_KEYS, &server.to_string(), &known.record());
         self.known.insert(server, Arc::new(known));
@@ -111,7 +116,6 @@ impl Known {
         Self { answers: answers.collect() }
     }
 
-    /// The newest answer that has a key decides over it.
     pub(super) fn valid_at(&self, at_ms: u64) -> PublicKeySet {
         let mut keys: HashMap<&String, (&Base64, u64)> = HashMap::new();
         for (id, key, until_ms) in self.answers.iter().flat_map(|answer| answer.keys()) {
@@ -145,9 +149,11 @@ impl Known {
         known.any(|(id, key, _)| answer.keys().any(|(other, value, _)| other == id && value != key))
     }
 
-    fn add(&mut self, answer: Arc<KeyAnswer>) {
-        self.answers.push(answer);
-        self.answers.sort_by_key(|answer| std::cmp::Reverse((answer.valid_until_ms, answer.fetched_ms)));
+    fn add(&mut self, answer: Arc<KeyAnswer>, from_notary: bool) {
+        match from_notary && !self.gives_way_to(&answer) {
+            true => self.answers.push(answer),
+            false => self.answers.insert(0, answer),
+        }
         let mut seen = std::collections::HashSet::new();
         self.answers.retain(|answer| {
             let before = seen.len();
@@ -155,6 +161,15 @@ impl Known {
             seen.len() > before
         });
         self.answers.truncate(ANSWERS_MAX);
+    }
+
+    /// Whether what a notary has of the server now goes before what is known: once that is not trusted any more, and not
+    /// to bring a key back that the server has retired.
+    fn gives_way_to(&self, answer: &KeyAnswer) -> bool {
+        let Some(newest) = self.newest() else { return true };
+        let over = newest.trusted_until_ms() < answer.fetched_ms.min(answer.trusted_until_ms());
+        let retired = |id: &String| self.answers.iter().any(|known| known.retires(id));
+        over && !answer.keys().any(|(id, ..)| retired(id) && !answer.retires(id))
     }
 
     fn record(&self) -> ServerKeysRecord {

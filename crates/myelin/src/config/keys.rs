@@ -279,6 +279,9 @@ declare! {
         search: RateLimit = { per_second = 1, burst = 100 };
         /// Previews of URLs, by user: each may fetch a page and its image.
         url_preview: RateLimit = { per_second = 1, burst = 50 };
+        /// Looking for the keys of servers that are not known yet, by the address of whoever claims to be one or asks
+        /// about it. Behind a reverse proxy `server.trusted_proxies` must be set, or all count together.
+        key_fetch: RateLimit = { per_second = 10, burst = 500 };
     }
 
     /// Other servers.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use ruma::ServerName;
 
-use super::world::{BUDGET, Reply, World, certified, redirect, reply};
+use super::world::{BUDGET, Reply, Seen, World, certified, redirect, reply};
 use crate::{Error, Outbound};
 
 pub fn version() -> Request<Bytes> {
@@ -251,4 +251,22 @@ async fn the_way_to_a_server_can_be_explained() {
             "no delegation: plain.test:8448",
         ]
     );
+}
+
+#[tokio::test]
+async fn a_host_that_stalls_is_passed_over_in_time_and_remembered_even_if_nobody_waits() {
+    let world = internet().await;
+    let stalling = |_: &str| Reply { stalls: true, ..reply(200, "{") };
+    world.serve("1.0.0.23:443", certified("plain.test").replying(stalling)).await;
+    let outbound = world.outbound();
+    let asked_the_host = |seen: &[Seen]| seen.iter().any(|seen| seen.at == "1.0.0.23:443");
+    tokio::select! {
+        answer = ask(&outbound, "plain.test") => panic!("it stalls: {answer:?}"),
+        () = world.until(asked_the_host) => {}
+    }
+    // Who asked has gone. The host is given up nevertheless, and not asked again.
+    world.clock.advance(Duration::from_secs(6));
+    assert_eq!(ask(&outbound, "plain.test").await, Ok(200));
+    let at: Vec<_> = world.seen().into_iter().map(|seen| seen.at).collect();
+    assert_eq!(at, ["1.0.0.23:443", "1.0.0.23:8448"]);
 }

@@ -6,7 +6,7 @@ use crate::codec::Record;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerKeysRecord {
-    /// The newest first; an older one is kept as long as it alone has some key.
+    /// What the server itself said last goes first; an older one is kept as long as it alone has some key.
     pub answers: Vec<KeyAnswerRecord>,
 }
 impl Record for ServerKeysRecord {}

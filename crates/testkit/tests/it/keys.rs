@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    routing::{get, post},
+};
 use http::StatusCode;
 use myelin_dag::SigningKey;
 use myelin_federation::{Budget, Client, Keyring, Peers, Wanted, keys::answer::KeyAnswer};
@@ -27,6 +30,7 @@ use ruma::{CanonicalJsonObject, OwnedServerName, ServerName, server_name, signat
 use serde_json::{Value, json};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const MINUTE: Duration = Duration::from_secs(60);
 
 fn here() -> &'static ServerName {
     server_name!("here.test")
@@ -77,6 +81,43 @@ impl KeyServer {
 
     fn is_silent(&self) {
         *self.answer.lock() = None;
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+/// A notary that hands on what it was told to.
+#[derive(Clone)]
+struct Notary {
+    name: &'static ServerName,
+    answers: Arc<Mutex<Vec<Value>>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Notary {
+    fn start(world: &World, name: &'static ServerName) -> Self {
+        let own = KeyServer::default();
+        own.says(name, &key("n"), json!({}), world.now_ms() + 6 * DAY.as_millis() as u64);
+        let keys = own.answer.lock().clone().unwrap_or_default().to_string();
+        let this = Self { name, answers: Arc::default(), asked: Arc::default() };
+        let served = this.clone();
+        let answer = move || {
+            served.asked.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(json!({ "server_keys": *served.answers.lock() }).to_string())
+        };
+        let routes = Router::new()
+            .route("/_matrix/key/v2/server", get(move || std::future::ready(keys.clone())))
+            .route("/_matrix/key/v2/query", post(answer));
+        world.network.connect(name, routes);
+        this
+    }
+
+    /// What `peer` says, or said.
+    fn hands_on(&self, peer: &KeyServer) {
+        let answer = peer.answer.lock().clone().expect("an answer");
+        self.answers.lock().push(signed(answer, self.name, &key("n")));
     }
 
     fn asked(&self) -> usize {
@@ -264,17 +305,16 @@ fn what_a_notary_has_not_signed_is_not_believed() {
         let (keys, answer) = (keys.clone(), json!({ "server_keys": [answer] }));
         let routes = Router::new()
             .route("/_matrix/key/v2/server", get(move || std::future::ready(keys.to_string())))
-            .route(
-                "/_matrix/key/v2/query",
-                axum::routing::post(move || std::future::ready(answer.to_string())),
-            );
+            .route("/_matrix/key/v2/query", post(move || std::future::ready(answer.to_string())));
         world.network.connect(notary, routes);
     };
     serve(own.clone());
     assert_eq!(world.keys_at(there(), &["ed25519:a"], 0), [""; 0]);
     serve(signed(own.clone(), notary, &key("other")));
+    world.pass(MINUTE);
     assert_eq!(world.keys_at(there(), &["ed25519:a"], 0), [""; 0]);
     serve(signed(own, notary, &key("n")));
+    world.pass(MINUTE);
     assert_eq!(world.keys_at(there(), &["ed25519:a"], 0), ["ed25519:a"], "it is the signature that counts");
 }
 
@@ -296,4 +336,166 @@ fn this_server_tells_of_its_keys_old_ones_included() {
     assert_eq!(told, [("ed25519:before", expired_ms), ("ed25519:sim", world.now_ms() + day)]);
     assert_eq!(world.keys_at(here(), &[], expired_ms), ["ed25519:before", "ed25519:sim"]);
     assert_eq!(world.keys_at(here(), &[], world.now_ms()), ["ed25519:sim"]);
+}
+
+#[test]
+fn a_validity_that_is_lowered_does_not_lock_a_server_out() {
+    let world = World::new(&[]);
+    let peer = KeyServer::start(&world.network, there());
+    let day = DAY.as_millis() as u64;
+    // Its clock was a year ahead.
+    peer.says(there(), &key("a"), json!({}), world.now_ms() + 366 * day);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], world.now_ms()), ["ed25519:a"]);
+    for _ in 0..8 {
+        peer.says(there(), &key("a"), json!({}), world.now_ms() + 2 * day);
+        world.pass(DAY);
+        world.keys_at(there(), &["ed25519:a"], world.now_ms());
+        world.pass(MINUTE);
+    }
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], world.now_ms()), ["ed25519:a"]);
+    let afterwards = keyring(&world.server, &world.network, &world.sim, &[]);
+    let world = World { keys: afterwards, ..world };
+    peer.is_silent();
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], world.now_ms()), ["ed25519:a"]);
+}
+
+#[test]
+fn a_retired_key_signs_nothing_from_then_on_whatever_was_promised() {
+    let world = World::new(&[]);
+    let peer = KeyServer::start(&world.network, there());
+    let (start, day) = (world.now_ms(), DAY.as_millis() as u64);
+    peer.says(there(), &key("a"), json!({}), start + 300 * day);
+    world.keys_at(there(), &["ed25519:a"], start);
+    let old = json!({ "ed25519:a": { "key": key("a").public_key_base64(), "expired_ts": start + 1000 } });
+    peer.says(there(), &key("b"), old, start + day);
+    world.pass(MINUTE);
+    assert_eq!(world.keys_at(there(), &["ed25519:b"], world.now_ms()), ["ed25519:b"]);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], world.now_ms()), [""; 0]);
+    assert_eq!(
+        world.keys_at(there(), &["ed25519:a"], start),
+        ["ed25519:a"],
+        "what it has signed stays valid"
+    );
+}
+
+#[test]
+fn a_notary_does_not_bring_a_retired_key_back() {
+    let notary = server_name!("notary.test");
+    let world = World::new(&[notary]);
+    let (teller, peer) = (Notary::start(&world, notary), KeyServer::start(&world.network, there()));
+    let (start, day) = (world.now_ms(), DAY.as_millis() as u64);
+    peer.says(there(), &key("a"), json!({}), start + 300 * day);
+    teller.hands_on(&peer);
+    let old = json!({ "ed25519:a": { "key": key("a").public_key_base64(), "expired_ts": start } });
+    peer.says(there(), &key("b"), old, start + day);
+    assert_eq!(world.keys_at(there(), &["ed25519:b"], start), ["ed25519:b"]);
+    world.network.disconnect(there());
+    world.pass(2 * DAY);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], world.now_ms()), [""; 0]);
+    assert!(teller.asked() > 0);
+}
+
+#[test]
+fn a_notary_does_not_replace_a_key_that_is_known_by_another_value() {
+    let notary = server_name!("notary.test");
+    let world = World::new(&[notary]);
+    let (teller, peer) = (Notary::start(&world, notary), KeyServer::start(&world.network, there()));
+    let (start, day) = (world.now_ms(), DAY.as_millis() as u64);
+    peer.says(there(), &key("a"), json!({}), start + day);
+    world.keys_at(there(), &["ed25519:a"], start);
+    // Made up by the notary: a key of the same id.
+    let other = SigningKey::from_seed("a", [77; 32]).expect("a key");
+    peer.says(there(), &other, json!({}), start + 300 * day);
+    teller.hands_on(&peer);
+    world.network.disconnect(there());
+    world.pass(2 * DAY);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], world.now_ms()), [""; 0]);
+    assert!(teller.asked() > 0);
+}
+
+#[test]
+fn with_many_unknown_servers_a_notary_goes_first_and_the_rest_is_asked_for_directly() {
+    let notary = server_name!("notary.test");
+    let world = World::new(&[notary]);
+    let teller = Notary::start(&world, notary);
+    let until = world.now_ms() + DAY.as_millis() as u64;
+    let names: Vec<OwnedServerName> =
+        (0..20).map(|n| format!("s{n}.test").try_into().expect("a name")).collect();
+    let peers: Vec<_> = names.iter().map(|name| KeyServer::start(&world.network, name)).collect();
+    for (name, peer) in names.iter().zip(&peers) {
+        peer.says(name, &key("a"), json!({}), until);
+    }
+    peers[..18].iter().for_each(|peer| teller.hands_on(peer));
+    let key_ids = vec!["ed25519:a".to_owned()];
+    let wanted = |name: &OwnedServerName| Wanted { server: name.clone(), key_ids: key_ids.clone(), at_ms: 0 };
+    let wanted: Vec<_> = names.iter().map(wanted).collect();
+    let keys = world.sim.block_on(world.keys.keys_for(&wanted));
+    assert!(names.iter().all(|name| keys[name.as_str()].contains_key("ed25519:a")), "{keys:?}");
+    assert_eq!(peers.iter().map(KeyServer::asked).sum::<usize>(), 2);
+    assert_eq!(teller.asked(), 1);
+}
+
+#[test]
+fn notaries_are_asked_less_and_less_for_what_they_do_not_have() {
+    let notary = server_name!("notary.test");
+    let world = World::new(&[notary]);
+    let teller = Notary::start(&world, notary);
+    for _ in 0..10 {
+        assert_eq!(world.keys_at(there(), &["ed25519:a"], 0), [""; 0]);
+    }
+    assert_eq!(teller.asked(), 1, "each event of a dead server asks for its keys");
+    for _ in 0..20 {
+        world.pass(MINUTE);
+        world.keys_at(there(), &["ed25519:a"], 0);
+    }
+    assert!((4..10).contains(&teller.asked()), "{}", teller.asked());
+}
+
+#[test]
+fn strangers_keep_nobody_from_the_keys_that_are_needed_here() {
+    let world = World::new(&[]);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let stranger = async |name: usize, address: u8| {
+        let name: OwnedServerName = format!("n{name}.evil").try_into().expect("a name");
+        let counter = asked.clone();
+        let hole = move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<String>()
+        };
+        world.network.connect(&name, Router::new().route("/_matrix/key/v2/server", get(hole)));
+        world.keys.current_key(&name, "ed25519:a", [1, 2, 3, address].into()).await
+    };
+    let peer = KeyServer::start(&world.network, there());
+    peer.says(there(), &key("a"), json!({}), world.now_ms() + DAY.as_millis() as u64);
+    world.sim.block_on(async {
+        let of_one = futures::future::join_all((0..100).map(|n| stranger(n, 1)));
+        let answers = of_one.await;
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 8);
+        assert_eq!(asked.load(Ordering::SeqCst), 8);
+        // From many addresses: there is an end, too. What was begun is still under way.
+        let of_many = futures::future::join_all((100..300).map(|n| stranger(n, n as u8)));
+        of_many.await;
+        assert_eq!(asked.load(Ordering::SeqCst), 32);
+    });
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], world.now_ms()), ["ed25519:a"]);
+}
+
+#[test]
+fn what_strangers_ask_for_ends_and_others_come_in() {
+    let world = World::new(&[]);
+    let peer = KeyServer::start(&world.network, there());
+    peer.says(there(), &key("a"), json!({}), world.now_ms() + DAY.as_millis() as u64);
+    let address = std::net::IpAddr::from([1, 2, 3, 4]);
+    world.sim.block_on(async {
+        for n in 0..50 {
+            let name: OwnedServerName = format!("n{n}.evil").try_into().expect("a name");
+            assert_eq!(
+                world.keys.current_key(&name, "ed25519:a", address).await,
+                Ok(None),
+                "nobody is there"
+            );
+        }
+        let key = world.keys.current_key(there(), "ed25519:a", address).await;
+        assert!(key.is_ok_and(|key| key.is_some()));
+    });
 }

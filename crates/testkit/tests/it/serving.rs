@@ -1,11 +1,13 @@
 //! What a server hands out to other servers, and to whom.
 
 use http::{Method, StatusCode};
+use myelin_api::rate_limit::{Limit, RateLimits};
 use myelin_federation::{Budget, Client, Peers, RequestError, Transport};
 use myelin_testenv::Sim;
 use myelin_testkit::{
     network::Network,
     server::{Server, signing_key},
+    settings::Settings,
 };
 use ruma::{ServerName, server_name};
 use serde_json::{Value, json};
@@ -107,6 +109,26 @@ fn a_server_whose_keys_cannot_be_had_is_nobody() {
         let path = "/_matrix/federation/v1/query/profile?user_id=@alice:here.test";
         let (status, errcode) = nobody.get(path).await.expect_err("a refusal");
         assert_eq!((status, errcode.as_str()), (401, "M_UNAUTHORIZED"));
+    });
+}
+
+#[test]
+fn who_claims_to_be_many_servers_is_told_to_wait() {
+    let (sim, network) = (Sim::new(1), Network::default());
+    let mut settings = Settings::new(here_name());
+    settings.edge.rate_limits =
+        RateLimits { key_fetch: Limit { per_second: 0.1, burst: 2 }, ..Default::default() };
+    let _here = Server::start_with(&network, settings, &sim, Default::default());
+    let known = Asker::new(&network, server_name!("b.test"), &sim);
+    let path = "/_matrix/federation/v1/query/profile?user_id=@nobody:here.test";
+    sim.block_on(async {
+        assert_eq!(known.get(path).await.expect_err("unknown").0, 404);
+        for (n, status) in [(0, 401), (1, 429), (2, 429)] {
+            let name = ServerName::parse(format!("n{n}.test")).expect("a name");
+            let nobody = Asker::nobody(&network, &name, &sim);
+            assert_eq!(nobody.get(path).await.expect_err("a refusal").0, status, "{n}");
+        }
+        assert_eq!(known.get(path).await.expect_err("unknown").0, 404, "its keys are known");
     });
 }
 
