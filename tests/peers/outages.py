@@ -1,7 +1,12 @@
 """Servers that stop and come back, and networks that fall apart and heal."""
 
+import signal
+
 from story import Stage, agree, scenario
 from waiting import eventually
+
+# State resolution v1, v2 and v2.1, and what changed in between.
+RESOLUTIONS = ["1", "2", "6", "10", "11", "12"]
 
 
 def all_see(room, event_ids, *people):
@@ -20,11 +25,46 @@ def the_other_server_is_down(stage):
     host.set_state(room, "m.room.topic", {"topic": "changed meanwhile"})
     stage.away.start()
     stage.away.wait_until_ready()
-    stage.home.hurry(stage.away)
-    guest.sees_state(room, "m.room.topic", {"topic": "changed meanwhile"})
-    all_see(room, sent, guest)
+    # That is a sign of life: nobody has to tell the server at home to try again.
     answer = guest.send(room, "I am back")
     host.sees(room, answer)
+    guest.sees_state(room, "m.room.topic", {"topic": "changed meanwhile"})
+    all_see(room, sent, guest)
+    agree(room, host, guest)
+
+
+@scenario(alone=True)
+def a_long_outage(stage):
+    """So much was said meanwhile that the newest comes first, and the rest when somebody reads back."""
+    host, guest, room = stage.couple()
+    stage.away.stop()
+    sent = [host.send(room, f"while you were out {n}") for n in range(stage.home.MANY)]
+    stage.away.start()
+    stage.away.wait_until_ready()
+    answer = guest.send(room, "I am back")
+    host.sees(room, answer)
+    last = host.send(room, "welcome")
+    guest.sees(room, last)
+    newest = {*sent[-120:], last}
+    seen = lambda: {event["event_id"] for event in guest.history(room, events_max=400)}
+    eventually(lambda: newest <= seen(), "the newest of what was missed", 90)
+    agree(room, host, guest)
+
+
+@scenario(alone=True)
+def a_server_is_killed(stage):
+    """What it has acknowledged is not lost, and reaches the others when it is back."""
+    host, guest, room = stage.couple()
+    stage.world.network.cut(stage.home, stage.away)
+    sent = [host.send(room, f"just in time {n}") for n in range(10)]
+    topic = host.set_state(room, "m.room.topic", {"topic": "just in time"})
+    stage.home.stop(signal.SIGKILL)
+    stage.world.network.heal()
+    stage.home.start()
+    stage.home.wait_until_ready()
+    all_see(room, [*sent, topic], host)
+    sent.append(host.send(room, "back again"))
+    all_see(room, [*sent, topic], guest)
     agree(room, host, guest)
 
 
@@ -51,7 +91,7 @@ def a_new_signing_key(stage):
     agree(room, host, guest, late)
 
 
-@scenario(alone=True)
+@scenario(RESOLUTIONS, alone=True)
 def a_netsplit(stage):
     """Both sides change the same things while they cannot hear each other; afterwards they agree."""
     host, guest, room = stage.couple(name="before")
@@ -92,10 +132,20 @@ def a_netsplit(stage):
     agree(room, host, guest)
 
 
-@scenario(alone=True)
+@scenario(["2", "6", "12"], alone=True)
 def three_servers(stage):
     """One of three is cut off; the others go on, and so does it. Healed, all three agree."""
     third = stage.world.third(stage.home, stage.away)
+    cut_off_and_healed(stage, third, third)
+
+
+@scenario(["1", "10", "12"], alone=True)
+def three_servers_without_the_second(stage):
+    """The same, when another one is cut off."""
+    cut_off_and_healed(stage, stage.world.third(stage.home, stage.away), stage.away)
+
+
+def cut_off_and_healed(stage, third, cut_off):
     host, guest, room = stage.couple(name="three of us")
     lonely = Stage(stage.world, third, stage.home, stage.version).at_home("lonely")
     lonely.join(room, stage.home.name)
@@ -110,16 +160,18 @@ def three_servers(stage):
         for other in {host, guest, lonely} - {person}:
             other.sees(room, greeting)
 
-    stage.world.network.isolate(third)
-    said = [person.send(room, f"{person} {n}") for n in range(4) for person in (host, guest, lonely)]
-    guest.sees(room, *[event_id for n, event_id in enumerate(said) if n % 3 == 0])
+    stage.world.network.isolate(cut_off)
+    connected = [person for person in (host, guest, lonely) if person.server is not cut_off]
+    said = {person: [person.send(room, f"{person} {n}") for n in range(4)] for person in (host, guest, lonely)}
+    connected[1].sees(room, *said[connected[0]])
+    said = [event_id for events in said.values() for event_id in events]
     for person in (host, guest, lonely):
         said.append(person.set_state(room, "m.room.topic", {"topic": f"by {person.user_id}"}))
     stage.world.network.heal()
 
-    for server in (stage.home, stage.away):
-        server.hurry(third)
-        third.hurry(server)
+    for server in {stage.home, stage.away, third} - {cut_off}:
+        server.hurry(cut_off)
+        cut_off.hurry(server)
     said += [person.send(room, "all together") for person in (host, guest, lonely)]
     all_see(room, said, host, guest, lonely)
     agree(room, host, guest, lonely)

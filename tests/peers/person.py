@@ -32,7 +32,10 @@ class Room:
         self.timeline = {}
         self.state = {}
         self.typing = set()
+        # Event ids by user and thread ("" for none).
         self.receipts = {}
+        # Users and types.
+        self.receipt_types = set()
 
     def remember(self, events):
         for event in events:
@@ -123,15 +126,16 @@ class Person:
         events = self.call("GET", f"/v3/rooms/{quote(room)}/state")
         return {(event["type"], event["state_key"]): event["event_id"] for event in events}
 
-    def history(self, room):
-        """Event ids from the newest back to the creation of the room, as far as the server goes."""
+    def history(self, room, events_max=None):
+        """From the newest event back to the creation of the room, as far as the server goes."""
         found, token = [], None
-        while True:
+        while events_max is None or len(found) < events_max:
             page = self.call("GET", f"/v3/rooms/{quote(room)}/messages", dir="b", limit=50, **({"from": token} if token else {}))
             found += page["chunk"]
             token = page.get("end")
             if not token:
-                return found
+                break
+        return found
 
     # What comes in
 
@@ -170,8 +174,9 @@ class Person:
                 room.typing = set(event["content"]["user_ids"])
             if event["type"] == "m.receipt":
                 for event_id, receipts in event["content"].items():
-                    for user_id in receipts.get("m.read", {}):
-                        room.receipts[user_id] = event_id
+                    room.receipt_types.update((user_id, kind) for kind, users in receipts.items() for user_id in users)
+                    for user_id, receipt in receipts.get("m.read", {}).items():
+                        room.receipts[user_id, receipt.get("thread_id", "")] = event_id
 
     def wait(self, condition, what, seconds_max=SECONDS_MAX):
         """Syncs until `condition` holds."""

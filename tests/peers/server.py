@@ -82,6 +82,9 @@ class Server:
 
 
 class Myelin(Server):
+    # Events after which it does not repeat an outage event by event.
+    MANY = 5_200
+
     def configure(self):
         cert, key = self.world.authority.issue()
         listen = (
@@ -120,6 +123,9 @@ class Myelin(Server):
 
 
 class Synapse(Server):
+    # It takes a hundred times as long for each.
+    MANY = 150
+
     def configure(self, **more):
         (self.directory / "homeserver.yaml").write_text(json.dumps({**self.configuration(), **more}))
         (self.directory / "log.yaml").write_text(json.dumps(self.logging()))
