@@ -30,6 +30,9 @@ pub fn router(state: AppState, serves: Serves) -> Router {
     if serves.federation {
         routes = routes.merge(federation::routes());
     }
+    if serves.client || serves.federation {
+        routes = routes.merge(client::server_well_known());
+    }
     if serves.admin {
         routes = routes.merge(admin::routes());
     }

@@ -1,7 +1,9 @@
 //! Running the server: bind, announce, answer, drain, close.
 
+mod connections;
 pub mod control;
 mod listener;
+mod pace;
 mod patience;
 mod summary;
 pub mod tls;
@@ -15,10 +17,10 @@ use myelin_core::Env;
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, watch},
+    sync::watch,
 };
 
-use self::listener::Bound;
+use self::{connections::Connections, listener::Bound};
 use crate::{
     compose::{Server, serves},
     config::{Config, Loaded},
@@ -39,7 +41,9 @@ pub async fn run(loaded: &Loaded, dev: bool) -> anyhow::Result<()> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let connections = Arc::new(Semaphore::new(connections_max()));
+    let (per_address, proxies) =
+        (config.server.connections_per_address, config.server.trusted_proxies.clone());
+    let connections = Arc::new(Connections::new(connections_max(), per_address, proxies));
     let mut signals = Signals::install()?;
     let server = Server::open(config, crate::system::env()).await?;
     let (stop, stopping) = watch::channel(false);

@@ -106,6 +106,8 @@ use axum::Router;
 
 use crate::AppState;
 
+pub(crate) use wellknown::server_routes as server_well_known;
+
 pub fn routes() -> Router<AppState> {
     Router::new()
         .merge(account_data::routes())

@@ -13,8 +13,12 @@ pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/.well-known/matrix/client", get(client))
         .route("/.well-known/matrix/support", get(support))
-        .route("/.well-known/matrix/server", get(server))
         .route("/.well-known/matrix/policy_server", get(policy_server))
+}
+
+/// On the listeners of other servers, too.
+pub fn server_routes() -> Router<AppState> {
+    Router::new().route("/.well-known/matrix/server", get(server))
 }
 
 async fn client(State(config): State<Arc<ServerConfig>>) -> Result<Json<Value>, ApiError> {

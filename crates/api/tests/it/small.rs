@@ -1,6 +1,9 @@
 //! The small endpoints: versions, well-known, health, capabilities, push rules.
 
-use myelin_api::config::{SupportContact, Turn, TurnCredentials};
+use myelin_api::{
+    Serves,
+    config::{SupportContact, Turn, TurnCredentials},
+};
 use myelin_core::{Position, RoomNid};
 use myelin_store::{
     Batch,
@@ -167,4 +170,18 @@ fn calls_get_what_is_configured() {
     let (world, alice) = with(account);
     let answer = world.get(TURN, Some(&alice)).ok();
     assert_eq!((&answer["username"], &answer["password"]), (&json!("u"), &json!("p")));
+}
+
+#[test]
+fn servers_find_the_delegate_on_listeners_that_are_for_them_alone() {
+    let world = World::with(|config| config.well_known.server = Some("matrix.example.org:443".to_owned()));
+    let nothing = Serves { client: false, federation: false, admin: false, metrics: false };
+    let path = "/.well-known/matrix/server";
+    let world = world.serving(Serves { federation: true, ..nothing });
+    assert_eq!(world.get(path, None).ok(), json!({ "m.server": "matrix.example.org:443" }));
+    assert_eq!(world.get("/.well-known/matrix/client", None).error(), (404, "M_UNRECOGNIZED"));
+    let world = world.serving(Serves { client: true, ..nothing });
+    assert_eq!(world.get(path, None).ok(), json!({ "m.server": "matrix.example.org:443" }));
+    let world = world.serving(Serves { metrics: true, ..nothing });
+    assert_eq!(world.get(path, None).error(), (404, "M_UNRECOGNIZED"));
 }

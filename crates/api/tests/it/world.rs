@@ -31,6 +31,7 @@ pub struct World {
     pub sync: Arc<Sync>,
     pub identity_server: Arc<FakeIdentityServer>,
     router: Router,
+    state: AppState,
 }
 
 pub struct Answer {
@@ -136,8 +137,10 @@ impl World {
             config,
             shutdown: Shutdown::never(),
         };
+        let state = AppState::new(parts);
         Self {
-            router: router(AppState::new(parts), Serves::ALL),
+            router: router(state.clone(), Serves::ALL),
+            state,
             sim,
             view,
             users,
@@ -145,6 +148,11 @@ impl World {
             sync,
             identity_server,
         }
+    }
+
+    /// The same server behind a listener that serves only this.
+    pub fn serving(self, serves: Serves) -> Self {
+        Self { router: router(self.state.clone(), serves), ..self }
     }
 
     /// Registers somebody; their access token. The password is `<name>'s password`.

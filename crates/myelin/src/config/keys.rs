@@ -33,6 +33,9 @@ declare! {
         /// Reverse proxies whose `X-Forwarded-For` is believed, as addresses. Rate limits by address need it when
         /// every request arrives from the proxy.
         trusted_proxies: Vec<std::net::IpAddr> = ["127.0.0.1", "::1"];
+        /// Connections that one address may have open, and one IPv6 network of 64 bits. Addresses of `trusted_proxies` and
+        /// of private networks may have any number: everybody may stand behind them.
+        connections_per_address: u32 = 500;
         /// A socket by which commands on this machine (`myelin store`, `myelin federation`) reach the running server; each
         /// server needs one of its own. Not set: `control.sock` in the directory of an embedded store,
         /// `./myelin-data/control.sock` with PostgreSQL, and none with `memory:`.
@@ -282,6 +285,14 @@ declare! {
         /// Looking for the keys of servers that are not known yet, by the address of whoever claims to be one or asks
         /// about it. Behind a reverse proxy `server.trusted_proxies` must be set, or all count together.
         key_fetch: RateLimit = { per_second = 10, burst = 500 };
+        /// Whatever another server asks for, by server. Transactions have limits of their own.
+        server_request: RateLimit = { per_second = 100, burst = 3000 };
+        /// Joins, knocks and leaves of another server's users by way of this server, by server.
+        server_join: RateLimit = { per_second = 5, burst = 300 };
+        /// Invites from another server, by server.
+        server_invite: RateLimit = { per_second = 2, burst = 300 };
+        /// Invites from one server to one user.
+        invite_received: RateLimit = { per_second = 0.05, burst = 30 };
     }
 
     /// Other servers.

@@ -25,7 +25,7 @@ pub async fn examine(config: &Config, env: &Env) -> Vec<Finding> {
 
 fn certificate(listener: &Listener) -> Option<Finding> {
     let tls = listener.tls.as_ref()?;
-    Some(match tls::acceptor(tls) {
+    Some(match tls::Certified::load(tls) {
         Ok(_) => good("TLS", format!("{} and its key can be used", tls.cert.display())),
         Err(error) => {
             bad("TLS", format!("{error:#}"), "check server.listen: both files are PEM and belong together")

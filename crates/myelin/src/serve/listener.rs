@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, body::Body, extract::ConnectInfo};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{
@@ -17,11 +17,15 @@ use myelin_core::Env;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
 };
-use tokio_rustls::TlsAcceptor;
 
-use super::patience::Patient;
+use super::{
+    connections::{Connections, Place},
+    pace::Paced,
+    patience::{Patient, Times},
+    tls::Certified,
+};
 use crate::config::types::Listener;
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +35,8 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// After a failed accept (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the files of the certificate are looked at: they are renewed while the server runs.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(60);
 const HTTP2_STREAMS_MAX: u32 = 256;
 /// One connection's read buffer; a request head must fit.
 const HEAD_SIZE_MAX: usize = 64 * 1024;
@@ -38,14 +44,14 @@ const HEAD_SIZE_MAX: usize = 64 * 1024;
 /// A bound socket and what it answers with.
 pub struct Bound {
     socket: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certified>,
     router: Router,
     pub address: SocketAddr,
 }
 
 impl Bound {
     pub async fn bind(listener: &Listener, router: Router) -> anyhow::Result<Self> {
-        let tls = listener.tls.as_ref().map(super::tls::acceptor).transpose()?;
+        let tls = listener.tls.as_ref().map(Certified::load).transpose()?;
         let socket = TcpListener::bind(listener.address).await.with_context(|| {
             format!("cannot listen on {}; is another server running there? (server.listen)", listener.address)
         })?;
@@ -54,20 +60,28 @@ impl Bound {
     }
 
     /// Accepts until `stop` says so, then lets the open connections finish what they are doing.
-    pub async fn run(self, env: Env, connections: Arc<Semaphore>, mut stop: watch::Receiver<bool>) {
+    pub async fn run(self, env: Env, connections: Arc<Connections>, mut stop: watch::Receiver<bool>) {
         let graceful = GracefulShutdown::new();
         let shared = Arc::new(Shared { router: self.router, tls: self.tls, env: env.clone() });
+        let mut look = env.clock.sleep(CERTIFICATE_INTERVAL);
         while !*stop.borrow() {
             // Invariant: at the limit nobody is accepted; the kernel's backlog holds whoever comes.
             let accepted = async {
-                let permit = connections.clone().acquire_owned().await;
-                (self.socket.accept().await, permit)
+                let vacancy = connections.vacancy().await;
+                (self.socket.accept().await, vacancy)
             };
             tokio::select! {
                 biased;
                 _ = stop.changed() => break,
-                (stream, permit) = accepted => match (stream, permit) {
-                    (Ok((stream, peer)), Ok(permit)) => shared.clone().serve(stream, peer, permit, graceful.watcher()),
+                () = &mut look => {
+                    shared.renew_certificate();
+                    look = env.clock.sleep(CERTIFICATE_INTERVAL);
+                },
+                (stream, vacancy) = accepted => match (stream, vacancy) {
+                    (Ok((stream, peer)), Ok(vacancy)) => match connections.admit(peer.ip(), vacancy) {
+                        Some(place) => shared.clone().serve(stream, peer, place, graceful.watcher()),
+                        None => tracing::debug!(%peer, "too many connections from one address"),
+                    },
                     (Err(error), _) => {
                         tracing::warn!(%error, "a connection could not be accepted");
                         env.clock.sleep(ACCEPT_PAUSE).await;
@@ -83,27 +97,28 @@ impl Bound {
 
 struct Shared {
     router: Router,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certified>,
     env: Env,
 }
 
 impl Shared {
-    fn serve(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-        watcher: Watcher,
-    ) {
+    fn renew_certificate(&self) {
+        if let Some(Err(error)) = self.tls.as_ref().map(Certified::renew) {
+            tracing::error!(%error, "the new certificate cannot be used; the old one stays");
+        }
+    }
+
+    fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place, watcher: Watcher) {
         let spawner = self.env.spawner.clone();
         let connection = async move {
-            let _permit = permit;
+            let _place = place;
             // Small answers must not wait for company.
             stream.set_nodelay(true).ok();
             match &self.tls {
                 None => self.http(stream, peer, watcher).await,
-                Some(acceptor) => {
-                    match self.env.timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Some(certified) => {
+                    let handshake = certified.acceptor.accept(stream);
+                    match self.env.timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
                         Some(Ok(stream)) => self.http(stream, peer, watcher).await,
                         Some(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                         None => tracing::debug!(%peer, "TLS handshake took too long"),
@@ -119,11 +134,17 @@ impl Shared {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = self.router.clone();
+        let clock = self.env.clock.clone();
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
-            tower::ServiceExt::oneshot(router.clone(), request.map(Body::new))
+            let request = request.map(|body| match body.is_end_stream() {
+                true => Body::empty(),
+                false => Body::new(Paced::new(body, clock.clone())),
+            });
+            tower::ServiceExt::oneshot(router.clone(), request)
         });
-        let stream = Patient::new(stream, self.env.clock.clone(), WRITE_TIMEOUT);
+        let times = Times { greeting: REQUEST_HEAD_TIMEOUT, write: WRITE_TIMEOUT };
+        let stream = Patient::new(stream, self.env.clock.clone(), times);
         let connection = builder().serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%peer, %error, "connection ended");
