@@ -17,6 +17,7 @@ mod health;
 mod leftover;
 mod media;
 mod metrics;
+mod per_origin;
 pub mod rate_limit;
 mod rendezvous;
 pub mod respond;

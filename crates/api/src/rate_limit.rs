@@ -5,7 +5,12 @@
 //! rate. Cells of the past say nothing and are dropped, so memory is bounded by who is active; when even that is too
 //! much, the cells closest to idle go first.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -47,6 +52,14 @@ pub enum Class {
     UrlPreview,
     /// Looking for the keys of servers that somebody claims to be, or asks this notary about; by address.
     KeyFetch,
+    /// What other servers ask for, by server. Not transactions.
+    ServerRequest,
+    /// Joins, knocks and leaves by way of this server, by server.
+    ServerJoin,
+    /// Invites from other servers, by server.
+    ServerInvite,
+    /// The same, by server and invited user.
+    InviteReceived,
 }
 
 /// `burst` requests at once, `per_second` sustained.
@@ -75,6 +88,10 @@ pub struct RateLimits {
     pub search: Limit,
     pub url_preview: Limit,
     pub key_fetch: Limit,
+    pub server_request: Limit,
+    pub server_join: Limit,
+    pub server_invite: Limit,
+    pub invite_received: Limit,
 }
 
 impl Default for RateLimits {
@@ -97,6 +114,10 @@ impl Default for RateLimits {
             search: limit(1.0, 100),
             url_preview: limit(1.0, 50),
             key_fetch: limit(10.0, 500),
+            server_request: limit(100.0, 3000),
+            server_join: limit(5.0, 300),
+            server_invite: limit(2.0, 300),
+            invite_received: limit(0.05, 30),
         }
     }
 }
@@ -123,6 +144,10 @@ impl RateLimits {
             Class::Search => self.search,
             Class::UrlPreview => self.url_preview,
             Class::KeyFetch => self.key_fetch,
+            Class::ServerRequest => self.server_request,
+            Class::ServerJoin => self.server_join,
+            Class::ServerInvite => self.server_invite,
+            Class::InviteReceived => self.invite_received,
         }
     }
 }
@@ -132,6 +157,8 @@ impl RateLimits {
 pub enum Subject {
     User(UserNid),
     Address(IpAddr),
+    /// A server, or what else has a name, hashed as the process does it.
+    Name(u64),
 }
 
 impl Subject {
@@ -145,6 +172,8 @@ pub struct RateLimiter {
     clock: Arc<dyn Clock>,
     limits: RateLimits,
     shards: [Mutex<Shard>; SHARDS],
+    /// Of the process: nobody can choose a name that counts as another's.
+    names: RandomState,
 }
 
 /// Theoretical arrival times in microseconds.
@@ -156,7 +185,8 @@ const CELLS_PER_SHARD_MAX: usize = 8192;
 
 impl RateLimiter {
     pub fn new(clock: Arc<dyn Clock>, limits: RateLimits) -> Self {
-        Self { clock, limits, shards: std::array::from_fn(|_| Mutex::default()) }
+        let shards = std::array::from_fn(|_| Mutex::default());
+        Self { clock, limits, shards, names: RandomState::new() }
     }
 
     /// Counts a request of a signed-in user. Administrators are not limited.
@@ -167,6 +197,11 @@ impl RateLimiter {
     /// Counts a request by where it comes from.
     pub fn check_address(&self, class: Class, address: ClientAddress) -> Result<(), ApiError> {
         self.check_subject(class, Subject::address(address.0))
+    }
+
+    /// Counts a request by who is named.
+    pub fn check_name(&self, class: Class, name: &str) -> Result<(), ApiError> {
+        self.check_subject(class, Subject::Name(self.names.hash_one(name)))
     }
 
     pub fn check_subject(&self, class: Class, subject: Subject) -> Result<(), ApiError> {
@@ -217,6 +252,7 @@ impl Limit {
 fn shard_of(subject: Subject) -> usize {
     let number = match subject {
         Subject::User(user) => user.0,
+        Subject::Name(hash) => hash,
         Subject::Address(IpAddr::V4(v4)) => u64::from(v4.to_bits()),
         Subject::Address(IpAddr::V6(v6)) => (v6.to_bits() >> 64) as u64,
     };

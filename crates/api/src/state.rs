@@ -19,7 +19,10 @@ use myelin_sync::Sync;
 use myelin_users::Users;
 use myelin_view::View;
 
-use crate::{config::ServerConfig, rate_limit::RateLimiter, rendezvous::Rendezvous};
+use crate::{
+    config::ServerConfig, extract::Unverified, per_origin::Origins, rate_limit::RateLimiter,
+    rendezvous::Rendezvous,
+};
 
 /// Everything that the composition root hands in.
 pub struct Parts {
@@ -53,6 +56,8 @@ struct Shares {
     identity: Arc<Identity>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
+    origins: Arc<Origins>,
+    unverified: Unverified,
     rendezvous: Arc<Rendezvous>,
 }
 
@@ -60,6 +65,7 @@ impl AppState {
     pub fn new(parts: Parts) -> Self {
         let limiter = RateLimiter::new(parts.view.env.clock.clone(), parts.config.rate_limits.clone());
         let rendezvous = Rendezvous::new(parts.view.env.clone());
+        let origins = Arc::new(Origins::new(parts.view.env.clone()));
         Self(Arc::new(Shares {
             view: parts.view,
             config: Arc::new(parts.config),
@@ -73,6 +79,8 @@ impl AppState {
             identity: parts.identity,
             shutdown: parts.shutdown,
             limiter: Arc::new(limiter),
+            origins,
+            unverified: Unverified::default(),
             rendezvous,
         }))
     }
@@ -111,6 +119,8 @@ parts!(
     identity: Arc<Identity>,
     shutdown: Shutdown,
     limiter: Arc<RateLimiter>,
+    origins: Arc<Origins>,
+    unverified: Unverified,
     rendezvous: Arc<Rendezvous>,
 );
 

@@ -279,5 +279,9 @@ fn rate_limits(config: &Config) -> api::rate_limit::RateLimits {
         search: limit(limits.search),
         url_preview: limit(limits.url_preview),
         key_fetch: limit(limits.key_fetch),
+        server_request: limit(limits.server_request),
+        server_join: limit(limits.server_join),
+        server_invite: limit(limits.server_invite),
+        invite_received: limit(limits.invite_received),
     }
 }

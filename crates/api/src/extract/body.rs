@@ -5,7 +5,7 @@ use axum::{
     extract::{FromRequest, Request},
 };
 use bytes::Bytes;
-use http::header;
+use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use myelin_core::limits::REQUEST_BODY_SIZE_MAX;
 use serde::de::DeserializeOwned;
@@ -62,12 +62,17 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 
 /// Refuses by `Content-Length` before reading; without it, stops reading at the limit.
 pub async fn read(request: Request, max: usize) -> Result<Bytes, ApiError> {
-    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let (parts, body) = request.into_parts();
+    read_parts(&parts.headers, body, max).await
+}
+
+pub(super) async fn read_parts(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, ApiError> {
+    let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > max as u64) {
         return Err(too_large(max));
     }
-    collect(request.into_body(), max).await
+    collect(body, max).await
 }
 
 async fn collect(body: Body, max: usize) -> Result<Bytes, ApiError> {

@@ -7,6 +7,7 @@ mod json;
 mod origin;
 mod params;
 mod signed;
+mod unverified;
 
 pub use address::ClientAddress;
 pub use auth::{
@@ -17,3 +18,4 @@ pub use json::parse as parse_json;
 pub use origin::Origin;
 pub use params::{Path, Query};
 pub use signed::{FEDERATION_BODY_SIZE_MAX, SignedRequest};
+pub use unverified::Unverified;

@@ -2,11 +2,18 @@
 //!
 //! The order is that of cost: the header, the names in it, the key, and only then the body.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use axum::extract::{FromRef, FromRequest, Request};
-use http::{HeaderMap, Method, header};
-use myelin_core::limits::PDU_SIZE_MAX;
+use axum::{
+    body::Body,
+    extract::{FromRef, FromRequest, Request},
+};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header, request::Parts};
+use myelin_core::{
+    Env,
+    limits::{PDU_SIZE_MAX, REQUEST_BODY_SIZE_MAX},
+};
 use myelin_dag::{canonical::canonicalize_for, room_version};
 use myelin_federation::{
     Busy, Client, Keyring, Peers,
@@ -15,21 +22,24 @@ use myelin_federation::{
 use ruma::{OwnedServerName, RoomVersionId, ServerName, serde::Base64};
 use serde::de::DeserializeOwned;
 
-use super::{ClientAddress, body::read};
+use super::{ClientAddress, Unverified, body::read_parts, unverified::Room};
 use crate::{
     ApiError, AppState,
+    per_origin::Ticket,
     rate_limit::{Class, RateLimiter},
 };
 
-/// Body of a request of another server: a transaction of 50 PDUs and 100 EDUs, none larger than a PDU.
+/// Body of a transaction: 50 PDUs and 100 EDUs, none larger than a PDU.
 pub const FEDERATION_BODY_SIZE_MAX: usize = (50 + 100) * PDU_SIZE_MAX;
 /// `Authorization` headers of one request; a server signs with one key, or two while it changes them.
 const HEADERS_MAX: usize = 4;
+/// A body is held in memory before it is clear whose it is.
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 /// What somebody is told to wait whose keys are not looked for because too many others are.
 const BUSY_PAUSE_MS: u64 = 5_000;
 
 /// A request that `origin` has signed for this server. Without a body `T` is `()`; `GET` has none, whatever is sent.
-pub struct SignedRequest<T = (), const MAX: usize = FEDERATION_BODY_SIZE_MAX> {
+pub struct SignedRequest<T = (), const MAX: usize = REQUEST_BODY_SIZE_MAX> {
     pub origin: OwnedServerName,
     pub content: T,
 }
@@ -38,31 +48,82 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<AppState> for SignedRequ
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let (client, keys) = (Arc::<Client>::from_ref(state), Arc::<Keyring>::from_ref(state));
-        let headers = signatures(request.headers(), client.server_name())?;
-        let origin = check_origin(&headers, &client)?;
         let (parts, body) = request.into_parts();
-        let address = ClientAddress::of(&parts, &state.config().trusted_proxies);
-        let keys = KeySource { keys: &keys, limiter: state.limiter(), address }.current(&headers).await?;
-        let request = Request::from_parts(parts, body);
-        let method = request.method().clone();
-        let uri = request.uri().path_and_query().map_or("/", |uri| uri.as_str()).to_owned();
-        let body = if method == Method::GET { bytes::Bytes::new() } else { read(request, MAX).await? };
+        let claim = Claim::of(&parts, state).await?;
+        let (content, room) = claim.prove::<MAX>(&parts, body, state).await?;
+        let origin = claim.origin;
+        Arc::<Peers>::from_ref(state).heard_from(&origin);
+        if let Some(ticket) = parts.extensions.get::<Ticket>() {
+            ticket.redeem(&origin, state).await?;
+        }
+        drop(room);
+        Ok(Self { content: parse(content.as_deref())?, origin })
+    }
+}
+
+/// Who a request says that it is from, and what that can be checked by.
+struct Claim {
+    origin: OwnedServerName,
+    address: ClientAddress,
+    keys: Vec<(XMatrix, Base64)>,
+}
+
+impl Claim {
+    async fn of(parts: &Parts, state: &AppState) -> Result<Self, ApiError> {
+        let (client, keys) = (Arc::<Client>::from_ref(state), Arc::<Keyring>::from_ref(state));
+        let headers = signatures(&parts.headers, client.server_name())?;
+        let origin = check_origin(&headers, &client)?;
+        let address = ClientAddress::of(parts, &state.config().trusted_proxies);
+        let source = KeySource { keys: &keys, limiter: state.limiter(), address };
+        let keys = source.current(headers).await?;
+        Ok(Self { origin, address, keys })
+    }
+
+    /// The content as canonical JSON, once it is clear who has signed it, and the room that it takes.
+    async fn prove<const MAX: usize>(
+        &self,
+        parts: &Parts,
+        body: Body,
+        state: &AppState,
+    ) -> Result<(Option<String>, Option<Room>), ApiError> {
+        let client = Arc::<Client>::from_ref(state);
+        let (room, body) = match parts.method {
+            Method::GET => (None, Bytes::new()),
+            _ => {
+                let unverified = Unverified::from_ref(state);
+                let room = unverified.admit(self.address, &parts.headers, MAX)?;
+                (Some(room), read_in_time::<MAX>(&parts.headers, body, state).await?)
+            }
+        };
         let content = canonical(&body)?;
-        let parts = SignedParts {
-            method: method.as_str(),
-            uri: &uri,
-            origin: &origin,
+        let signed = SignedParts {
+            method: parts.method.as_str(),
+            uri: parts.uri.path_and_query().map_or("/", |uri| uri.as_str()),
+            origin: &self.origin,
             destination: client.server_name(),
             content: content.as_deref(),
         };
-        if !keys.iter().any(|(header, key)| parts.is_signed(&header.sig, key)) {
-            let message = format!("The signature of this request by '{origin}' is not valid.");
-            return Err(ApiError::unauthorized(message));
+        let proven = self.keys.iter().any(|(header, key)| signed.is_signed(&header.sig, key));
+        match proven {
+            true => Ok((content, room)),
+            false => {
+                let message = format!("The signature of this request by '{}' is not valid.", self.origin);
+                Err(ApiError::unauthorized(message))
+            }
         }
-        Arc::<Peers>::from_ref(state).heard_from(&origin);
-        Ok(Self { content: parse(content.as_deref())?, origin })
     }
+}
+
+async fn read_in_time<const MAX: usize>(
+    headers: &HeaderMap,
+    body: Body,
+    state: &AppState,
+) -> Result<Bytes, ApiError> {
+    let body = Env::from_ref(state).timeout(BODY_TIMEOUT, read_parts(headers, body, MAX)).await;
+    body.unwrap_or_else(|| {
+        let error = ApiError::unknown("The request body did not arrive in time.");
+        Err(error.with_status(StatusCode::REQUEST_TIMEOUT))
+    })
 }
 
 /// The headers of the scheme, all meant for this server.
@@ -110,17 +171,14 @@ struct KeySource<'a> {
 
 impl KeySource<'_> {
     /// The headers whose keys are known and valid now.
-    async fn current<'h>(&self, headers: &'h [XMatrix]) -> Result<Vec<(&'h XMatrix, Base64)>, ApiError> {
+    async fn current(&self, headers: Vec<XMatrix>) -> Result<Vec<(XMatrix, Base64)>, ApiError> {
+        let (origin, key) = (&headers[0].origin, headers[0].key.escape_debug());
+        let lacking = format!("The key '{key}' of '{origin}' could not be had, or is not valid now.");
         let mut valid = Vec::new();
         for header in headers {
-            valid.extend(self.current_key(header).await?.map(|key| (header, key)));
+            valid.extend(self.current_key(&header).await?.map(|key| (header, key)));
         }
-        if valid.is_empty() {
-            let (origin, key) = (&headers[0].origin, headers[0].key.escape_debug());
-            let message = format!("The key '{key}' of '{origin}' could not be had, or is not valid now.");
-            return Err(ApiError::unauthorized(message));
-        }
-        Ok(valid)
+        if valid.is_empty() { Err(ApiError::unauthorized(lacking)) } else { Ok(valid) }
     }
 
     async fn current_key(&self, header: &XMatrix) -> Result<Option<Base64>, ApiError> {

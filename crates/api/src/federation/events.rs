@@ -18,9 +18,13 @@ use crate::{
 pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/_matrix/federation/v1/event/{eventId}", get(event))
+        .route("/_matrix/federation/v1/timestamp_to_event/{roomId}", get(timestamp_to_event))
+}
+
+pub fn state_routes() -> Router<AppState> {
+    Router::new()
         .route("/_matrix/federation/v1/state/{roomId}", get(state))
         .route("/_matrix/federation/v1/state_ids/{roomId}", get(state_ids))
-        .route("/_matrix/federation/v1/timestamp_to_event/{roomId}", get(timestamp_to_event))
 }
 
 async fn event(

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::{Router, extract::State, routing::put};
 use bytes::Bytes;
 use myelin_federation::{Handshakes, InviteRequest};
-use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId};
+use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId, ServerName};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::value::RawValue;
 
 use crate::{
     ApiError, AppState,
     extract::{Path, SignedRequest},
+    rate_limit::{Class, RateLimiter},
     respond::RawJson,
 };
 
@@ -53,6 +54,7 @@ fn events<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Box<RawValue
 
 async fn invite(
     State(handshakes): State<Arc<Handshakes>>,
+    State(limiter): State<Arc<RateLimiter>>,
     Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
     request: SignedRequest<Body>,
 ) -> Result<RawJson, ApiError> {
@@ -63,12 +65,14 @@ async fn invite(
         event: &request.content.event,
         invite_room_state: &request.content.invite_room_state,
     };
+    check_rate(&limiter, &request.origin, invite.event)?;
     let event = handshakes.take_invite(&request.origin, invite).await?;
     Ok(RawJson(Bytes::from(format!(r#"{{"event":{event}}}"#))))
 }
 
 async fn invite_v1(
     State(handshakes): State<Arc<Handshakes>>,
+    State(limiter): State<Arc<RateLimiter>>,
     Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
     request: SignedRequest<Box<RawValue>>,
 ) -> Result<RawJson, ApiError> {
@@ -82,6 +86,22 @@ async fn invite_v1(
         event: &request.content,
         invite_room_state: &state,
     };
+    check_rate(&limiter, &request.origin, invite.event)?;
     let event = handshakes.take_invite(&request.origin, invite).await?;
     Ok(RawJson(Bytes::from(format!(r#"[200,{{"event":{event}}}]"#))))
+}
+
+/// Each invite is kept for the user until they answer: nobody gets more than they can read from one server.
+fn check_rate(limiter: &RateLimiter, origin: &ServerName, event: &RawValue) -> Result<(), ApiError> {
+    #[derive(Deserialize)]
+    struct Target {
+        state_key: String,
+    }
+    match serde_json::from_str::<Target>(event.get()) {
+        Ok(Target { state_key }) => {
+            limiter.check_name(Class::InviteReceived, &format!("{origin} {state_key}"))
+        }
+        // It is refused for that.
+        Err(_) => Ok(()),
+    }
 }

@@ -26,29 +26,33 @@ mod version;
 
 use axum::Router;
 
-use crate::AppState;
+use crate::{
+    AppState,
+    per_origin::{Work, limited},
+};
 
 pub fn routes() -> Router<AppState> {
-    let handshakes = Router::new()
-        .merge(invites::routes())
-        .merge(joins::routes())
-        .merge(knocks::routes())
-        .merge(leaving::routes())
-        .merge(third_party_invite::routes());
-    Router::new()
-        .merge(backfill::routes())
-        .merge(event_auth::routes())
-        .merge(events::routes())
+    let unsigned = Router::new()
         .merge(keys_query::routes())
-        .merge(public_rooms::routes())
-        .merge(query::routes())
-        .merge(handshakes)
-        .merge(media::routes())
-        .merge(space_hierarchy::routes())
         .merge(openid::routes())
         .merge(server_keys::routes())
-        .merge(transactions::routes())
+        .merge(version::routes());
+    let ordinary = Router::new()
+        .merge(backfill::routes())
+        .merge(events::routes())
+        .merge(public_rooms::routes())
+        .merge(query::routes())
+        .merge(space_hierarchy::routes())
         .merge(user_devices::routes())
-        .merge(user_keys::routes())
-        .merge(version::routes())
+        .merge(user_keys::routes());
+    let states = Router::new().merge(event_auth::routes()).merge(events::state_routes());
+    let joins = Router::new().merge(joins::routes()).merge(knocks::routes()).merge(leaving::routes());
+    let invites = Router::new().merge(invites::routes()).merge(third_party_invite::routes());
+    unsigned
+        .merge(transactions::routes())
+        .merge(limited(Work::Ordinary, ordinary))
+        .merge(limited(Work::State, states))
+        .merge(limited(Work::Join, joins))
+        .merge(limited(Work::Invite, invites))
+        .merge(limited(Work::Media, media::routes()))
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     ApiError, AppState,
-    extract::{Path, SignedRequest},
+    extract::{FEDERATION_BODY_SIZE_MAX, Path, SignedRequest},
     respond::Json,
 };
 
@@ -25,7 +25,7 @@ pub fn routes() -> Router<AppState> {
 async fn send(
     State(inbound): State<Arc<Inbound>>,
     Path(transaction_id): Path<String>,
-    request: SignedRequest<Transaction>,
+    request: SignedRequest<Transaction, FEDERATION_BODY_SIZE_MAX>,
 ) -> Result<Json<Value>, ApiError> {
     let answers = inbound.receive_transaction(&request.origin, &transaction_id, request.content).await;
     let answers = answers.map_err(refused)?;

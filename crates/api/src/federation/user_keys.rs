@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Router, extract::State, routing::post};
-use myelin_core::limits::REQUEST_BODY_SIZE_MAX;
 use myelin_users::{Users, keys::query::Asker};
 use ruma::OwnedUserId;
 use serde::Deserialize;
@@ -35,7 +34,7 @@ pub fn routes() -> Router<AppState> {
 /// Users of other servers are left out.
 async fn query(
     State(users): State<Arc<Users>>,
-    request: SignedRequest<QueryBody, REQUEST_BODY_SIZE_MAX>,
+    request: SignedRequest<QueryBody>,
 ) -> Result<Json<Value>, ApiError> {
     let mut found = Vec::new();
     for (user_id, devices) in request.content.device_keys {
@@ -49,7 +48,7 @@ async fn query(
 
 async fn claim(
     State(users): State<Arc<Users>>,
-    request: SignedRequest<ClaimBody, REQUEST_BODY_SIZE_MAX>,
+    request: SignedRequest<ClaimBody>,
 ) -> Result<Json<Value>, ApiError> {
     let keys = users.claim_keys(claims(request.content.one_time_keys)).await?;
     Ok(Json(claimed_answer(keys)?))

@@ -69,6 +69,10 @@ fn a_server_that_the_room_excludes_is_not_heard() {
     stage.run(stage.alice.put(stage.home(), &path, &acl)).ok();
     types(&stage, bob.as_str(), true);
     assert_eq!(typing(&stage), json!([]));
+    let event = stage.says(&stage.room, "hello");
+    let receipt = json!({ bob.as_str(): { "event_ids": [event], "data": { "ts": 1 } } });
+    says(&stage, "m.receipt", &json!({ stage.room.as_str(): { "m.read": receipt } }));
+    assert_eq!(shown(&stage, "m.receipt"), None);
 }
 
 #[test]

@@ -133,6 +133,30 @@ fn who_claims_to_be_many_servers_is_told_to_wait() {
 }
 
 #[test]
+fn a_server_that_asks_too_often_is_told_to_wait_and_others_are_not() {
+    let (sim, network) = (Sim::new(1), Network::default());
+    let mut settings = Settings::new(here_name());
+    let limits = RateLimits { server_request: Limit { per_second: 0.1, burst: 2 }, ..Default::default() };
+    settings.edge.rate_limits = limits;
+    let _here = Server::start_with(&network, settings, &sim, Default::default());
+    let (b, c) = (server_name!("b.test"), server_name!("c.test"));
+    let (b, c) = (Asker::new(&network, b, &sim), Asker::new(&network, c, &sim));
+    let path = "/_matrix/federation/v1/query/profile?user_id=@nobody:here.test";
+    sim.block_on(async {
+        let status = async |asker: &Asker| asker.get(path).await.expect_err("a refusal");
+        let (unknown, limited) = ((404, "M_NOT_FOUND".to_owned()), (429, "M_LIMIT_EXCEEDED".to_owned()));
+        assert_eq!(status(&b).await, unknown);
+        assert_eq!(status(&b).await, unknown);
+        assert_eq!(status(&b).await, limited);
+        assert_eq!(status(&c).await, unknown);
+        let join = "/_matrix/federation/v1/make_join/!nowhere:here.test/@u:b.test?ver=11";
+        assert_eq!(b.get(join).await, Err(unknown.clone()), "a limit of its own");
+        sim.env().clock.sleep(std::time::Duration::from_secs(10)).await;
+        assert_eq!(status(&b).await, unknown);
+    });
+}
+
+#[test]
 fn profiles_and_aliases_are_told_to_servers() {
     let (sim, network) = (Sim::new(1), Network::default());
     let here = Server::start_in(&network, here_name(), &sim, Default::default());
@@ -246,9 +270,10 @@ fn spaces_reach_over_servers_as_far_as_they_are_open() {
 /// Two servers in one room whose history is for members only: what was said before bob joined, and after.
 struct Shared {
     here: Server,
-    _there: Server,
+    there: Server,
     asker: Asker,
     alice: String,
+    bob: String,
     room_id: String,
     before: String,
     after: String,
@@ -281,7 +306,7 @@ async fn shared(sim: &Sim, network: &Network) -> Shared {
     let path = "/_matrix/client/v3/join/%23hall:here.test";
     there.request(Method::POST, path, Some(&bob), Some(&json!({}))).await.ok();
     let after = say(&here, &alice, &room_id, "after bob").await;
-    Shared { here, _there: there, asker, alice, room_id, before, after }
+    Shared { here, there, asker, alice, bob, room_id, before, after }
 }
 
 #[test]
@@ -379,10 +404,58 @@ fn an_event_belongs_to_its_room_and_bans_hold() {
         assert_eq!(shared.asker.post(&path, &asked).await, Ok(json!({ "events": [] })));
         let acl = json!({ "allow": ["*"], "deny": ["there.*"] });
         set(&shared.here, &shared.alice, room_id, "m.room.server_acl", acl).await;
-        let path = format!("/_matrix/federation/v1/state_ids/{room_id}?event_id={}", shared.after);
-        let (status, errcode) = shared.asker.get(&path).await.expect_err("a refusal");
+        for path in reads(room_id, &shared.after) {
+            let (status, errcode) = shared.asker.get(&path).await.expect_err("a refusal");
+            assert_eq!((status, errcode.as_str()), FORBIDDEN, "{path}");
+        }
+        let path = format!("/_matrix/federation/v1/get_missing_events/{room_id}");
+        let (status, errcode) = shared.asker.post(&path, &asked).await.expect_err("a refusal");
         assert_eq!((status, errcode.as_str()), FORBIDDEN);
     });
+}
+
+#[test]
+fn a_server_that_has_left_reads_nothing_of_what_came_later() {
+    let (sim, network) = (Sim::new(1), Network::default());
+    sim.block_on(async {
+        let shared = shared(&sim, &network).await;
+        let room_id = &shared.room_id;
+        let leave = format!("/_matrix/client/v3/rooms/{room_id}/leave");
+        shared.there.request(Method::POST, &leave, Some(&shared.bob), Some(&json!({}))).await.ok();
+        // The leave is on its way.
+        sim.env().clock.sleep(std::time::Duration::from_secs(10)).await;
+        let later = say(&shared.here, &shared.alice, room_id, "after all").await;
+        for path in reads(room_id, &shared.after) {
+            shared.asker.get(&path).await.expect("what it was there for");
+        }
+        for path in reads(room_id, &later) {
+            match shared.asker.get(&path).await {
+                Err((status, errcode)) => assert_eq!((status, errcode.as_str()), FORBIDDEN, "{path}"),
+                Ok(answer) => {
+                    assert!(path.contains("/backfill/") || path.contains("/timestamp_to_event/"), "{path}");
+                    let answer = answer.to_string();
+                    assert!(!answer.contains("after all") && !answer.contains(&later), "{path}: {answer}");
+                }
+            }
+        }
+        let path = format!("/_matrix/federation/v1/get_missing_events/{room_id}");
+        let asked = json!({ "earliest_events": [shared.after], "latest_events": [later], "limit": 10 });
+        let missing = shared.asker.post(&path, &asked).await;
+        assert!(!missing.expect("events").to_string().contains("after all"));
+    });
+}
+
+/// Every `GET` by which a server reads in a room, at an event.
+fn reads(room_id: &str, event: &str) -> [String; 6] {
+    [
+        format!("event/{event}"),
+        format!("state/{room_id}?event_id={event}"),
+        format!("state_ids/{room_id}?event_id={event}"),
+        format!("event_auth/{room_id}/{event}"),
+        format!("backfill/{room_id}?v={event}&limit=10"),
+        format!("timestamp_to_event/{room_id}?ts=99999999999999&dir=b"),
+    ]
+    .map(|path| format!("/_matrix/federation/v1/{path}"))
 }
 
 /// The `required` of the specification's schemas, for what is read.

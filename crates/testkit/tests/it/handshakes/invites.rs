@@ -1,6 +1,10 @@
 //! Invites to users of other servers.
 
 use http::StatusCode;
+use myelin_api::rate_limit::{Limit, RateLimits};
+use myelin_store::memory::MemoryDisk;
+use myelin_testkit::{server::Server, settings::Settings};
+use ruma::server_name;
 use serde_json::json;
 
 use super::{Net, VERSIONS, refused};
@@ -54,6 +58,25 @@ fn an_invite_is_rejected_and_its_room_hears_of_it() {
     net.act(1, &bob, &room, "forget", json!({})).ok();
     let again = net.run(bob.get(&net.servers[1], "/_matrix/client/v3/sync")).ok();
     assert!(again["rooms"].get("invite").is_none());
+}
+
+#[test]
+fn nobody_gets_more_invites_from_one_server_than_they_can_read() {
+    let mut net = Net::new(2);
+    let mut settings = Settings::new(server_name!("b.test"));
+    let limits = RateLimits { invite_received: Limit { per_second: 0.01, burst: 2 }, ..Default::default() };
+    settings.edge.rate_limits = limits;
+    net.servers[1] = Server::start_with(&net.network, settings, &net.sim, MemoryDisk::default());
+    let ann = net.user(0, "ann");
+    let (mut bob, carol) = (net.user(1, "bob"), net.user(1, "carol"));
+    let invite = |user: &str| {
+        let room = net.create(0, &ann, json!({}));
+        net.act(0, &ann, &room, "invite", json!({ "user_id": user })).is_ok()
+    };
+    assert_eq!([(); 3].map(|()| invite(&bob.user_id)), [true, true, false]);
+    assert!(invite(&carol.user_id), "others get theirs");
+    net.sync(1, &mut bob);
+    assert_eq!(bob.invites.len(), 2);
 }
 
 #[test]

@@ -179,6 +179,65 @@ fn a_server_that_the_room_keeps_out_gets_no_template() {
     refused(&net.join(1, &bob, &room, "a.test"), StatusCode::FORBIDDEN, "M_FORBIDDEN");
 }
 
+/// Of what works before the room keeps a server out, nothing works after.
+#[test]
+fn a_server_that_the_room_keeps_out_gets_through_no_handshake() {
+    let net = Net::new(2);
+    let (ann, bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    net.user(1, "bert");
+    net.user(0, "anton");
+    let room = net.public_room(0, &ann, "11");
+    net.join(1, &bob, &room, "a.test").ok();
+    let uri = |what: &str, user: &str| {
+        format!("/_matrix/federation/v1/{what}/{}/{}?ver=11", percent(&room), percent(user))
+    };
+    let templates = |net: &Net| {
+        let join = ask(net, Method::GET, &uri("make_join", "@bert:b.test"), None);
+        (join, ask(net, Method::GET, &uri("make_leave", "@bob:b.test"), None))
+    };
+    let (join, leave) = templates(&net);
+    let key = net.servers[1].signing_key();
+    let mut case = Case { net, room: room.clone(), template: join.ok()["event"].clone(), key };
+    let event = |case: &Case, sender: &str, target: &str, membership: &str| {
+        case.event(sender, target, "m.room.member", json!({ "membership": membership }))
+    };
+    let join = event(&case, "@bert:b.test", "@bert:b.test", "join");
+    let (id, invite) = event(&case, "@bob:b.test", "@anton:a.test", "invite");
+    let invite = (id, json!({ "room_version": "11", "event": invite, "invite_room_state": [] }));
+    case.template = leave.ok()["event"].clone();
+    let leave = event(&case, "@bob:b.test", "@bob:b.test", "leave");
+    case.send("v2/invite", &invite.0, &invite.1).ok();
+    case.net.set(0, &ann, &room, "m.room.server_acl", json!({ "allow": ["*"], "deny": ["b.test"] })).ok();
+    let (make_join, make_leave) = templates(&case.net);
+    let sent = [("v2/send_join", &join), ("v2/send_leave", &leave), ("v2/invite", &invite)];
+    let sent = sent.map(|(what, (id, event))| case.send(what, id, event));
+    for answer in [make_join, make_leave].iter().chain(&sent) {
+        refused(answer, StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    }
+}
+
+#[test]
+fn a_server_that_the_room_keeps_out_does_not_knock() {
+    let net = Net::new(2);
+    let (ann, _) = (net.user(0, "ann"), net.user(1, "bob"));
+    let rules =
+        json!([{ "type": "m.room.join_rules", "state_key": "", "content": { "join_rule": "knock" } }]);
+    let room = net.create(0, &ann, json!({ "room_version": "11", "initial_state": rules }));
+    let uri = format!("/_matrix/federation/v1/make_knock/{}/%40bob%3Ab.test?ver=11", percent(&room));
+    let template = ask(&net, Method::GET, &uri, None).ok()["event"].clone();
+    let key = net.servers[1].signing_key();
+    let case = Case { net, room, template, key };
+    let knock = json!({ "membership": "knock" });
+    let (id, event) = case.event("@bob:b.test", "@bob:b.test", "m.room.member", knock);
+    let acl = json!({ "allow": ["*"], "deny": ["b.test"] });
+    case.net.set(0, &ann, &case.room, "m.room.server_acl", acl).ok();
+    refused(&ask(&case.net, Method::GET, &uri, None), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    refused(&case.send("v1/send_knock", &id, &event), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    let open = json!({ "allow": ["*"] });
+    case.net.set(0, &ann, &case.room, "m.room.server_acl", open).ok();
+    case.send("v1/send_knock", &id, &event).ok();
+}
+
 #[test]
 fn members_are_left_out_if_asked_for() {
     let mut case = case();
