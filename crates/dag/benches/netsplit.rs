@@ -7,7 +7,7 @@ use criterion::Criterion;
 use myelin_core::{EventNid, StateKeyNid};
 use myelin_dag::{
     AuthChain, NewEvent, Parents, Pdu, SigningKey, StateTree, auth_types, build, resolve,
-    resolve::{Graph, Lookup},
+    resolve::{Graph, Lookup, Resolution},
     rules,
 };
 use ruma::{
@@ -127,10 +127,13 @@ impl World {
         *state = state.insert(key_nid, nid);
     }
 
-    /// Both sides of the split: names on the one, names, absences and kicks on the other.
-    fn split(&mut self, base: &StateTree) -> [StateTree; 2] {
+    /// Both sides of the split: names on the one, names, absences and kicks on the other. Then the other one before its
+    /// last event.
+    fn split(&mut self, base: &StateTree) -> ([StateTree; 2], StateTree) {
         let (mut here, mut there) = (base.clone(), base.clone());
+        let mut before = there.clone();
         for n in 0..DISPUTED {
+            before = there.clone();
             let member = MODERATORS + 1 + n;
             self.join(&mut here, member, 10 + n as u64);
             let away = |who: usize| (user(who), json!({ "membership": "leave" }));
@@ -143,7 +146,7 @@ impl World {
         }
         here.root();
         there.root();
-        [here, there]
+        ([here, there], before)
     }
 }
 
@@ -152,9 +155,13 @@ pub fn resolution(c: &mut Criterion) {
     group.sample_size(10);
     for version in [RoomVersionId::V11, RoomVersionId::V12] {
         let (mut world, base) = World::new(&version);
-        let sides = world.split(&base);
+        let (sides, before) = world.split(&base);
         group.bench_function(version.as_str(), |b| {
             b.iter(|| resolve(&world.rules, &sides, &world).expect("agrees"))
+        });
+        let before = Resolution::of(&world.rules, &[sides[0].clone(), before], &world).expect("agrees");
+        group.bench_function(format!("{version}, the last event of one side"), |b| {
+            b.iter(|| before.follow(&world.rules, &sides, &world).expect("agrees"))
         });
     }
     group.finish();

@@ -57,16 +57,70 @@ pub fn resolve(
     states: &[StateTree],
     graph: &impl Graph,
 ) -> Result<StateTree, ResolveError> {
-    let mut distinct: Vec<&StateTree> = states.iter().collect();
-    distinct.sort_unstable_by_key(|state| state.root());
-    distinct.dedup_by_key(|state| state.root());
-    match distinct.as_slice() {
-        [] => Ok(StateTree::new()),
-        [only] => Ok((*only).clone()),
-        _ => match rules.state_res.v2_rules() {
-            None => v1::resolve(rules, &distinct, graph),
-            Some(v2_rules) => v2::resolve(rules, v2_rules, &distinct, graph),
-        },
+    Resolution::of(rules, states, graph).map(|resolution| resolution.state)
+}
+
+/// The outcome, and what led to it. Copies share what they have in common.
+#[derive(Clone)]
+pub struct Resolution {
+    pub state: StateTree,
+    /// `None` where there was no conflict, and in version 1.
+    fork: Option<v2::Fork>,
+}
+
+impl Resolution {
+    /// See [`resolve`].
+    pub fn of(
+        rules: &RoomVersionRules,
+        states: &[StateTree],
+        graph: &impl Graph,
+    ) -> Result<Self, ResolveError> {
+        Self::by(rules, states, graph, None)
+    }
+
+    /// The same outcome as [`Resolution::of`], for less if one or two of the states have become others since `self`.
+    /// Both are of one room.
+    pub fn follow(
+        &self,
+        rules: &RoomVersionRules,
+        states: &[StateTree],
+        graph: &impl Graph,
+    ) -> Result<Self, ResolveError> {
+        Self::by(rules, states, graph, self.fork.as_ref())
+    }
+
+    fn by(
+        rules: &RoomVersionRules,
+        states: &[StateTree],
+        graph: &impl Graph,
+        before: Option<&v2::Fork>,
+    ) -> Result<Self, ResolveError> {
+        let mut distinct: Vec<&StateTree> = states.iter().collect();
+        distinct.sort_unstable_by_key(|state| state.root());
+        distinct.dedup_by_key(|state| state.root());
+        match (distinct.as_slice(), rules.state_res.v2_rules()) {
+            ([], _) => Ok(StateTree::new().into()),
+            ([only], _) => Ok((*only).clone().into()),
+            (_, None) => v1::resolve(rules, &distinct, graph).map(Self::from),
+            (_, Some(v2_rules)) => {
+                let fork = match before {
+                    None => v2::Fork::of(rules, v2_rules, &distinct, graph)?,
+                    Some(before) => before.follow(rules, v2_rules, &distinct, graph)?,
+                };
+                Ok(Self { state: fork.resolved.clone(), fork: Some(fork) })
+            }
+        }
+    }
+
+    /// Whether it is worth keeping for [`Resolution::follow`], and how much that is, in events.
+    pub fn weight(&self) -> Option<u64> {
+        self.fork.as_ref().map(v2::Fork::weight)
+    }
+}
+
+impl From<StateTree> for Resolution {
+    fn from(state: StateTree) -> Self {
+        Self { state, fork: None }
     }
 }
 

@@ -10,13 +10,16 @@ mod codec;
 mod diff;
 mod load;
 mod node;
+mod sets;
 
 use std::{fmt, sync::Arc};
 
 use myelin_core::{EventNid, StateKeyNid};
+use roaring::RoaringTreemap;
 
 pub use self::load::Need;
 use self::node::Node;
+use crate::AuthChain;
 
 /// Small leaves keep the bytes written per change small; larger ones keep the number of nodes small.
 pub const LEAF_ENTRIES_MAX: usize = 32;
@@ -97,7 +100,28 @@ impl StateTree {
     /// The nodes of this tree which `base` does not have in the same place, with their bytes: what is to be written
     /// when `base` has been written. A node that is elsewhere in `base` may be among them.
     pub fn new_nodes_since(&self, base: &Self) -> Vec<(NodeHash, Vec<u8>)> {
-        diff::new_nodes(self.root.as_ref(), base.root.as_ref())
+        self.new_nodes_beside(&[base])
+    }
+
+    /// As [`Self::new_nodes_since`] several trees.
+    pub fn new_nodes_beside(&self, bases: &[&Self]) -> Vec<(NodeHash, Vec<u8>)> {
+        diff::new_nodes(self.root.as_ref(), bases.iter().filter_map(|base| base.root.as_ref()))
+    }
+
+    /// All events of the state.
+    pub(crate) fn events(&self) -> Arc<RoaringTreemap> {
+        self.root.as_ref().map_or_else(Arc::default, |root| sets::events(root))
+    }
+
+    /// All events of the state and their auth chains, or those events whose chains are not at hand. What was found is
+    /// kept with the nodes, so `chain_of` is asked for what is new since.
+    pub(crate) fn closure(
+        &self,
+        chain_of: impl Fn(EventNid) -> Option<Arc<AuthChain>>,
+    ) -> Result<Arc<RoaringTreemap>, Vec<EventNid>> {
+        let Some(root) = &self.root else { return Ok(Arc::default()) };
+        let mut missing = Vec::new();
+        sets::closure(root, &chain_of, &mut missing).ok_or(missing)
     }
 
     /// Builds the tree from stored nodes. Nodes that `fetch` does not have come back as [`Need::Nodes`], a whole

@@ -6,6 +6,7 @@ use std::{
 };
 
 use myelin_core::{EventNid, StateKeyNid};
+use roaring::RoaringTreemap;
 use ruma::{
     events::StateEventType,
     room_version_rules::{RoomVersionRules, StateResolutionV2Rules},
@@ -16,29 +17,95 @@ use crate::{Pdu, StateTree, auth::auth_types};
 
 pub type Key = (StateEventType, String);
 
-/// For the second algorithm.
+/// For the second algorithm. Copies share what they have in common.
+#[derive(Clone)]
 pub struct Conflict {
-    pub keys: BTreeSet<StateKeyNid>,
+    /// Two or more, and distinct.
+    pub states: Vec<StateTree>,
+    /// What is conflicted of each.
+    disputed: Vec<StateTree>,
+    keys: RoaringTreemap,
+    conflicted: RoaringTreemap,
     /// The full conflicted set: conflicted events, the auth difference, and in version 12 and up what is between them.
-    pub full: Vec<(EventNid, Arc<Pdu>)>,
+    pub full: RoaringTreemap,
 }
 
 impl Conflict {
-    /// `states` are two or more, and distinct.
-    pub fn find(
+    pub fn of(
         v2_rules: &StateResolutionV2Rules,
         states: &[&StateTree],
         graph: &impl Graph,
     ) -> Result<Self, ResolveError> {
         let keys = conflicted_keys(states);
-        let conflicted: BTreeSet<EventNid> =
-            states.iter().flat_map(|state| keys.iter().filter_map(|key| state.get(*key))).collect();
-        let mut full = difference::auth_difference(states, &keys, graph)?;
-        if v2_rules.consider_conflicted_state_subgraph {
-            full.extend(difference::subgraph(&conflicted, graph)?);
+        let disputed = |state: &&StateTree| -> StateTree {
+            keys.iter().filter_map(|key| Some((*key, state.get(*key)?))).collect()
+        };
+        let disputed: Vec<StateTree> = states.iter().map(disputed).collect();
+        let conflict = Self {
+            states: states.iter().map(|state| (*state).clone()).collect(),
+            keys: keys.iter().map(|key| key.0).collect(),
+            conflicted: disputed.iter().flat_map(StateTree::iter).map(|(_, event)| event.0).collect(),
+            disputed,
+            full: RoaringTreemap::new(),
+        };
+        conflict.with_full(v2_rules, graph)
+    }
+
+    /// The conflict where the states at some places are other ones, which say something else about the `changed` keys.
+    pub fn with(
+        &self,
+        v2_rules: &StateResolutionV2Rules,
+        replaced: &[(usize, &StateTree)],
+        changed: &BTreeSet<StateKeyNid>,
+        graph: &impl Graph,
+    ) -> Result<Self, ResolveError> {
+        let mut next = self.clone();
+        for (at, state) in replaced {
+            next.states[*at] = (*state).clone();
         }
-        full.extend(conflicted);
-        Ok(Self { keys, full: events(&full, graph)? })
+        changed.iter().for_each(|key| next.look_again_at(*key));
+        next.with_full(v2_rules, graph)
+    }
+
+    fn look_again_at(&mut self, key: StateKeyNid) {
+        for event in self.disputed.iter().filter_map(|disputed| disputed.get(key)) {
+            self.conflicted.remove(event.0);
+        }
+        let first = self.states[0].get(key);
+        let agreed = self.states.iter().all(|state| state.get(key) == first);
+        if agreed {
+            self.keys.remove(key.0)
+        } else {
+            self.keys.insert(key.0)
+        };
+        for (disputed, state) in self.disputed.iter_mut().zip(&self.states) {
+            match state.get(key).filter(|_| !agreed) {
+                Some(event) => {
+                    *disputed = disputed.insert(key, event);
+                    self.conflicted.insert(event.0);
+                }
+                None => *disputed = disputed.remove(key),
+            }
+        }
+    }
+
+    fn with_full(self, v2_rules: &StateResolutionV2Rules, graph: &impl Graph) -> Result<Self, ResolveError> {
+        let full =
+            difference::full_conflicted_set(v2_rules, &self.states, &self.disputed, &self.conflicted, graph)?;
+        Ok(Self { full, ..self })
+    }
+
+    pub fn is_about(&self, key: StateKeyNid) -> bool {
+        self.keys.contains(key.0)
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = StateKeyNid> + '_ {
+        self.keys.iter().map(StateKeyNid)
+    }
+
+    /// What all states say.
+    pub fn agreed(&self, key: StateKeyNid) -> Option<EventNid> {
+        self.states[0].get(key).filter(|_| !self.is_about(key))
     }
 }
 

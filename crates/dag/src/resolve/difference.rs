@@ -1,81 +1,89 @@
 //! The auth difference and the conflicted state subgraph, by bitmaps.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
-use myelin_core::{EventNid, StateKeyNid};
+use myelin_core::EventNid;
 use roaring::{MultiOps, RoaringTreemap};
+use ruma::room_version_rules::StateResolutionV2Rules;
 
 use super::{Graph, Need, ResolveError};
 use crate::{StateTree, auth_chain::AuthChain};
 
-/// The events that are in the full auth chain of some state but not of all.
+/// The conflicted events, and those that are in the full auth chain of some state but not of all; in version 12 and up
+/// also the conflicted state subgraph.
 ///
 /// The full auth chain of a state has the events of the state in it, although the specification's has not: Synapse does
 /// it so, and where an event of the state is in the auth chain of others the outcome would be another.
 ///
-/// With U the unconflicted events and their chains, and Di the conflicted ones of state i and theirs, the full chain of
-/// state i is U ∪ Di, and so the difference is (∪Di − ∩Di) − U. U is only ever subtracted.
-pub fn auth_difference(
-    states: &[&StateTree],
-    conflicted: &BTreeSet<StateKeyNid>,
-    graph: &impl Graph,
-) -> Result<BTreeSet<EventNid>, ResolveError> {
-    let mut all = RoaringTreemap::new();
-    let mut common: Option<RoaringTreemap> = None;
-    for state in states {
-        let own = || conflicted.iter().filter_map(|key| state.get(*key));
-        let chain = union(&chains(own(), graph)?) | own().map(|nid| nid.0).collect::<RoaringTreemap>();
-        all |= &chain;
-        common = Some(match common {
-            Some(common) => common & &chain,
-            None => chain,
-        });
-    }
-    let difference = all - common.unwrap_or_default();
-    let rest = without_agreed(difference, states[0], conflicted, graph)?;
-    Ok(rest.into_iter().map(EventNid).collect())
-}
-
-/// Subtracts U. What is at hand is looked at first, since it is often enough.
-fn without_agreed(
-    mut difference: RoaringTreemap,
-    state: &StateTree,
-    conflicted: &BTreeSet<StateKeyNid>,
+/// With U the unconflicted events and their chains, and Di the conflicted ones of state i (`disputed`) and theirs, the
+/// full chain of state i is U ∪ Di, and so the difference is (∪Di − ∩Di) − U. U is only ever subtracted.
+pub fn full_conflicted_set(
+    v2_rules: &StateResolutionV2Rules,
+    states: &[StateTree],
+    disputed: &[StateTree],
+    conflicted: &RoaringTreemap,
     graph: &impl Graph,
 ) -> Result<RoaringTreemap, ResolveError> {
-    let agreed = || state.iter().filter(|(key, _)| !conflicted.contains(key)).map(|(_, event)| event);
-    difference -= agreed().map(|event| event.0).collect::<RoaringTreemap>();
-    let mut missing = Vec::new();
-    for event in agreed() {
-        if difference.is_empty() {
-            return Ok(difference);
-        }
-        match graph.auth_chain(event) {
-            // Mostly so: what authorises a settled event is older than what is in dispute.
-            Some(chain) if chain.bitmap().max() < difference.min() => {}
-            Some(chain) => difference -= chain.bitmap(),
-            None => missing.push(event),
-        }
+    let closures = closures(disputed, graph)?;
+    let all = closures.iter().map(|closure| &**closure).union();
+    let common = closures.iter().map(|closure| &**closure).intersection();
+    let difference = (&all - common) - conflicted;
+    let mut full = conflicted | without_agreed(difference, states, graph)?;
+    if v2_rules.consider_conflicted_state_subgraph {
+        full |= between(all, conflicted, graph)?;
     }
-    if missing.is_empty() || difference.is_empty() { Ok(difference) } else { Err(need_chains(missing)) }
+    Ok(full)
 }
 
-/// The events on a path of auth events from one conflicted event to another, ends included (version 12).
-pub fn subgraph(
-    conflicted: &BTreeSet<EventNid>,
+/// Subtracts U. Mostly what is left is in it because it or what it authorises is agreed on; only what is in dispute on
+/// one side but has been replaced there again wants a look at what every event of the states stands on.
+fn without_agreed(
+    mut difference: RoaringTreemap,
+    states: &[StateTree],
     graph: &impl Graph,
-) -> Result<BTreeSet<EventNid>, ResolveError> {
-    let set: RoaringTreemap = conflicted.iter().map(|nid| nid.0).collect();
-    let ancestors = union(&chains(conflicted.iter().copied(), graph)?);
-    // Paths can only end at conflicted events that are ancestors of conflicted events.
-    let ends = &ancestors & &set;
-    if ends.is_empty() {
-        return Ok(conflicted.clone());
+) -> Result<RoaringTreemap, ResolveError> {
+    if difference.is_empty() {
+        return Ok(difference);
     }
-    let between: Vec<EventNid> = (ancestors - &set).into_iter().map(EventNid).collect();
-    let chains = chains(between.iter().copied(), graph)?;
-    let on_path = between.into_iter().zip(chains).filter(|(_, chain)| !chain.bitmap().is_disjoint(&ends));
-    Ok(on_path.map(|(nid, _)| nid).chain(conflicted.iter().copied()).collect())
+    let agreed = states.iter().fold(difference.clone(), |agreed, state| agreed & &*state.events());
+    let below = chains(agreed.iter().map(EventNid), graph)?;
+    difference -= agreed;
+    below.iter().for_each(|chain| difference -= chain.bitmap());
+    if !difference.is_empty() {
+        let whole = closures(states, graph)?;
+        difference -= whole.iter().map(|closure| &**closure).intersection();
+    }
+    Ok(difference)
+}
+
+/// The events on a path of auth events from one conflicted event to another, ends excluded (version 12).
+/// `below`: the conflicted events and their chains.
+fn between(
+    below: RoaringTreemap,
+    conflicted: &RoaringTreemap,
+    graph: &impl Graph,
+) -> Result<RoaringTreemap, ResolveError> {
+    let candidates = below - conflicted;
+    let chains = chains(candidates.iter().map(EventNid), graph)?;
+    let on_path = candidates.iter().zip(chains).filter(|(_, chain)| !chain.bitmap().is_disjoint(conflicted));
+    Ok(on_path.map(|(nid, _)| nid).collect())
+}
+
+/// The events of each state, with their auth chains.
+fn closures(states: &[StateTree], graph: &impl Graph) -> Result<Vec<Arc<RoaringTreemap>>, ResolveError> {
+    let (mut closures, mut missing) = (Vec::with_capacity(states.len()), Vec::new());
+    for state in states {
+        match state.closure(|event| graph.auth_chain(event)) {
+            Ok(closure) => closures.push(closure),
+            Err(events) => missing.extend(events),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(closures);
+    }
+    missing.sort_unstable();
+    missing.dedup();
+    Err(need_chains(missing))
 }
 
 pub fn chains(

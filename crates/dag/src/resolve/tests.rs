@@ -279,6 +279,32 @@ proptest! {
     }
 
     #[test]
+    fn going_on_from_a_resolution_equals_resolving_anew(
+        version in versions(),
+        steps in steps(),
+        fixed in prop::collection::vec(0_usize..34, 1..3),
+        moves in prop::collection::vec((0_usize..34, 0_usize..34, any::<bool>()), 0..40),
+    ) {
+        let world = grow(&version, &steps);
+        let after = |at: usize| world.states_after[&world.events[at % world.events.len()].event_id].clone();
+        let mut fixed: Vec<_> = fixed.into_iter().map(after).collect();
+        let driver = Driver::new(&world, None);
+        let mut last = Resolution::from(StateTree::new());
+        // As it comes, and to and fro, two at once at times.
+        let as_it_comes = (0..world.events.len()).map(|at| (at, 0, false));
+        for (at, other, moves_both) in as_it_comes.chain(moves) {
+            if moves_both {
+                fixed[0] = after(other);
+            }
+            let states: Vec<_> = fixed.iter().cloned().chain([after(at)]).collect();
+            let anew = Resolution::of(&world.rules, &states, &world).unwrap();
+            let followed = driver.complete(100, |driver| last.follow(&world.rules, &states, driver));
+            prop_assert_eq!(&followed.state, &anew.state, "{} at {}", &version, at);
+            last = followed;
+        }
+    }
+
+    #[test]
     fn any_topological_order_gives_the_same_state_at_each_event(
         version in all_versions(), steps in steps(), choices in prop::collection::vec(any::<u8>(), 1..40),
     ) {
@@ -289,6 +315,31 @@ proptest! {
             prop_assert_eq!(world.ids(here), other.ids(there), "after {}", pdu.event_id);
         }
     }
+}
+
+/// Bob left on both sides, and comes back on one. What he said before that on the other side counts again, since he is
+/// judged by his auth events where the conflict has not yet said anything about him.
+#[test]
+fn what_is_no_longer_agreed_on_is_judged_again() {
+    let step = |actor, action, value, parents| Step { actor, action, value, parents, tick: 1 };
+    let steps = [
+        step(0, 3, 3, (0, 0)), // alice: power levels (bob 50)
+        step(0, 0, 1, (0, 0)), // alice: topic
+        step(1, 0, 2, (0, 0)), // bob: topic
+        step(1, 5, 3, (1, 1)), // bob leaves, after alice's topic
+        step(0, 1, 4, (0, 1)), // alice: name, after both
+        step(1, 4, 5, (1, 1)), // bob joins, after he left
+    ];
+    let world = grow(&RoomVersionId::V11, &steps);
+    let after = |back: usize| &world.states_after[&world.events[world.events.len() - 1 - back].event_id];
+    let resolution = |left: &StateTree, before: &Resolution| {
+        before.follow(&world.rules, &[after(1).clone(), left.clone()], &world).unwrap()
+    };
+    let topic = world.state_key_nid(&StateEventType::RoomTopic, "").unwrap();
+    let gone = resolution(after(2), &StateTree::new().into());
+    let back = resolution(after(0), &gone);
+    assert_eq!(back.state, resolution(after(0), &StateTree::new().into()).state);
+    assert_ne!(gone.state.get(topic), back.state.get(topic));
 }
 
 /// Has nothing at first, and then what was asked for.
@@ -320,9 +371,13 @@ impl<'w> Driver<'w> {
     }
 
     fn resolve_within(&self, rounds: usize, states: &[StateTree]) -> StateTree {
+        self.complete(rounds, |driver| resolve(&self.world.rules, states, driver))
+    }
+
+    fn complete<T>(&self, rounds: usize, attempt: impl Fn(&Self) -> Result<T, ResolveError>) -> T {
         for _ in 0..rounds {
-            match resolve(&self.world.rules, states, self) {
-                Ok(state) => return state,
+            match attempt(self) {
+                Ok(done) => return done,
                 Err(ResolveError::Need(need)) => self.bring(need),
                 Err(error) => panic!("{error}"),
             }

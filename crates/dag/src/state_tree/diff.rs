@@ -58,21 +58,26 @@ fn merge(a: Vec<(StateKeyNid, EventNid)>, b: Vec<(StateKeyNid, EventNid)>, chang
     }
 }
 
-pub fn new_nodes(node: Option<&Arc<Node>>, base: Option<&Arc<Node>>) -> Vec<(NodeHash, Vec<u8>)> {
+pub fn new_nodes<'n>(
+    node: Option<&'n Arc<Node>>,
+    bases: impl Iterator<Item = &'n Arc<Node>>,
+) -> Vec<(NodeHash, Vec<u8>)> {
     let mut nodes = Vec::new();
-    collect(node.map(|node| &**node), base.map(|base| &**base), &mut nodes);
+    let bases: Vec<&Node> = bases.map(|base| &**base).collect();
+    collect(node.map(|node| &**node), &bases, &mut nodes);
     nodes
 }
 
-fn collect(node: Option<&Node>, base: Option<&Node>, nodes: &mut Vec<(NodeHash, Vec<u8>)>) {
-    let Some(node) = node.filter(|node| !same(Some(node), base)) else { return };
+fn collect(node: Option<&Node>, bases: &[&Node], nodes: &mut Vec<(NodeHash, Vec<u8>)>) {
+    let there = |node: &Node| bases.iter().any(|base| same(Some(node), Some(base)));
+    let Some(node) = node.filter(|node| !there(node)) else { return };
     nodes.push((node.hash(), codec::encode(node)));
     let Body::Branch { children, .. } = &node.body else { return };
     for (way, child) in children.iter().enumerate() {
-        let base = match base.map(|base| &base.body) {
-            Some(Body::Branch { children, .. }) => children[way].as_deref(),
-            _ => None,
-        };
-        collect(child.as_deref(), base, nodes);
+        let below = bases.iter().filter_map(|base| match &base.body {
+            Body::Branch { children, .. } => children[way].as_deref(),
+            Body::Leaf(_) => None,
+        });
+        collect(child.as_deref(), &below.collect::<Vec<_>>(), nodes);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use myelin_core::{EventNid, StateKeyNid};
 
-use super::{LEAF_ENTRIES_MAX, NodeHash, codec};
+use super::{LEAF_ENTRIES_MAX, NodeHash, codec, sets::Sets};
 
 /// Bits of the mixed key per level.
 const LEVEL_BITS: u32 = 3;
@@ -16,6 +16,7 @@ pub type Children = [Option<Arc<Node>>; WAYS];
 /// Invariant: never empty; a branch has more than `LEAF_ENTRIES_MAX` entries below it, a leaf at most so many.
 pub struct Node {
     pub body: Body,
+    pub sets: Sets,
     hash: OnceLock<NodeHash>,
 }
 
@@ -43,12 +44,16 @@ fn mix(key: u64) -> u64 {
 impl Node {
     /// `entries` are sorted by key, distinct, and few enough.
     pub fn leaf(entries: Vec<Entry>) -> Arc<Self> {
-        Arc::new(Self { body: Body::Leaf(entries), hash: OnceLock::new() })
+        Self::of(Body::Leaf(entries))
     }
 
     pub fn branch(children: Children) -> Arc<Self> {
         let count = children.iter().flatten().map(|child| child.len()).sum();
-        Arc::new(Self { body: Body::Branch { children, count }, hash: OnceLock::new() })
+        Self::of(Body::Branch { children, count })
+    }
+
+    fn of(body: Body) -> Arc<Self> {
+        Arc::new(Self { body, sets: Sets::default(), hash: OnceLock::new() })
     }
 
     /// `entries` are sorted by key and distinct.

@@ -2,199 +2,213 @@
 //! of the rest.
 
 use std::{
-    cell::RefCell,
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet},
+    cmp::{Ordering, Reverse},
+    collections::{BTreeMap, BinaryHeap, HashMap},
     sync::Arc,
 };
 
 use myelin_core::EventNid;
-use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId,
-    events::{TimelineEventType, room::member::MembershipState},
-    room_version_rules::RoomVersionRules,
-    state_res::events::RoomCreateEvent,
-};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, events::TimelineEventType};
 
-use super::AtHand;
-use crate::{Pdu, auth::implied_create_event, resolve::Graph};
+use super::{
+    AtHand,
+    held::{Held, auth_event},
+};
+use crate::{Pdu, resolve::Graph};
 
 /// Mainlines are as long as their room has had power levels.
 const MAINLINE_STEPS_MAX: usize = 100_000;
-/// What the creator has where there are no power levels, in versions whose creators have no special rights.
-const CREATOR_LEVEL: i64 = 100;
+/// Between two neighbours in a fresh order, so that others fit in.
+const LABEL_STEP: u64 = 1 << 32;
 
-pub struct Orders<'a, G> {
-    rules: &'a RoomVersionRules,
-    full: &'a [(EventNid, Arc<Pdu>)],
-    index_of: HashMap<&'a EventId, usize>,
-    at_hand: &'a AtHand<'a, G>,
-    /// The room's creators, from the first event that names its create event.
-    creators: RefCell<Option<HashSet<OwnedUserId>>>,
+/// An event at its place in the order of the checks.
+#[derive(Clone)]
+pub struct Placed(Arc<(Place, Arc<Held>)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// By labels that grow along the reverse topological power ordering.
+    Power(u64),
+    /// The position of the nearest power levels on the mainline.
+    Rest(usize),
 }
+
+impl Placed {
+    pub fn new(place: Place, held: Arc<Held>) -> Self {
+        Self(Arc::new((place, held)))
+    }
+
+    pub fn held(&self) -> &Held {
+        &self.0.1
+    }
+
+    pub fn is_power(&self) -> bool {
+        matches!(self.0.0, Place::Power(_))
+    }
+
+    fn rank(&self) -> (Place, MilliSecondsSinceUnixEpoch, &EventId) {
+        let pdu = &self.held().pdu;
+        (self.0.0, pdu.origin_server_ts, &pdu.event_id)
+    }
+}
+
+impl Ord for Placed {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl PartialOrd for Placed {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Placed {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Placed {}
 
 /// The one that comes first is the least.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Rank<'a> {
-    power: Reverse<i64>,
-    origin_server_ts: MilliSecondsSinceUnixEpoch,
-    event_id: &'a EventId,
-    index: usize,
+type Rank<'a> = (Reverse<i64>, MilliSecondsSinceUnixEpoch, &'a EventId, EventNid);
+
+fn rank(held: &Held) -> Rank<'_> {
+    (Reverse(held.power), held.pdu.origin_server_ts, &held.pdu.event_id, held.nid)
 }
 
-impl<'a, G: Graph> Orders<'a, G> {
-    pub fn new(
-        rules: &'a RoomVersionRules,
-        full: &'a [(EventNid, Arc<Pdu>)],
-        at_hand: &'a AtHand<'a, G>,
-    ) -> Self {
-        let index_of = full.iter().enumerate().map(|(index, (_, pdu))| (&*pdu.event_id, index)).collect();
-        Self { rules, full, index_of, at_hand, creators: RefCell::default() }
+/// Each comes after those of these events that authorise it.
+pub fn by_power(events: &BTreeMap<EventNid, Arc<Held>>) -> Vec<EventNid> {
+    let mut waiting: HashMap<EventNid, usize> = HashMap::with_capacity(events.len());
+    let mut children: HashMap<EventNid, Vec<EventNid>> = HashMap::new();
+    for (nid, held) in events {
+        let mut auth: Vec<_> = held.auth.iter().copied().filter(|auth| events.contains_key(auth)).collect();
+        auth.sort_unstable();
+        auth.dedup();
+        waiting.insert(*nid, auth.len());
+        auth.into_iter().for_each(|parent| children.entry(parent).or_default().push(*nid));
     }
-
-    fn pdu(&self, index: usize) -> &'a Pdu {
-        &self.full[index].1
-    }
-
-    /// The power events of the full conflicted set and what of it is in their auth chains.
-    pub fn by_power(&self) -> Vec<usize> {
-        let auth_edges = self.power_graph();
-        let mut waiting: HashMap<usize, usize> =
-            auth_edges.iter().map(|(index, auth)| (*index, auth.len())).collect();
-        let mut children: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (index, auth) in &auth_edges {
-            auth.iter().for_each(|parent| children.entry(*parent).or_default().push(*index));
-        }
-        let roots = auth_edges.iter().filter(|(_, auth)| auth.is_empty());
-        let mut heap: BinaryHeap<_> = roots.map(|(index, _)| Reverse(self.rank(*index))).collect();
-        let mut sorted = Vec::with_capacity(auth_edges.len());
-        while let Some(Reverse(Rank { index, .. })) = heap.pop() {
-            sorted.push(index);
-            for child in children.get(&index).into_iter().flatten() {
-                let left = waiting.entry(*child).or_default();
-                *left -= 1;
-                if *left == 0 {
-                    heap.push(Reverse(self.rank(*child)));
-                }
+    let roots = events.values().filter(|held| waiting.get(&held.nid) == Some(&0));
+    let mut heap: BinaryHeap<_> = roots.map(|held| Reverse(rank(held))).collect();
+    let mut sorted = Vec::with_capacity(events.len());
+    while let Some(Reverse((.., nid))) = heap.pop() {
+        sorted.push(nid);
+        for child in children.get(&nid).into_iter().flatten() {
+            let left = waiting.entry(*child).or_default();
+            *left -= 1;
+            if *left == 0 {
+                heap.push(Reverse(rank(&events[child])));
             }
         }
-        sorted
     }
+    sorted
+}
 
-    /// Each event of the graph with its auth events that are in the full conflicted set.
-    fn power_graph(&self) -> HashMap<usize, Vec<usize>> {
-        let mut graph: HashMap<usize, Vec<usize>> = HashMap::new();
-        let mut pending: Vec<usize> =
-            (0..self.full.len()).filter(|index| is_power_event(self.pdu(*index))).collect();
-        while let Some(index) = pending.pop() {
-            if graph.contains_key(&index) {
-                continue;
-            }
-            let auth = self.pdu(index).auth_events.iter().filter_map(|id| self.index_of.get(&**id).copied());
-            let auth: HashSet<usize> = auth.collect();
-            pending.extend(&auth);
-            graph.insert(index, auth.into_iter().collect());
+/// Labels that grow along `order`. Those that have one keep it; `None` if that cannot be.
+pub fn labels(order: &[EventNid], kept: impl Fn(EventNid) -> Option<u64>) -> Option<Vec<u64>> {
+    let mut labels: Vec<u64> = Vec::with_capacity(order.len());
+    let mut last = 0;
+    let mut at = 0;
+    while at < order.len() {
+        let new = order[at..].iter().take_while(|nid| kept(**nid).is_none()).count();
+        let next = order.get(at + new).and_then(|nid| kept(*nid));
+        let step = match next {
+            Some(next) => next.checked_sub(last)? / (new as u64 + 1),
+            None => LABEL_STEP,
+        };
+        if step == 0 {
+            return None;
         }
-        graph
-    }
-
-    fn rank(&self, index: usize) -> Rank<'a> {
-        let pdu = self.pdu(index);
-        Rank {
-            power: Reverse(self.power_of_sender(pdu)),
-            origin_server_ts: pdu.origin_server_ts,
-            event_id: &pdu.event_id,
-            index,
+        for _ in 0..new {
+            last = last.checked_add(step)?;
+            labels.push(last);
         }
-    }
-
-    /// By the power levels among the event's auth events.
-    fn power_of_sender(&self, pdu: &Pdu) -> i64 {
-        let auth = &self.rules.authorization;
-        let levels = self.auth_event(pdu, &TimelineEventType::RoomPowerLevels);
-        let is_creator = self.is_creator(pdu);
-        if is_creator && auth.explicitly_privilege_room_creators {
-            return i64::MAX;
+        if let Some(next) = next {
+            labels.push(next);
+            last = next;
         }
-        match levels {
-            Some(levels) => levels.decoded_levels(auth).map_or(0, |levels| levels.of_user(&pdu.sender)),
-            None if is_creator => CREATOR_LEVEL,
-            None => 0,
-        }
+        at = labels.len();
     }
+    Some(labels)
+}
 
-    fn is_creator(&self, pdu: &Pdu) -> bool {
-        let mut creators = self.creators.borrow_mut();
-        if creators.is_none() {
-            let create = match implied_create_event(pdu, self.rules) {
-                Some(id) => self.at_hand.event(&id),
-                None => self.auth_event(pdu, &TimelineEventType::RoomCreate),
-            };
-            *creators = create
-                .and_then(|create| RoomCreateEvent::new(create).creators(&self.rules.authorization).ok());
-        }
-        creators.as_ref().is_some_and(|creators| creators.contains(&pdu.sender))
-    }
+/// Power levels, each the one that authorised the next, and how far each is from the first. Shared by copies.
+#[derive(Clone)]
+pub struct Mainline {
+    pub levels: Option<EventNid>,
+    positions: Arc<HashMap<OwnedEventId, usize>>,
+}
 
-    fn auth_event(&self, pdu: &Pdu, event_type: &TimelineEventType) -> Option<Arc<Pdu>> {
-        let is_it =
-            |event: &Arc<Pdu>| event.event_type == *event_type && event.state_key.as_deref() == Some("");
-        pdu.auth_events.iter().filter_map(|id| self.at_hand.event(id)).find(is_it)
-    }
-
-    /// `levels`: the power levels that the mainline begins with.
-    pub fn by_mainline(&self, mut events: Vec<usize>, levels: Option<Arc<Pdu>>) -> Vec<usize> {
+impl Mainline {
+    /// `levels`: the power levels that it begins with.
+    pub fn of<G: Graph>(levels: Option<(EventNid, Arc<Pdu>)>, at_hand: &AtHand<'_, G>) -> Self {
+        let nid = levels.as_ref().map(|(nid, _)| *nid);
         let mut mainline: Vec<OwnedEventId> = Vec::new();
-        let mut next = levels;
+        let mut next = levels.map(|(_, pdu)| pdu);
         while let Some(levels) = next.filter(|_| mainline.len() < MAINLINE_STEPS_MAX) {
-            next = self.auth_event(&levels, &TimelineEventType::RoomPowerLevels);
+            next = auth_event(&levels, &TimelineEventType::RoomPowerLevels, at_hand);
             mainline.push(levels.event_id.clone());
         }
         // The oldest is the first; what has nothing to do with the mainline comes before it.
-        let mut positions: HashMap<OwnedEventId, usize> =
-            mainline.into_iter().rev().enumerate().map(|(at, id)| (id, at + 1)).collect();
-        events.sort_by_cached_key(|index| {
-            let pdu = self.pdu(*index);
-            (self.position(pdu, &mut positions), pdu.origin_server_ts, &pdu.event_id)
-        });
-        events
+        let positions = mainline.into_iter().rev().enumerate().map(|(at, id)| (id, at + 1));
+        Self { levels: nid, positions: Arc::new(positions.collect()) }
     }
 
-    /// The position of the nearest power levels on the mainline, remembered for all those on the way there.
-    fn position(&self, pdu: &Pdu, positions: &mut HashMap<OwnedEventId, usize>) -> usize {
-        if let Some(position) = positions.get(&pdu.event_id) {
-            return *position;
-        }
+    /// Whether the event is authorised by power levels on the mainline, or by none.
+    pub fn is_next_to(&self, held: &Held) -> bool {
+        held.levels.as_ref().is_none_or(|levels| self.positions.contains_key(levels))
+    }
+
+    /// The position of the nearest power levels on the mainline; `known` are those of others beside it.
+    pub fn position<G: Graph>(
+        &self,
+        held: &Held,
+        at_hand: &AtHand<'_, G>,
+        known: &mut HashMap<OwnedEventId, usize>,
+    ) -> usize {
         let mut way = Vec::new();
-        let mut next = self.auth_event(pdu, &TimelineEventType::RoomPowerLevels);
+        let mut next = held.levels.clone();
         let position = loop {
-            match next {
-                None => break 0,
-                Some(_) if way.len() == MAINLINE_STEPS_MAX => break 0,
-                Some(levels) => match positions.get(&levels.event_id) {
-                    Some(position) => break *position,
-                    None => {
-                        next = self.auth_event(&levels, &TimelineEventType::RoomPowerLevels);
-                        way.push(levels.event_id.clone());
-                    }
-                },
+            let Some(id) = next.filter(|_| way.len() < MAINLINE_STEPS_MAX) else { break 0 };
+            if let Some(position) = self.positions.get(&id).or_else(|| known.get(&id)) {
+                break *position;
             }
+            let levels = at_hand.event(&id);
+            next = levels
+                .and_then(|levels| auth_event(&levels, &TimelineEventType::RoomPowerLevels, at_hand))
+                .map(|levels| levels.event_id.clone());
+            way.push(id);
         };
-        positions.extend(way.into_iter().map(|id| (id, position)));
+        known.extend(way.into_iter().map(|id| (id, position)));
         position
     }
 }
 
-/// Events that may take rights away from somebody else.
-fn is_power_event(pdu: &Pdu) -> bool {
-    match pdu.event_type {
-        TimelineEventType::RoomPowerLevels
-        | TimelineEventType::RoomJoinRules
-        | TimelineEventType::RoomCreate => pdu.state_key.as_deref() == Some(""),
-        TimelineEventType::RoomMember => {
-            let removes = matches!(pdu.membership(), Some(MembershipState::Leave | MembershipState::Ban));
-            removes && pdu.state_key.as_deref() != Some(pdu.sender.as_str())
-        }
-        _ => false,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(nids: &[u64]) -> Vec<EventNid> {
+        nids.iter().copied().map(EventNid).collect()
+    }
+
+    #[test]
+    fn what_comes_in_between_gets_a_label_in_between() {
+        let fresh = labels(&order(&[1, 2, 3]), |_| None).unwrap();
+        assert!(fresh.is_sorted_by(|a, b| a < b));
+        let kept = |nid: EventNid| fresh.get(nid.0 as usize - 1).copied();
+        let grown = labels(&order(&[7, 1, 8, 9, 2, 3, 10]), kept).unwrap();
+        assert!(grown.is_sorted_by(|a, b| a < b));
+        assert_eq!([grown[1], grown[4], grown[5]], fresh[..]);
+    }
+
+    #[test]
+    fn labels_that_would_not_grow_are_refused() {
+        let kept = |nid: EventNid| (nid.0 < 3).then_some(nid.0);
+        assert_eq!(labels(&order(&[1, 2]), kept), Some(vec![1, 2]));
+        assert_eq!(labels(&order(&[2, 1]), kept), None, "the other way round");
+        assert_eq!(labels(&order(&[1, 3, 2]), kept), None, "no place is left");
     }
 }
