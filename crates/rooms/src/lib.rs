@@ -70,7 +70,7 @@ pub struct Rooms {
     writers: Arc<Writers>,
     transactions: Transactions,
     chains: AuthChains,
-    resolutions: Resolutions,
+    resolutions: Arc<Resolutions>,
     policy_servers: Arc<dyn PolicyServers>,
     delayed: delayed::Delayed,
 }

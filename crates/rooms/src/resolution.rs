@@ -1,5 +1,7 @@
 //! Drives state resolution: brings what the pure algorithm asks for, and asks again.
 
+mod kept;
+
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap},
@@ -8,13 +10,13 @@ use std::{
 
 use myelin_core::{EventNid, StateKeyNid};
 use myelin_dag::{
-    AuthChain, Pdu, StateTree, resolve,
-    resolve::{Graph, Lookup, Need, ResolveError},
+    AuthChain, Pdu, StateTree,
+    resolve::{Graph, Lookup, Need, Resolution, ResolveError},
     state_tree::NodeHash,
 };
-use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedEventId, events::StateEventType};
 
+pub use self::kept::Resolutions;
 use crate::{Error, writer::Draft};
 
 /// Rounds of asking; each brings a level of what is missing.
@@ -73,25 +75,6 @@ impl Graph for AtHand {
     }
 }
 
-/// Outcomes that are kept. In a room with a fork every message asks for the same one until somebody merges.
-const KEPT: usize = 128;
-
-/// Resolutions that have been made. The states determine the outcome, and they are known by their roots.
-pub struct Resolutions(Cache<Vec<NodeHash>, StateTree>);
-
-impl Default for Resolutions {
-    fn default() -> Self {
-        Self(Cache::new(KEPT))
-    }
-}
-
-impl Resolutions {
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
 impl AtHand {
     /// Whether nothing was passed over because it is not held: once it is, the outcome may be another.
     fn is_whole(&self) -> bool {
@@ -108,32 +91,40 @@ impl Draft<'_> {
         if roots.len() < 2 {
             return Ok(states.first().cloned().unwrap_or_default());
         }
-        let kept = &self.rooms().resolutions.0;
-        if let Some(state) = kept.get(&roots) {
+        let kept = &self.rooms().resolutions;
+        if let Some(state) = kept.outcome(&roots) {
             return Ok(state);
         }
-        let (state, is_whole) = self.resolve_anew(states).await?;
+        let since = kept.generation();
+        let nearby =
+            kept.nearby(self.room.nid(), &roots).unwrap_or_else(|| Arc::new(StateTree::new().into()));
+        let (resolution, is_whole) = self.resolve_from(&nearby, states).await?;
+        let state = resolution.state.clone();
         if is_whole {
-            kept.insert(roots, state.clone());
+            kept.keep(self.room.nid(), roots, resolution, since);
         }
         Ok(state)
     }
 
-    async fn resolve_anew(&self, states: &[StateTree]) -> Result<(StateTree, bool), Error> {
+    async fn resolve_from(
+        &self,
+        nearby: &Resolution,
+        states: &[StateTree],
+    ) -> Result<(Resolution, bool), Error> {
         let rules = self.room.info.rules.clone();
         let mut at_hand = AtHand::default();
         for _ in 0..ROUNDS_MAX {
-            let outcome = resolve(&rules, states, &at_hand);
+            let outcome = nearby.follow(&rules, states, &at_hand);
             let wanted = at_hand.wanted.take();
             match outcome {
-                Ok(state) if wanted.is_empty() => return Ok((state, at_hand.is_whole())),
+                Ok(resolution) if wanted.is_empty() => return Ok((resolution, at_hand.is_whole())),
                 Err(ResolveError::Need(need)) => {
                     self.bring_keys(&mut at_hand, wanted).await?;
                     self.bring(&mut at_hand, need).await?;
                 }
                 // Some keys looked as if there were none of them.
                 _ if !wanted.is_empty() => self.bring_keys(&mut at_hand, wanted).await?,
-                Ok(state) => return Ok((state, at_hand.is_whole())),
+                Ok(resolution) => return Ok((resolution, at_hand.is_whole())),
                 Err(error) => return Err(Error::damaged(format!("the state cannot be resolved: {error}"))),
             }
         }

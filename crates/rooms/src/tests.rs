@@ -5,6 +5,7 @@ mod create;
 mod directory;
 mod memberships;
 mod messages;
+mod netsplits;
 mod outliers;
 mod policy;
 mod receiving;

@@ -93,6 +93,7 @@ impl Draft<'_> {
         let state_before = self.state_after_all(&prev).await?;
         let incoming = Incoming::from(pdu.clone());
         let (pdu, verdict) = self.judge_as_of(&incoming, &auth, &state_before).await?;
+        self.rejects_held |= verdict.is_rejected() && held.is_some();
         let view = self.rooms().view.clone();
         let nid = match &held {
             Some(held) => held.nid,
@@ -106,7 +107,7 @@ impl Draft<'_> {
         if held.is_none() {
             self.batch.require_absent(&EVENT_NIDS, &event.pdu.event_id.to_string());
         }
-        self.keep_nodes(&state_before, &self.room.current_state.clone());
+        self.keep_state_before(&event.pdu, &state_before).await?;
         if state_key.is_some() {
             let auth: Vec<EventNid> = auth.iter().map(|event| event.nid).collect();
             self.keep_chain(nid, &auth).await?;
@@ -154,7 +155,7 @@ impl Draft<'_> {
             self.relate_before(&placed, TimelineOrder(order)).await?;
             let after = self.state_after(&placed).await?;
             if last_root != Some(after.root()) {
-                self.keep_nodes(&after, &self.room.current_state.clone());
+                self.keep_nodes(&after, &[&self.room.current_state.clone()]);
                 self.batch.put(&CURRENT_STATES, &place, &CurrentStateRecord { root: after.root().0 });
                 last_root = Some(after.root());
             }

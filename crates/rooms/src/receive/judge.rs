@@ -113,7 +113,7 @@ impl Draft<'_> {
         })
     }
 
-    async fn state_of(&self, root: NodeHash) -> Result<StateTree, Error> {
+    pub(super) async fn state_of(&self, root: NodeHash) -> Result<StateTree, Error> {
         if root == self.room.current_state.root() {
             return Ok(self.room.current_state.clone());
         }

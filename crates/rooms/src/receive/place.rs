@@ -67,6 +67,7 @@ impl Draft<'_> {
     async fn place_outlier(&mut self, outlier: &Event, state: &StateTree) -> Result<(), Error> {
         let (verdict, pdu) = match self.rejected_by(outlier, state).await? {
             Some(reason) if outlier.accepted() => {
+                self.rejects_held = true;
                 let pdu = (*outlier.pdu).clone().into_rejected();
                 (VerdictRecord::Rejected { reason }, Arc::new(pdu))
             }
@@ -75,7 +76,7 @@ impl Draft<'_> {
         let (nid, sender, key) = (outlier.nid, outlier.sender, outlier.state_key);
         let root = Some(state.root());
         let event = Event::new(nid, outlier.room, sender, key, root, verdict, None, pdu);
-        self.keep_nodes(state, &self.room.current_state.clone());
+        self.keep_nodes(state, &[&self.room.current_state.clone()]);
         self.put_outside(&Arc::new(event));
         Ok(())
     }

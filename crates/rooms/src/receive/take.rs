@@ -28,7 +28,9 @@ impl Draft<'_> {
         auth: &[EventNid],
         sent_by: Option<SentBy>,
     ) -> Result<Arc<Event>, Error> {
-        let outlier = self.find(&pdu.event_id).await?.map(|held| held.nid);
+        let outlier = self.find(&pdu.event_id).await?;
+        self.rejects_held |= verdict.is_rejected() && outlier.as_ref().is_some_and(|held| held.accepted());
+        let outlier = outlier.map(|held| held.nid);
         let view = self.rooms().view.clone();
         let nid = match outlier {
             Some(nid) => nid,
@@ -44,7 +46,7 @@ impl Draft<'_> {
         if outlier.is_none() {
             self.batch.require_absent(&EVENT_NIDS, &event.pdu.event_id.to_string());
         }
-        self.keep_nodes(&state_before, &self.room.current_state.clone());
+        self.keep_state_before(&event.pdu, &state_before).await?;
         if state_key.is_some() {
             self.keep_chain(nid, auth).await?;
         }
@@ -61,6 +63,21 @@ impl Draft<'_> {
         self.move_current_state(&event, position).await?;
         self.redact_by(&event).await?;
         Ok(event)
+    }
+
+    /// In a fork the states before the prev events are nearer to it than the current one.
+    pub(super) async fn keep_state_before(&mut self, pdu: &Pdu, state: &StateTree) -> Result<(), Error> {
+        let mut stored = vec![self.room.current_state.clone()];
+        if stored[0].root() != state.root() {
+            for id in &pdu.prev_events {
+                let Some(prev) = self.find(id).await? else { continue };
+                if let Some(root) = prev.state_before {
+                    stored.push(self.state_of(root).await?);
+                }
+            }
+        }
+        self.keep_nodes(state, &stored.iter().collect::<Vec<_>>());
+        Ok(())
     }
 
     /// The far end of a gap has come after all. What it changed is in the states of those that refer to it.

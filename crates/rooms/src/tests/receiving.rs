@@ -49,7 +49,7 @@ fn remote(name: &str) -> OwnedUserId {
     format!("@{name}:remote").try_into().unwrap()
 }
 
-fn raw(pdu: &Pdu) -> Box<RawValue> {
+pub fn raw(pdu: &Pdu) -> Box<RawValue> {
     RawValue::from_string(pdu.json.to_string()).unwrap()
 }
 
@@ -67,7 +67,7 @@ impl Fork {
         Self { world, alice, room, remote: SigningKey::from_seed("r", [9; 32]).unwrap(), now_ms: 1_000 }
     }
 
-    fn keys(&self) -> PublicKeyMap {
+    pub fn keys(&self) -> PublicKeyMap {
         BTreeMap::from([("remote".to_owned(), self.remote.public_key_set())])
     }
 

@@ -11,7 +11,7 @@ use myelin_store::{
 use myelin_view::{Landing, RoomSnapshot, RoomViews, Staging, UserRooms};
 
 use super::slots::{Advance, SlotRef, Turn};
-use crate::Rooms;
+use crate::{Rooms, resolution::Resolutions};
 
 /// A finished draft, or two of them in one batch.
 pub struct Sealed {
@@ -24,6 +24,8 @@ pub struct Sealed {
     /// The room whose turn this is (the last one drafted).
     pub head: Arc<RoomSnapshot>,
     pub joined: Vec<UserNid>,
+    /// Whether an event that counted is rejected now.
+    pub rejects_held: bool,
 }
 
 pub struct Commit {
@@ -43,6 +45,8 @@ struct Outcome {
     users: Vec<UserNid>,
     head: Arc<RoomSnapshot>,
     slot: Option<(SlotRef, u64)>,
+    /// Those that may be others now.
+    resolutions: Option<Arc<Resolutions>>,
 }
 
 impl Commit {
@@ -70,6 +74,7 @@ impl Commit {
             users: sealed.users,
             head: sealed.head,
             slot,
+            resolutions: sealed.rejects_held.then(|| rooms.resolutions.clone()),
         };
         Self { future: Some(future), outcome, spawner: view.env.spawner.clone() }
     }
@@ -120,6 +125,9 @@ impl Outcome {
         }
         self.outside.iter().for_each(|event| self.staging.land_outside(*event));
         self.users.iter().for_each(|user| self.user_rooms.forget(*user));
+        if let Some(resolutions) = &self.resolutions {
+            resolutions.forget();
+        }
         if let Some((slot, epoch)) = &self.slot {
             slot.landed(*epoch, &self.nids().collect::<Vec<_>>());
         }
@@ -147,6 +155,7 @@ impl Outcome {
             users: std::mem::take(&mut self.users),
             head: self.head.clone(),
             slot: self.slot.take(),
+            resolutions: self.resolutions.take(),
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Draft<'r> {
     /// What its policy server has signed of what was wished for the room.
     pub(crate) approved: Vec<Approved>,
     carries: bool,
+    /// Whether an event that counted is rejected now.
+    pub(crate) rejects_held: bool,
 }
 
 impl<'r> Draft<'r> {
@@ -82,6 +84,7 @@ impl<'r> Draft<'r> {
             joined: Vec::new(),
             approved: Vec::new(),
             carries: false,
+            rejects_held: false,
         }
     }
 
@@ -327,6 +330,7 @@ impl<'r> Draft<'r> {
             users: self.users,
             head,
             joined: self.joined,
+            rejects_held: self.rejects_held,
         }
     }
 

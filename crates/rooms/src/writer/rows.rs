@@ -117,12 +117,13 @@ impl Draft<'_> {
 
     /// Replaces the current state and stores the nodes that are new in it.
     pub(crate) fn set_state(&mut self, state: StateTree) {
-        self.keep_nodes(&state, &self.room.current_state.clone());
+        self.keep_nodes(&state, &[&self.room.current_state.clone()]);
         self.room.current_state = state;
     }
 
-    pub(crate) fn keep_nodes(&mut self, state: &StateTree, base: &StateTree) {
-        for (hash, bytes) in state.new_nodes_since(base) {
+    /// `bases` are in the store already, or on their way there.
+    pub(crate) fn keep_nodes(&mut self, state: &StateTree, bases: &[&StateTree]) {
+        for (hash, bytes) in state.new_nodes_beside(bases) {
             self.batch.put(&STATE_NODES, &hash.0, &bytes);
         }
         self.rooms.view.states.insert(state.clone());

@@ -45,7 +45,7 @@ impl Draft<'_> {
         let partial = join.state_before.ok_or_else(|| Error::damaged("a join without a state"))?;
         let partial = self.rooms().view().states.load(partial).await?;
         let order = join.order.ok_or_else(|| Error::damaged("a join outside the timeline"))?;
-        self.keep_nodes(complete, &partial);
+        self.keep_nodes(complete, &[&partial]);
         let timeline = self.timeline_since(order).await?;
         let mut replay = Replay {
             join: join.nid,
@@ -190,6 +190,7 @@ impl Draft<'_> {
         let Some(mut row) = self.stored(event.nid).await? else { return Ok(()) };
         row.value.state_before = Some(state.root().0);
         if let Some(reason) = rejected {
+            self.rejects_held = true;
             row.value.verdict = VerdictRecord::Rejected { reason };
             row.value.placement = Placement::Outside;
             if let Some(order) = event.order {
@@ -197,7 +198,7 @@ impl Draft<'_> {
             }
         }
         self.batch.put(&EVENTS, &event.nid, &row);
-        self.keep_nodes(state, &self.room.current_state.clone());
+        self.keep_nodes(state, &[&self.room.current_state.clone()]);
         Ok(())
     }
 
@@ -224,14 +225,14 @@ impl Draft<'_> {
             if let Some(order) = event.order.filter(|_| !replay.shown) {
                 let state = self.state_of_tips(&tips, replay).await?;
                 if last.replace(state.root()) != Some(state.root()) {
-                    self.keep_nodes(&state, replay.complete);
+                    self.keep_nodes(&state, &[replay.complete]);
                     let record = CurrentStateRecord { root: state.root().0 };
                     self.batch.put(&CURRENT_STATES, &(event.room, order), &record);
                 }
             }
         }
         let current = self.state_of_tips(&tips, replay).await?;
-        self.keep_nodes(&current, replay.complete);
+        self.keep_nodes(&current, &[replay.complete]);
         self.room.current_state = current;
         self.room.head.extremities = tips;
         match self.room.head.extremities.is_empty() {
