@@ -10,6 +10,7 @@
 //! - [`View::invite_permission`]: whose invites a local user wants.
 //! - [`PushRules`]: the push rules of local users, and whose may matter for an event.
 //! - [`Acls`]: which servers may take part in a room.
+//! - [`ServerMembers`]: the users of one server whom a room has heard of.
 //! - [`Erased`]: local users whose content was erased.
 //! - [`KeyStocks`], [`Inboxes`]: what devices have in stock of one-time keys, and which have no messages waiting.
 //! - [`Retention`]: how long the messages of a room are kept.
@@ -36,6 +37,7 @@ mod push_rules;
 mod retention;
 mod room;
 mod rooms;
+mod server_members;
 mod staging;
 mod states;
 mod sticky;
@@ -67,6 +69,7 @@ pub use push_rules::{PushRules, Rulebook};
 pub use retention::{Retention, RetentionPolicy};
 pub use room::{RoomInfo, RoomSnapshot};
 pub use rooms::RoomViews;
+pub use server_members::ServerMembers;
 pub use staging::{Landing, Staging};
 pub use states::States;
 pub use sticky::{STICKY_MS_MAX, StickyEvents};
@@ -92,6 +95,7 @@ pub struct View {
     pub push_rules: Arc<PushRules>,
     pub erased: Arc<Erased>,
     pub acls: Arc<Acls>,
+    pub server_members: Arc<ServerMembers>,
     pub key_stocks: Arc<KeyStocks>,
     pub inboxes: Arc<Inboxes>,
     pub sticky: Arc<StickyEvents>,
@@ -132,6 +136,7 @@ impl View {
             rules.take_in(entry);
         });
         let ephemeral = Arc::new(ephemeral::Ephemeral::new(env.now_ms(), feed.clone()));
+        let server_members = Arc::new(ServerMembers::new(interner.clone()));
         Self {
             store,
             env,
@@ -147,6 +152,7 @@ impl View {
             push_rules,
             erased,
             acls: Arc::new(Acls::new()),
+            server_members,
             key_stocks,
             inboxes,
             sticky,

@@ -145,11 +145,9 @@ impl<'v> Sight<'v> {
             return Ok(keys.clone());
         }
         let mut keys = Vec::new();
-        for user in self.room.members.keys() {
-            let user_id = self.view.interner.user_id(*user).await?;
-            if user_id.server_name() == self.server {
-                keys.extend(self.view.interner.lookup_state_key(MEMBER, user_id.as_str()).await?);
-            }
+        for user in self.view.server_members.of(self.room, self.server).await? {
+            let user_id = self.view.interner.user_id(user).await?;
+            keys.extend(self.view.interner.lookup_state_key(MEMBER, user_id.as_str()).await?);
         }
         Ok(self.member_keys.insert(keys.into()).clone())
     }
