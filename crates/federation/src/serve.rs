@@ -13,7 +13,7 @@ use std::sync::Arc;
 use myelin_core::EventNid;
 use myelin_dag::{AuthChain, StateTree};
 use myelin_rooms::Rooms;
-use myelin_store::tables::{PARTIAL_ROOMS, SERVER_ROOMS, VerdictRecord};
+use myelin_store::tables::{SERVER_ROOMS, VerdictRecord};
 use myelin_view::{Event, RoomSnapshot, View};
 use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName};
 use serde_json::json;
@@ -69,7 +69,7 @@ impl Serve {
             return Err(Error::UnknownEvent);
         }
         let pdu = Sight::new(&self.view, &room, origin).await?.pdu(&event).await?;
-        Ok(self.transaction(&[pdu]))
+        Ok(self.transaction(&[pdu.ok_or(Error::Partial)?]))
     }
 
     /// `GET /state/{roomId}`: the state before the event, and what authorises it.
@@ -136,7 +136,7 @@ impl Serve {
         let event = self.event_of(&room, event_id).await?;
         self.check_past(origin, &room, &event).await?;
         let root = event.state_before.ok_or(Error::UnknownEvent)?;
-        if self.view.store.get(&PARTIAL_ROOMS, &room.nid()).await?.is_some() {
+        if room.members_omitted {
             return Err(Error::Partial);
         }
         let state = self.view.states.load(root).await?;

@@ -21,6 +21,8 @@ use super::{Error, Serve, sight::Sight};
 const BACKFILL_MAX: usize = 100;
 const MISSING_MAX: usize = 50;
 const MISSING_DEFAULT: usize = 10;
+/// Events looked at for one answer: what is rejected, or comes after the asking server's part in the room, is passed by.
+const LOOKED_AT_MAX: usize = 500;
 /// Events that a request may start from.
 const STARTS_MAX: usize = 100;
 /// Events looked at on each side of where a timestamp is found: clocks of senders disagree.
@@ -60,17 +62,17 @@ impl Serve {
         let starts = self.events(&room, starts).await?;
         extend(&mut frontier, &mut seen, &starts);
         let mut pdus = Vec::new();
-        while let Some((_, nid)) = frontier.pop() {
-            if pdus.len() >= limit.min(BACKFILL_MAX) {
+        for _ in 0..LOOKED_AT_MAX {
+            let Some((_, nid)) = frontier.pop().filter(|_| pdus.len() < limit.min(BACKFILL_MAX)) else {
                 break;
-            }
+            };
             let Some(event) = self.view.events.load(nid).await? else { continue };
             // An outlier has a place in no walk: what comes before it is not known.
             if event.state_before.is_none() {
                 continue;
             }
             if !matches!(event.verdict, VerdictRecord::Rejected { .. }) && !sight.is_beyond(&event) {
-                pdus.push(sight.pdu(&event).await?);
+                pdus.extend(sight.pdu(&event).await?);
             }
             extend(&mut frontier, &mut seen, &self.parents(&room, &event).await?);
         }
@@ -94,7 +96,7 @@ impl Serve {
         found.retain(|event| !sight.is_beyond(event));
         let mut pdus = Vec::with_capacity(found.len());
         for event in &found {
-            pdus.push(sight.pdu(event).await?);
+            pdus.extend(sight.pdu(event).await?);
         }
         Ok(format!(r#"{{"events":[{}]}}"#, pdus.join(",")))
     }
@@ -122,7 +124,7 @@ impl Serve {
                 }
                 queue.push_back(parent);
             }
-            if found.len() >= limit {
+            if found.len() >= limit || seen.len() >= LOOKED_AT_MAX {
                 break;
             }
         }

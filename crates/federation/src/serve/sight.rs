@@ -37,6 +37,14 @@ pub struct Sight<'v> {
     memberships: HashMap<NodeHash, Option<MembershipState>>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Seen,
+    Hidden,
+    /// Members of the room are still to come, and those of that server may be among them.
+    Unclear,
+}
+
 impl<'v> Sight<'v> {
     pub async fn new(view: &'v View, room: &'v RoomSnapshot, server: &'v ServerName) -> Result<Self, Error> {
         let visibility_key = view.interner.lookup_state_key("m.room.history_visibility", "").await?;
@@ -66,27 +74,34 @@ impl<'v> Sight<'v> {
         self.until.is_some_and(later) && !self.is_own_membership(event)
     }
 
-    /// The PDU as that server gets it: whole, or redacted.
-    pub async fn pdu(&mut self, event: &Event) -> Result<Arc<str>, Error> {
-        match self.sees(event).await? {
-            true => Ok(event.pdu.json.clone()),
-            false => Ok(redact(&event.pdu, &self.room.info.rules)),
-        }
+    /// The PDU as that server gets it: whole, or redacted; `None` as long as that cannot be told.
+    pub async fn pdu(&mut self, event: &Event) -> Result<Option<Arc<str>>, Error> {
+        Ok(match self.look(event).await? {
+            Look::Seen => Some(event.pdu.json.clone()),
+            Look::Hidden => Some(redact(&event.pdu, &self.room.info.rules)),
+            Look::Unclear => None,
+        })
     }
 
     /// Whether any of its users may see the event.
     pub async fn sees(&mut self, event: &Event) -> Result<bool, Error> {
+        Ok(self.look(event).await? == Look::Seen)
+    }
+
+    async fn look(&mut self, event: &Event) -> Result<Look, Error> {
+        let seen = |seen: bool| if seen { Look::Seen } else { Look::Hidden };
         // Outliers are known as parts of a state.
-        let Some(root) = event.state_before else { return Ok(event.pdu.is_state()) };
+        let Some(root) = event.state_before else { return Ok(seen(event.pdu.is_state())) };
         if self.is_own_membership(event) {
-            return Ok(true);
+            return Ok(Look::Seen);
         }
         let sent_ms = u64::from(event.pdu.origin_server_ts.get());
         if !event.pdu.is_state() && sent_ms < self.expired_before_ms {
-            return Ok(false);
+            return Ok(Look::Hidden);
         }
         if !event.pdu.is_state() && self.view.erased.contains(event.sender).await? {
-            return Ok(self.membership(root).await? == Some(MembershipState::Join));
+            let joined = self.membership(root).await? == Some(MembershipState::Join);
+            return self.unless_members_lack(joined).await;
         }
         let visibility = self.visibility(root).await?;
         let after = (event.state_key.is_some() && event.state_key == self.visibility_key)
@@ -96,7 +111,21 @@ impl<'v> Sight<'v> {
             Some(after) => may_see_visibility_change(visibility.clone(), after.clone(), membership, later),
             None => may_see(visibility.clone(), membership, None, later),
         };
-        Ok(may(None) || may(self.membership(root).await?))
+        if may(None) {
+            return Ok(Look::Seen);
+        }
+        let may = may(self.membership(root).await?);
+        self.unless_members_lack(may).await
+    }
+
+    /// What is redacted for want of knowing the members would stay so with whoever gets it.
+    async fn unless_members_lack(&mut self, seen: bool) -> Result<Look, Error> {
+        let lack = self.room.members_omitted || (self.room.partial && self.member_keys().await?.is_empty());
+        Ok(match seen {
+            true => Look::Seen,
+            false if lack => Look::Unclear,
+            false => Look::Hidden,
+        })
     }
 
     fn is_own_membership(&self, event: &Event) -> bool {
