@@ -2,7 +2,7 @@
 
 use myelin_dag::{
     Pdu,
-    checks::{FormedPdu, RawPdu},
+    checks::{Dropped, FormedPdu, RawPdu},
     room_version,
 };
 use myelin_rooms::Error;
@@ -15,6 +15,7 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use super::{HandshakeError, Handshakes, stripped};
+use crate::inbound::verification::keyless;
 
 /// What the inviting server hands in.
 #[derive(Debug)]
@@ -42,11 +43,11 @@ impl Handshakes {
         let formed = RawPdu(request.event).check_format(&rules);
         let formed = formed.map_err(|dropped| HandshakeError::Invalid(dropped.to_string()))?;
         let user_id = self.check_invite(formed.claims(), origin, &request)?;
-        check_room_state(&request, &rules)?;
+        let state = self.room_state(&request, &rules).await?;
         self.check_user(&user_id, &formed.claims().sender).await?;
         self.verify(formed.clone(), &rules).await.map_err(HandshakeError::Invalid)?;
         let signed = self.rooms.countersign(formed, &rules)?;
-        self.hold_invite(&signed, origin, &request, &version).await?;
+        self.hold_invite(&signed, origin, &request, &version, &state).await?;
         Ok(signed.json().to_owned())
     }
 
@@ -105,27 +106,65 @@ impl Handshakes {
         origin: &ServerName,
         request: &InviteRequest<'_>,
         version: &RoomVersionId,
+        state: &[Box<RawValue>],
     ) -> Result<(), HandshakeError> {
         if self.rooms.is_resident(request.room_id).await? {
             return Ok(());
         }
         let info = self.rooms.know_room(request.room_id, version).await?;
-        let record = stripped::record(request.invite_room_state, vec![origin.to_owned()]);
+        let record = stripped::record(state, vec![origin.to_owned()]);
         Ok(self.rooms.put_outside(&info, signed.claims().clone(), Some(record)).await?)
+    }
+
+    /// By what comes along the user decides whether to join: the part of it to be shown. From room version 12 on it must
+    /// hold the create event, and what claims to be an event must be one of the room and signed as such. Synapse sent all
+    /// but the create event in the stripped form until July 2026: that is as good as it always was.
+    async fn room_state(
+        &self,
+        request: &InviteRequest<'_>,
+        rules: &RoomVersionRules,
+    ) -> Result<Vec<Box<RawValue>>, HandshakeError> {
+        if !rules.authorization.room_create_event_id_as_room_id {
+            return Ok(request.invite_room_state.to_vec());
+        }
+        let (mut events, mut shown) = (Vec::new(), Vec::new());
+        for raw in request.invite_room_state.iter().take(stripped::EVENTS_MAX) {
+            match RawPdu(raw).check_format(rules) {
+                Ok(event) => events.push(event),
+                Err(_) if stripped::is_stripped(raw) => shown.push(raw.clone()),
+                Err(dropped) => return Err(invalid("malformed", &dropped)),
+            }
+        }
+        let raws: Vec<_> = events.iter().map(|event| event.json().to_owned()).collect();
+        let is_create: Vec<_> =
+            events.iter().map(|event| is_create(event.claims(), request.room_id)).collect();
+        if events.iter().any(|event| event.claims().room_id != request.room_id) {
+            return Err(HandshakeError::Invalid("The state that comes along is of another room.".to_owned()));
+        }
+        if !is_create.contains(&true) {
+            return Err(HandshakeError::Invalid(
+                "The create event of the room does not come along.".to_owned(),
+            ));
+        }
+        let outcomes = self.inbound.verify(events, rules).await;
+        for ((outcome, raw), is_create) in outcomes.into_iter().zip(raws).zip(is_create) {
+            match outcome {
+                Ok(_) => {}
+                // A room outlives the servers of those who made it; its create event is told by the room's name.
+                Err(error) if keyless(&error).is_some() && is_create => {}
+                Err(error) if keyless(&error).is_some() => continue,
+                Err(dropped) => return Err(invalid("not as it was signed", &dropped)),
+            }
+            shown.extend(RawValue::from_string(raw));
+        }
+        Ok(shown)
     }
 }
 
-/// Where the room id is the hash of the create event, that event must not be another one.
-fn check_room_state(request: &InviteRequest<'_>, rules: &RoomVersionRules) -> Result<(), HandshakeError> {
-    if !rules.authorization.room_create_event_id_as_room_id {
-        return Ok(());
-    }
-    let events = request.invite_room_state.iter().filter_map(|raw| RawPdu(raw).check_format(rules).ok());
-    for event in events {
-        let claims = event.claims();
-        if claims.room_id != request.room_id {
-            return Err(HandshakeError::Invalid("The state that comes along is of another room.".to_owned()));
-        }
-    }
-    Ok(())
+fn is_create(claims: &Pdu, room_id: &RoomId) -> bool {
+    claims.event_type == TimelineEventType::RoomCreate && claims.room_id == room_id
+}
+
+fn invalid(what: &str, dropped: &Dropped) -> HandshakeError {
+    HandshakeError::Invalid(format!("The state that comes along is {what}: {dropped}."))
 }

@@ -94,6 +94,7 @@ impl Handshakes {
         check_claims(formed.claims(), origin, info, event_id, &membership)?;
         let formed = self.authorise(formed, info).await?;
         let event = self.verify(formed, &info.rules).await.map_err(HandshakeError::Invalid)?;
+        let event = self.inbound.approved(&info.room_id, event).await?;
         let taken = self.rooms.accept_member(&info.room_id, &event).await?;
         Ok((event, taken))
     }

@@ -1,12 +1,14 @@
 //! Stripped state as it comes with invites and knocks, made fit for clients (Client-Server API, "Stripped state").
 
+use std::collections::BTreeMap;
+
 use myelin_store::tables::StrippedStateRecord;
 use ruma::{OwnedServerName, OwnedUserId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 /// Entries and bytes that are kept.
-const EVENTS_MAX: usize = 100;
+pub const EVENTS_MAX: usize = 100;
 const BYTES_MAX: usize = 256 * 1024;
 
 #[derive(Deserialize, Serialize)]
@@ -32,6 +34,12 @@ pub fn record(events: &[Box<RawValue>], servers: Vec<OwnedServerName>) -> Stripp
     });
     let servers = servers.iter().map(ToString::to_string).collect();
     StrippedStateRecord { events: fitting.collect(), servers }
+}
+
+/// Whether it does not even claim to be an event.
+pub fn is_stripped(raw: &RawValue) -> bool {
+    let claims: Option<BTreeMap<String, IgnoredAny>> = serde_json::from_str(raw.get()).ok();
+    claims.is_some_and(|claims| !claims.contains_key("signatures") && !claims.contains_key("hashes"))
 }
 
 #[cfg(test)]
