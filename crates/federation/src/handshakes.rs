@@ -2,12 +2,14 @@
 //!
 //! As the resident server: [`resident`] (templates, and the events made from them), [`invited`] (invites to local users).
 //! As the asking server: [`join`], [`knock`], [`leave`], [`invite`]; [`route`] says whom to ask, and goes from one to the
-//! next.
+//! next. Each is a task of its own ([`under_way`]).
 //!
 //! Must not know: the HTTP framework, or how rooms are stored.
 
 mod completing;
+mod early;
 mod error;
+mod given_state;
 mod invite;
 mod invited;
 mod join;
@@ -18,6 +20,7 @@ mod resident;
 mod route;
 mod stripped;
 mod third_party;
+mod under_way;
 mod verify;
 
 use std::{collections::HashMap, sync::Arc};
@@ -42,6 +45,7 @@ pub struct Handshakes {
     rooms: Arc<Rooms>,
     client: Arc<Client>,
     inbound: Arc<Inbound>,
+    joins: under_way::Joins,
     /// Rooms that are being joined: a second local user waits, and then finds the room here.
     joining: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
     /// A room was joined partially.
@@ -50,7 +54,8 @@ pub struct Handshakes {
 
 impl Handshakes {
     pub fn new(view: View, rooms: Arc<Rooms>, client: Arc<Client>, inbound: Arc<Inbound>) -> Self {
-        Self { view, rooms, client, inbound, joining: Mutex::default(), partial: tokio::sync::Notify::new() }
+        let (joins, joining, partial) = Default::default();
+        Self { view, rooms, client, inbound, joins, joining, partial }
     }
 
     async fn turn_at(&self, room_id: &RoomId) -> tokio::sync::OwnedMutexGuard<()> {

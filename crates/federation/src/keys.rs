@@ -104,6 +104,12 @@ impl Keyring {
         keys
     }
 
+    /// Whether one of the keys that are wanted is there by now; nobody is asked.
+    pub async fn is_here(&self, wanted: &Wanted) -> bool {
+        let known = self.others.known(&wanted.server).await.valid_at(wanted.at_ms);
+        wanted.key_ids.iter().any(|id| known.contains_key(id))
+    }
+
     /// What this server, as a notary, has to say of another: its answers with this server's signature beside its own,
     /// valid until `at_ms` if that can be had in time. `asker`: the address of who asks; without, nobody else is asked.
     pub async fn answer_as_notary(

@@ -3,7 +3,7 @@ use ruma::{EventId, OwnedRoomAliasId, OwnedServerName, OwnedUserId, RoomId};
 use crate::policy::Unapproved;
 
 /// Why a command was not carried out. The messages are for the person who asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// `M_FORBIDDEN`.
     #[error("{0}")]

@@ -22,6 +22,7 @@ pub use self::{
     adopt::{Adoption, Partial},
     answer::JoinAnswer,
     complete::ProtoEvent,
+    completion::{Completion, Given},
     invitation::Invitation,
     outside::Outside,
     template::Template,

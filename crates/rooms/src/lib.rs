@@ -54,7 +54,8 @@ pub use self::{
     },
     error::Error,
     foreign::{
-        Adoption, Invitation, JoinAnswer, Outside, Partial, ProtoEvent, Taken, Template, ThirdPartyInvite,
+        Adoption, Completion, Given, Invitation, JoinAnswer, Outside, Partial, ProtoEvent, Taken, Template,
+        ThirdPartyInvite,
     },
     outliers::Outliers,
     policy::{NoPolicyServers, PolicyServers, PolicySignatures},

@@ -59,7 +59,7 @@ impl PolicyServers for NoPolicyServers {
 }
 
 /// An event that is not to be in its room before the policy server has signed it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Unapproved {
     wish: NewEvent,
     pdu: VerifiedPdu,

@@ -92,7 +92,11 @@ impl Sync {
         whole: bool,
     ) -> Result<String, Error> {
         let readable = self.readable(requester, room_id).await?;
-        let event = self.readable_state_event(&readable, event_type, state_key).await?;
+        let mut event = self.readable_state_event(&readable, event_type, state_key).await?;
+        if event.is_none() && readable.room.members_omitted && event_type == "m.room.member" {
+            let readable = self.whole(self.readable(requester, room_id).await?).await?;
+            event = self.readable_state_event(&readable, event_type, state_key).await?;
+        }
         let event = event.ok_or(Error::NotFound(NO_STATE))?;
         if !whole {
             return Ok(event.pdu.content.get().to_owned());

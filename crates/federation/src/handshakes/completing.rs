@@ -3,22 +3,23 @@
 //! Begun again after a restart, and through another server when one does not help.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use futures::{FutureExt, StreamExt, stream};
 use myelin_core::RoomNid;
-use myelin_rooms::Error;
-use myelin_store::tables::PartialRoomRecord;
-use ruma::{OwnedServerName, ServerName};
+use myelin_rooms::{Completion, Error, Given};
+use myelin_store::tables::{KeylessRecord, PartialRoomRecord};
+use myelin_view::RoomInfo;
+use ruma::{OwnedEventId, OwnedServerName, ServerName};
 
-use super::{HandshakeError, Handshakes};
-use crate::{
-    inbound::{fetch, verification::Verified},
-    keys::Wanted,
+use super::{
+    HandshakeError, Handshakes,
+    given_state::{self, GivenState},
 };
+use crate::inbound::fetch;
 
 /// Rooms at a time; one may take some hundred megabytes.
 const AT_ONCE: usize = 2;
@@ -78,28 +79,37 @@ impl Handshakes {
     ) -> Result<bool, HandshakeError> {
         let snapshot = self.view.rooms.load(room).await.map_err(Error::from)?;
         let Some(snapshot) = snapshot.filter(|snapshot| !snapshot.local_joined.is_empty()) else {
-            self.rooms.abandon_partial_room(room).await?;
+            self.rooms.abandon_partial_room(room, record).await?;
             return Ok(true);
         };
-        let room_id = &snapshot.info.room_id;
-        self.find_keys(record).await?;
         let servers = self.servers_of(record, tries);
-        self.ask_each(room_id, &servers, |server| self.complete_through(server, &snapshot, record)).await
+        let (info, room_id) = (&snapshot.info, &snapshot.info.room_id);
+        if record.members_omitted {
+            return self
+                .ask_each(room_id, &servers, |server| self.complete_through(server, info, record))
+                .await;
+        }
+        let came = match self.have_keys_come(record).await {
+            true => self.ask_each(room_id, &servers, |server| self.add_through(server, info, record)).await,
+            false => Ok(false),
+        };
+        if self.awaits_keys(record) || matches!(came, Ok(true)) {
+            return came;
+        }
+        let (state, keyless) = (Vec::new(), Vec::new());
+        self.finish(info, Completion { join: record.join, given: Given::Lacking, state, keyless }).await
     }
 
-    /// Where only keys lack, nobody is asked for a whole state before they are there.
-    async fn find_keys(&self, record: &PartialRoomRecord) -> Result<(), HandshakeError> {
-        if record.members_omitted || !self.awaits_keys(record) {
-            return Ok(());
+    /// Where only keys lack, nobody is asked for a state before one of them is there.
+    async fn have_keys_come(&self, record: &PartialRoomRecord) -> bool {
+        let wanted: Vec<_> = record.keyless.iter().filter_map(given_state::wanted).collect();
+        self.inbound.keys.keys_for(&wanted).await;
+        for wanted in &wanted {
+            if self.inbound.keys.is_here(wanted).await {
+                return true;
+            }
         }
-        let wanted =
-            |server: &ServerName| Wanted { server: server.to_owned(), key_ids: Vec::new(), at_ms: 0 };
-        let wanted: Vec<_> = record.keyless().map(wanted).collect();
-        let keys = self.inbound.keys.keys_for(&wanted).await;
-        match wanted.iter().find(|wanted| keys.get(wanted.server.as_str()).is_none_or(BTreeMap::is_empty)) {
-            Some(wanted) => Err(HandshakeError::failed(&wanted.server, "its keys are not to be had yet")),
-            None => Ok(()),
-        }
+        false
     }
 
     fn awaits_keys(&self, record: &PartialRoomRecord) -> bool {
@@ -126,39 +136,81 @@ impl Handshakes {
     async fn complete_through(
         &self,
         server: &ServerName,
-        room: &myelin_view::RoomSnapshot,
+        info: &RoomInfo,
         record: &PartialRoomRecord,
     ) -> Result<bool, HandshakeError> {
-        let info = &room.info;
-        let join = self.view.events.load(record.join).await.map_err(Error::from)?;
-        let join = join.ok_or_else(|| HandshakeError::failed(server, "the join is gone"))?;
-        let begun = self.view.env.now_ms();
-        let state = fetch::state(&self.client, server, &info.room_id, &join.pdu.event_id).await;
+        let join = self.join_of(record).await?;
+        let state = fetch::state(&self.client, server, &info.room_id, &join).await;
         let state = state.map_err(|error| HandshakeError::of_request(server, error))?;
-        let Verified { events: pdus, mut keyless } =
-            self.inbound.verified_or_keyless(&state.pdus, &info.rules).await;
-        let ids: Vec<_> = pdus
-            .iter()
-            .filter(|pdu| pdu.pdu().is_state() && pdu.pdu().room_id == info.room_id)
-            .map(|pdu| pdu.pdu().event_id.clone())
-            .collect();
-        let mut events = pdus;
-        let chain = self.inbound.verified_or_keyless(&state.auth_chain, &info.rules).await;
-        events.extend(chain.events);
-        keyless.extend(chain.keyless);
-        let keyless: Vec<_> = keyless.into_iter().filter(|_| self.awaits_keys(record)).collect();
-        if !keyless.is_empty() && !record.members_omitted {
-            return Ok(false);
+        let GivenState { ids: state, keyless, .. } =
+            self.take_state(info, &state.pdus, &state.auth_chain).await?;
+        let given = Given::Whole(server.to_owned());
+        let keyless = self.awaited(record, keyless);
+        let finished = self.finish(info, Completion { join: record.join, given, state, keyless }).await;
+        finished.map_err(|error| not_so(server, error))
+    }
+
+    /// Of a state that is held but for what could not be checked only that is asked for.
+    async fn add_through(
+        &self,
+        server: &ServerName,
+        info: &RoomInfo,
+        record: &PartialRoomRecord,
+    ) -> Result<bool, HandshakeError> {
+        let join = self.join_of(record).await?;
+        let of_request = |error| HandshakeError::of_request(server, error);
+        let ids = fetch::state_ids(&self.client, server, &info.room_id, &join).await.map_err(of_request)?;
+        let lacking = self.not_held(ids.pdu_ids.iter().chain(&ids.auth_chain_ids)).await?;
+        let GivenState { keyless, .. } = if lacking.len() > fetch::ONE_BY_ONE_MAX {
+            let state = fetch::state(&self.client, server, &info.room_id, &join).await.map_err(of_request)?;
+            self.take_state(info, &state.pdus, &state.auth_chain).await?
+        } else {
+            let events = fetch::events(&self.client, server, &lacking).await.into_iter();
+            let given: Result<Vec<_>, _> = events.filter_map(Result::transpose).collect();
+            self.take_state(info, &given.map_err(of_request)?, &[]).await?
+        };
+        let lacking: HashSet<_> = self.not_held(&ids.pdu_ids).await?.into_iter().collect();
+        let state = ids.pdu_ids.into_iter().filter(|id| !lacking.contains(id)).collect();
+        let keyless = self.awaited(record, keyless);
+        let finished =
+            self.finish(info, Completion { join: record.join, given: Given::Lacking, state, keyless }).await;
+        finished.map_err(|error| not_so(server, error))
+    }
+
+    async fn finish(&self, info: &RoomInfo, completion: Completion) -> Result<bool, HandshakeError> {
+        let (events, keys) = (completion.state.len(), completion.keyless.len());
+        let done = self.rooms.complete_room(info.nid, &completion).await?;
+        if done {
+            tracing::info!(room_id = %info.room_id, events, keys, "more of a partially joined room is here");
         }
-        let outliers = self.rooms.take_outliers(info, events).await?;
-        let left_out: std::collections::HashSet<_> = outliers.left_out.iter().collect();
-        let ids: Vec<_> = ids.into_iter().filter(|id| !left_out.contains(id)).collect();
-        self.rooms.complete_room(info.nid, &ids, &keyless).await.map_err(|error| match error {
-            Error::BadState(reason) => HandshakeError::failed(server, reason),
-            other => other.into(),
-        })?;
-        let took_ms = self.view.env.now_ms().saturating_sub(begun);
-        tracing::info!(room_id = %info.room_id, %server, events = ids.len(), took_ms, "a partially joined room is complete");
-        Ok(keyless.is_empty())
+        Ok(done && keys == 0)
+    }
+
+    fn awaited(&self, record: &PartialRoomRecord, keyless: Vec<KeylessRecord>) -> Vec<KeylessRecord> {
+        if self.awaits_keys(record) { keyless } else { Vec::new() }
+    }
+
+    async fn join_of(&self, record: &PartialRoomRecord) -> Result<OwnedEventId, Error> {
+        let join = self.view.events.load(record.join).await?;
+        let join = join.ok_or_else(|| Error::BadState("The join is gone.".to_owned()))?;
+        Ok(join.pdu.event_id.clone())
+    }
+
+    async fn not_held<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a OwnedEventId>,
+    ) -> Result<Vec<OwnedEventId>, Error> {
+        let ids: BTreeSet<_> = ids.into_iter().cloned().collect();
+        let ids: Vec<_> = ids.into_iter().collect();
+        let held = self.view.interner.lookup_events(&ids).await?;
+        Ok(ids.into_iter().filter(|id| !held.contains_key(id)).collect())
+    }
+}
+
+/// A state that does not fit is the fault of who gave it.
+fn not_so(server: &ServerName, error: HandshakeError) -> HandshakeError {
+    match error {
+        HandshakeError::Rooms(Error::BadState(reason)) => HandshakeError::failed(server, reason),
+        other => other,
     }
 }

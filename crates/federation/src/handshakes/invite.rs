@@ -1,11 +1,13 @@
 //! Inviting users of other servers (Server-Server API, "Inviting to a room").
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use myelin_dag::{
     Pdu,
     checks::{RawPdu, VerifiedPdu},
 };
-use myelin_rooms::{Invitation, MembershipChange, Sender};
+use myelin_rooms::{Error, Invitation, MembershipChange, Sender};
 use myelin_view::RoomInfo;
 use ruma::{RoomId, RoomVersionId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
@@ -29,7 +31,7 @@ struct Signed {
 impl Handshakes {
     /// The invited user's server signs the invite before anybody hears of it. Who is invited already stays so.
     pub async fn invite(
-        &self,
+        self: &Arc<Self>,
         sender: &Sender,
         room_id: &RoomId,
         user_id: &UserId,
@@ -42,14 +44,34 @@ impl Handshakes {
         if !self.client.permits(server) {
             return Err(HandshakeError::Forbidden(format!("This server does not talk with {server}.")));
         }
+        // Somebody who is banned must not be brought in for want of knowing it.
+        if let Some(room) = self.view.room_by_id(room_id).await.map_err(Error::from)? {
+            self.await_members(room).await?;
+        }
         let drafted = self.rooms.draft_invite(sender, room_id, user_id, &change).await?;
-        let Invitation::Drafted { info, event } = drafted else { return Ok(()) };
-        let signed = self.ask_to_sign(server, &info, &event).await?;
-        let signed = self.inbound.approved(room_id, signed).await?;
-        Ok(self.rooms.accept_member(room_id, &signed).await.map(drop)?)
+        match drafted {
+            Invitation::Drafted { info, event } => self.have_signed(server, info, *event).await,
+            Invitation::Stands(_) => Ok(()),
+        }
     }
 
-    pub(super) async fn ask_to_sign(
+    /// What the other server has signed it shows to its user, so the room must get it, whoever hangs up.
+    pub(super) async fn have_signed(
+        self: &Arc<Self>,
+        server: &ServerName,
+        info: Arc<RoomInfo>,
+        event: Pdu,
+    ) -> Result<(), HandshakeError> {
+        let (this, server) = (self.clone(), server.to_owned());
+        let handshake = async move {
+            let signed = this.ask_to_sign(&server, &info, &event).await?;
+            let signed = this.inbound.approved(&info.room_id, signed).await?;
+            Ok(this.rooms.accept_member(&info.room_id, &signed).await.map(drop)?)
+        };
+        self.to_the_end(handshake).await
+    }
+
+    async fn ask_to_sign(
         &self,
         server: &ServerName,
         info: &RoomInfo,

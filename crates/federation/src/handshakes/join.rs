@@ -7,6 +7,7 @@ use myelin_dag::{
     checks::{RawPdu, VerifiedPdu},
 };
 use myelin_rooms::{Adoption, Error, Join, MembershipChange, Partial, ProtoEvent, Sender};
+use myelin_store::tables::KeylessRecord;
 use myelin_view::RoomInfo;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, RoomVersionId, ServerName,
@@ -15,8 +16,8 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{HandshakeError, Handshakes, route::QUICK};
-use crate::{Budget, inbound::verification::Verified, uri::segment};
+use super::{HandshakeError, Handshakes, given_state::GivenState, route::QUICK};
+use crate::{Budget, uri::segment};
 
 /// What somebody wants to join.
 #[derive(Debug, Clone)]
@@ -61,10 +62,22 @@ enum Way {
 
 impl Handshakes {
     /// Idempotent: who is joined stays joined.
-    pub async fn join(&self, sender: &Sender, request: &JoinRequest) -> Result<(), HandshakeError> {
-        if let Way::Done = self.join_here(sender, request).await? {
-            return Ok(());
+    pub async fn join(
+        self: &Arc<Self>,
+        sender: &Sender,
+        request: &JoinRequest,
+    ) -> Result<(), HandshakeError> {
+        match self.join_here(sender, request).await? {
+            Way::Done => Ok(()),
+            Way::Elsewhere => self.join_once(sender, request).await,
         }
+    }
+
+    pub(super) async fn join_elsewhere(
+        &self,
+        sender: &Sender,
+        request: &JoinRequest,
+    ) -> Result<(), HandshakeError> {
         let _turn = self.turn_at(&request.room_id).await;
         if let Way::Done = self.join_here(sender, request).await? {
             return Ok(());
@@ -88,8 +101,14 @@ impl Handshakes {
         if !here {
             return Ok(Way::Elsewhere);
         }
-        let join = Join { change: request.change.clone(), update: false };
-        match self.rooms.join(sender, &request.room_id, join).await {
+        let join = || Join { change: request.change.clone(), update: false };
+        let mut joined = self.rooms.join(sender, &request.room_id, join()).await;
+        if matches!(joined, Err(Error::Forbidden(_)))
+            && self.has_waited_for_invite(sender, &request.room_id).await?
+        {
+            joined = self.rooms.join(sender, &request.room_id, join()).await;
+        }
+        match joined {
             Ok(_) => Ok(Way::Done),
             // Members of other servers may be able to.
             Err(Error::UnableToGrantJoin | Error::UnableToAuthoriseJoin) if room.servers.len() > 1 => {
@@ -143,22 +162,11 @@ impl Handshakes {
         join: VerifiedPdu,
     ) -> Result<(), HandshakeError> {
         let failed = |reason: &str| HandshakeError::failed(server, reason);
-        let Verified { events: state, mut keyless } =
-            self.inbound.verified_or_keyless(&answer.state, &info.rules).await;
-        let own = |event: &VerifiedPdu| event.pdu().room_id == info.room_id && event.pdu().is_state();
-        let ids: Vec<_> =
-            state.iter().filter(|event| own(event)).map(|event| event.pdu().event_id.clone()).collect();
-        let mut events = state;
-        let chain = self.inbound.verified_or_keyless(&answer.auth_chain, &info.rules).await;
-        events.extend(chain.events);
-        keyless.extend(chain.keyless);
-        let outliers = self.rooms.take_outliers(info, events).await?;
-        let left_out: std::collections::HashSet<_> = outliers.left_out.iter().collect();
-        let held = |id: &OwnedEventId| !left_out.contains(id);
-        if !outliers.missing.is_empty() {
-            tracing::warn!(room_id = %info.room_id, %server, missing = outliers.missing.len(), "a state without all that authorises it");
+        let GivenState { ids: state, keyless, missing } =
+            self.take_state(info, &answer.state, &answer.auth_chain).await?;
+        if missing > 0 {
+            tracing::warn!(room_id = %info.room_id, %server, missing, "a state without all that authorises it");
         }
-        let state = ids.into_iter().filter(held).collect();
         let partial = partial(server, &answer, keyless);
         let verdict = self.rooms.adopt(info, &Adoption { state, join, partial }).await;
         match verdict.map_err(|error| match error {
@@ -244,18 +252,16 @@ impl Handshakes {
 }
 
 /// What of the state is still to come: members that were left out, and what nobody's keys are there for yet.
-fn partial(server: &ServerName, answer: &Joined, keyless: BTreeSet<OwnedServerName>) -> Option<Partial> {
-    if !answer.members_omitted && keyless.is_empty() {
+fn partial(server: &ServerName, answer: &Joined, keyless: Vec<KeylessRecord>) -> Option<Partial> {
+    let members_omitted = answer.members_omitted;
+    if !members_omitted && keyless.is_empty() {
         return None;
     }
-    let named = if answer.members_omitted { answer.servers_in_room.clone() } else { Vec::new() };
-    let servers: BTreeSet<_> = named.into_iter().chain(keyless.iter().cloned()).collect();
-    Some(Partial {
-        resident: server.to_owned(),
-        servers: servers.into_iter().collect(),
-        keyless: keyless.into_iter().collect(),
-        members_omitted: answer.members_omitted,
-    })
+    let named = if members_omitted { answer.servers_in_room.as_slice() } else { &[] };
+    let silent = keyless.iter().filter_map(|record| record.server.as_str().try_into().ok());
+    let servers: BTreeSet<OwnedServerName> = named.iter().cloned().chain(silent).collect();
+    let servers = servers.into_iter().collect();
+    Some(Partial { resident: server.to_owned(), servers, keyless, members_omitted })
 }
 
 pub(super) fn send_uri(what: &str, room_id: &ruma::RoomId, event_id: &OwnedEventId) -> String {

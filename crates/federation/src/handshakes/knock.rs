@@ -1,5 +1,7 @@
 //! Knocking on a room, here or through other servers (Server-Server API, "Knocking upon a room").
 
+use std::sync::Arc;
+
 use myelin_rooms::{Error, MembershipChange, Sender};
 use ruma::{OwnedServerName, RoomId, ServerName, events::room::member::MembershipState};
 use serde::Deserialize;
@@ -20,7 +22,7 @@ struct Knocked {
 
 impl Handshakes {
     pub async fn knock(
-        &self,
+        self: &Arc<Self>,
         sender: &Sender,
         room_id: &RoomId,
         via: &[OwnedServerName],
@@ -30,9 +32,19 @@ impl Handshakes {
         if room.is_some_and(|room| room.has_server(&self.view.server_name) || room.servers.is_empty()) {
             return Ok(self.rooms.knock(sender, room_id, change).await.map(drop)?);
         }
+        let (this, sender, room_id, via) = (self.clone(), sender.clone(), room_id.to_owned(), via.to_vec());
+        self.to_the_end(async move { this.knock_elsewhere(&sender, &room_id, &via, &change).await }).await
+    }
+
+    async fn knock_elsewhere(
+        &self,
+        sender: &Sender,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        change: &MembershipChange,
+    ) -> Result<(), HandshakeError> {
         let _turn = self.turn_at(room_id).await;
         let servers = self.servers_for(room_id, via, &sender.user_id).await?;
-        let change = &change;
         self.ask_each(room_id, &servers, |server| self.knock_through(server, sender, room_id, change)).await
     }
 

@@ -1,5 +1,7 @@
 //! Leaving a room, rejecting an invite, taking back a knock (Server-Server API, "Leaving Rooms (Rejecting Invites)").
 
+use std::sync::Arc;
+
 use myelin_rooms::{Error, MembershipChange, Sender};
 use ruma::{RoomId, ServerName, events::room::member::MembershipState};
 
@@ -13,14 +15,25 @@ impl Handshakes {
     /// Idempotent. What is known of from outside only is left through a server in the room; if none of them answers, it
     /// ends here all the same.
     pub async fn leave(
-        &self,
+        self: &Arc<Self>,
         sender: &Sender,
         room_id: &RoomId,
         change: MembershipChange,
     ) -> Result<(), HandshakeError> {
         if self.rooms.outside(&sender.user_id, room_id).await?.is_none() {
+            self.has_waited_for_invite(sender, room_id).await?;
             return Ok(self.rooms.leave(sender, room_id, change).await?);
         }
+        let (this, sender, room_id) = (self.clone(), sender.clone(), room_id.to_owned());
+        self.to_the_end(async move { this.leave_elsewhere(&sender, &room_id, change).await }).await
+    }
+
+    async fn leave_elsewhere(
+        &self,
+        sender: &Sender,
+        room_id: &RoomId,
+        change: MembershipChange,
+    ) -> Result<(), HandshakeError> {
         let _turn = self.turn_at(room_id).await;
         let servers = self.servers_for(room_id, &[], &sender.user_id).await?;
         let asked =

@@ -1,6 +1,6 @@
 //! Invites to e-mail addresses and phone numbers (Server-Server API, "Third-party invites").
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use myelin_rooms::ThirdPartyInvite;
 use myelin_store::tables::Membership;
@@ -55,7 +55,7 @@ fn signed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error>
 impl Handshakes {
     /// `exchange_third_party_invite`: a user of `origin` turns out to be whom a local user invited.
     pub async fn exchange_third_party_invite(
-        &self,
+        self: &Arc<Self>,
         origin: &ServerName,
         room_id: &RoomId,
         invite: PartialInvite,
@@ -84,7 +84,11 @@ impl Handshakes {
     }
 
     /// `3pid/onbind`: an address of a local user was invited somewhere. What cannot be delivered now is left.
-    pub async fn bound(&self, mxid: &OwnedUserId, invites: Vec<BoundInvite>) -> Result<(), HandshakeError> {
+    pub async fn bound(
+        self: &Arc<Self>,
+        mxid: &OwnedUserId,
+        invites: Vec<BoundInvite>,
+    ) -> Result<(), HandshakeError> {
         if !self.view.is_local(mxid) {
             return Err(HandshakeError::Invalid("The user is not one of this server.".to_owned()));
         }
@@ -100,7 +104,7 @@ impl Handshakes {
     /// `third_party_signed` of a join: the user brings the proof that an invite to an address was meant for them. Who is
     /// invited or joined already needs none.
     pub async fn redeem_signed(
-        &self,
+        self: &Arc<Self>,
         user_id: &OwnedUserId,
         room_id: &RoomId,
         signed: Value,
@@ -137,7 +141,7 @@ impl Handshakes {
         Ok(matches!(membership, Some(Membership::Join | Membership::Invite)))
     }
 
-    async fn redeem(&self, bound: BoundInvite) -> Result<(), HandshakeError> {
+    async fn redeem(self: &Arc<Self>, bound: BoundInvite) -> Result<(), HandshakeError> {
         let BoundInvite { mxid, room_id, sender, signed } = bound;
         if self.view.is_local(&sender) {
             return self.issue(&room_id, &ThirdPartyInvite { sender, target: mxid, signed }).await;
@@ -154,14 +158,16 @@ impl Handshakes {
         sent.map(drop).map_err(|error| HandshakeError::of_request(&server, error))
     }
 
-    async fn issue(&self, room_id: &RoomId, invite: &ThirdPartyInvite) -> Result<(), HandshakeError> {
+    async fn issue(
+        self: &Arc<Self>,
+        room_id: &RoomId,
+        invite: &ThirdPartyInvite,
+    ) -> Result<(), HandshakeError> {
         self.require_valid_key(room_id, &invite.signed).await?;
         let (info, event) = self.rooms.exchange_third_party_invite(room_id, invite).await?;
         if self.view.is_local(&invite.target) {
             return Ok(());
         }
-        let signed = self.ask_to_sign(invite.target.server_name(), &info, &event).await?;
-        let signed = self.inbound.approved(room_id, signed).await?;
-        Ok(self.rooms.accept_member(room_id, &signed).await.map(drop)?)
+        self.have_signed(invite.target.server_name(), info, event).await
     }
 }

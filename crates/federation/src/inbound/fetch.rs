@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures::{FutureExt, StreamExt, stream};
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -14,6 +15,11 @@ use crate::{Budget, Client, RequestError, uri::segment};
 
 /// For what one event waits for.
 const SMALL: Budget = Budget { timeout: Duration::from_secs(10), body_size_max: 16 * 1024 * 1024 };
+
+/// Events of a state that are fetched one by one; if more lack, the whole state is.
+pub const ONE_BY_ONE_MAX: usize = 60;
+/// Single events asked for at once.
+const AT_ONCE: usize = 8;
 
 type Pdus = Vec<Box<RawValue>>;
 
@@ -77,6 +83,16 @@ pub async fn event(
     let uri = format!("/_matrix/federation/v1/event/{}", segment(event_id.as_str()));
     let mut answer: PdusOnly = client.get(server, &uri, SMALL).await?;
     Ok(answer.pdus.pop())
+}
+
+/// One outcome for each, in order.
+pub async fn events(
+    client: &Client,
+    server: &ServerName,
+    ids: &[OwnedEventId],
+) -> Vec<Result<Option<Box<RawValue>>, RequestError>> {
+    let requests: Vec<_> = ids.iter().map(|id| event(client, server, id).boxed()).collect();
+    stream::iter(requests).buffered(AT_ONCE).collect().await
 }
 
 pub async fn event_auth(

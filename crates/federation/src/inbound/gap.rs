@@ -17,6 +17,7 @@ use super::{
     fetch::{MissingEvents, missing_events},
     verification::Verified,
 };
+use crate::keys::Wanted;
 
 /// Events between what is held and an event that came, their bytes, and how often servers are asked for more.
 const EVENTS_MAX: usize = 500;
@@ -103,9 +104,9 @@ impl<'a> Gap<'a> {
         }
     }
 
-    pub(super) fn note_keyless(&mut self, servers: &BTreeSet<OwnedServerName>) {
+    pub(super) fn note_keyless(&mut self, keyless: &[Wanted]) {
         let now_ms = self.inbound.view.env.now_ms();
-        for server in servers {
+        for Wanted { server, .. } in keyless {
             self.keyless = true;
             self.awaits_keys |= self.inbound.keyless.is_awaited(server, now_ms);
         }

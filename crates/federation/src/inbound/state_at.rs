@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use futures::{FutureExt, StreamExt, stream};
 use myelin_dag::checks::VerifiedPdu;
 use myelin_rooms::Error;
 use ruma::{EventId, OwnedEventId, ServerName};
@@ -12,9 +11,6 @@ use serde_json::value::RawValue;
 use super::{fetch, gap::Gap, verification::Verified};
 use crate::RequestError;
 
-/// Events of a state that are fetched one by one; if more lack, the whole state is.
-const ONE_BY_ONE_MAX: usize = 60;
-const AT_ONCE: usize = 8;
 /// Events of one state with its auth chain.
 const STATE_MAX: usize = 300_000;
 /// A state of which more than one in so many events cannot be had is not believed.
@@ -91,7 +87,7 @@ impl Gap<'_> {
         let all: BTreeSet<OwnedEventId> =
             state.pdu_ids.iter().chain(&state.auth_chain_ids).cloned().chain([id.to_owned()]).collect();
         let lacking = self.not_held(&all.into_iter().collect::<Vec<_>>()).await?;
-        let raws = if lacking.len() > ONE_BY_ONE_MAX {
+        let raws = if lacking.len() > fetch::ONE_BY_ONE_MAX {
             let room_id = &self.room.info.room_id;
             let answer = fetch::state(&self.inbound.client, server, room_id, id).await;
             let Some(full) = self.noted(answer) else { return Ok(false) };
@@ -115,9 +111,7 @@ impl Gap<'_> {
     }
 
     async fn fetch_each(&mut self, server: &ServerName, ids: &[OwnedEventId]) -> Vec<Box<RawValue>> {
-        let client = &self.inbound.client;
-        let requests: Vec<_> = ids.iter().map(|id| fetch::event(client, server, id).boxed()).collect();
-        let answers: Vec<_> = stream::iter(requests).buffered(AT_ONCE).collect().await;
+        let answers = fetch::events(&self.inbound.client, server, ids).await;
         answers.into_iter().filter_map(|answer| self.noted(answer).flatten()).collect()
     }
 

@@ -1,6 +1,6 @@
 //! Signatures of PDUs, with the keys for many of them brought at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use myelin_dag::checks::{Dropped, FormedPdu, RawPdu, SignatureError, VerifiedPdu};
 use ruma::{OwnedServerName, room_version_rules::RoomVersionRules, signatures::PublicKeyMap};
@@ -17,8 +17,17 @@ impl Inbound {
         rules: &RoomVersionRules,
     ) -> Vec<Result<VerifiedPdu, Dropped>> {
         let wanted: Vec<_> = formed.iter().map(|formed| wanted(formed, rules)).collect();
-        let together = together(&wanted);
-        let keys = self.keys.keys_for(&together).await;
+        self.verify_with(formed, &wanted, rules).await
+    }
+
+    /// `wanted`: for each, the keys that it claims to be signed by.
+    async fn verify_with(
+        &self,
+        formed: Vec<FormedPdu>,
+        wanted: &[Vec<Wanted>],
+        rules: &RoomVersionRules,
+    ) -> Vec<Result<VerifiedPdu, Dropped>> {
+        let keys = self.keys.keys_for(&together(wanted)).await;
         let mut outcomes = Vec::with_capacity(formed.len());
         for (formed, wanted) in formed.into_iter().zip(wanted) {
             let served = wanted.iter().all(|wanted| is_served(wanted, &keys));
@@ -26,7 +35,7 @@ impl Inbound {
                 formed.verify(&keys, rules)
             } else {
                 // What is valid for all is less than what is valid for each.
-                formed.verify(&self.keys.keys_for(&wanted).await, rules)
+                formed.verify(&self.keys.keys_for(wanted).await, rules)
             });
         }
         outcomes
@@ -37,7 +46,7 @@ impl Inbound {
         self.verified_or_keyless(raws, rules).await.events
     }
 
-    /// The same, and the servers whose keys could not be had: what they signed may be as good as the rest.
+    /// The same, and the keys that could not be had: what they signed may be as good as the rest.
     pub async fn verified_or_keyless(&self, raws: &[Box<RawValue>], rules: &RoomVersionRules) -> Verified {
         let formed = raws.iter().filter_map(|raw| match RawPdu(raw).check_format(rules) {
             Ok(formed) => Some(formed),
@@ -46,13 +55,17 @@ impl Inbound {
                 None
             }
         });
+        let formed: Vec<_> = formed.collect();
+        let wanted: Vec<_> = formed.iter().map(|formed| wanted(formed, rules)).collect();
+        let outcomes = self.verify_with(formed, &wanted, rules).await;
         let mut verified = Verified::default();
-        for outcome in self.verify(formed.collect(), rules).await {
+        for (outcome, wanted) in outcomes.into_iter().zip(wanted) {
             match outcome {
                 Ok(event) => verified.events.push(event),
                 Err(error) => {
                     tracing::debug!(%error, "a fetched PDU is dropped");
-                    verified.keyless.extend(keyless(&error).cloned());
+                    let server = keyless(&error);
+                    verified.keyless.extend(wanted.into_iter().filter(|key| Some(&key.server) == server));
                 }
             }
         }
@@ -64,7 +77,8 @@ impl Inbound {
 #[derive(Default)]
 pub struct Verified {
     pub events: Vec<VerifiedPdu>,
-    pub keyless: BTreeSet<OwnedServerName>,
+    /// Of each event that one.
+    pub keyless: Vec<Wanted>,
 }
 
 /// The server for whose keys alone an event could not be checked.

@@ -110,7 +110,11 @@ impl Rooms {
             let room = room.filter(|room| room.has_server(&self.view.server_name));
             match (room, user) {
                 (Some(room), Some(user)) if room.is_joined(user) => return Ok(()),
-                (room, _) => unknown |= room.is_none(),
+                // Who is not among the members of a room that are known so far may be among the others.
+                (Some(room), user) => {
+                    unknown |= room.partial && user.is_none_or(|user| room.membership(user).is_none());
+                }
+                (None, _) => unknown = true,
             }
         }
         if unknown {

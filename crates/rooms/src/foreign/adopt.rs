@@ -12,8 +12,8 @@ use myelin_store::{
     Direction, NidKind,
     log::LogEntry,
     tables::{
-        CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, Membership, PARTIAL_ROOMS, PartialRoomRecord, ROOMS,
-        STRIPPED_STATES, USER_ROOMS, VerdictRecord,
+        CURRENT_STATES, CurrentStateRecord, EVENT_NIDS, KeylessRecord, Membership, PARTIAL_ROOMS,
+        PartialRoomRecord, ROOMS, STRIPPED_STATES, USER_ROOMS, VerdictRecord,
     },
 };
 use myelin_view::{Event, RoomInfo, RoomSnapshot};
@@ -45,20 +45,20 @@ pub struct Adoption {
 pub struct Partial {
     pub resident: OwnedServerName,
     pub servers: Vec<OwnedServerName>,
-    /// Servers whose keys were not to be had: what they signed is left out.
-    pub keyless: Vec<OwnedServerName>,
+    /// Keys that were not to be had: what they signed is left out.
+    pub keyless: Vec<KeylessRecord>,
     pub members_omitted: bool,
 }
 
 impl Partial {
     pub(super) fn record(&self, join: EventNid, since_ms: u64) -> PartialRoomRecord {
-        let names = |servers: &[OwnedServerName]| servers.iter().map(ToString::to_string).collect();
+        let servers = self.servers.iter().map(ToString::to_string).collect();
         PartialRoomRecord {
             join,
             resident: self.resident.to_string(),
-            servers: names(&self.servers),
+            servers,
             since_ms,
-            keyless: names(&self.keyless),
+            keyless: self.keyless.clone(),
             members_omitted: self.members_omitted,
         }
     }
@@ -105,15 +105,22 @@ impl Rooms {
 
     /// Rejected events are no part of a state. Two events for one key are refused.
     pub(super) async fn held_state(&self, ids: &[OwnedEventId]) -> Result<HeldState, Error> {
-        let mut entries: Vec<(StateKeyNid, EventNid)> = Vec::with_capacity(ids.len());
-        let mut state = HeldState { tree: StateTree::new(), members: Vec::new(), create: None };
+        let mut nids = Vec::with_capacity(ids.len());
         for page in ids.chunks(PAGE) {
-            let nids = self.view.interner.lookup_events(page).await?;
-            let nids: Vec<_> = page.iter().filter_map(|id| nids.get(id).copied()).collect();
-            if nids.len() != page.len() {
-                return Err(Error::BadState("The state is not held as a whole.".to_owned()));
-            }
-            let events = self.view.events.load_many(&nids).await?.into_iter().flatten();
+            let held = self.view.interner.lookup_events(page).await?;
+            nids.extend(page.iter().filter_map(|id| held.get(id).copied()));
+        }
+        if nids.len() != ids.len() {
+            return Err(Error::BadState("The state is not held as a whole.".to_owned()));
+        }
+        self.state_out_of(&nids).await
+    }
+
+    pub(super) async fn state_out_of(&self, nids: &[EventNid]) -> Result<HeldState, Error> {
+        let mut entries: Vec<(StateKeyNid, EventNid)> = Vec::with_capacity(nids.len());
+        let mut state = HeldState { tree: StateTree::new(), members: Vec::new(), create: None };
+        for page in nids.chunks(PAGE) {
+            let events = self.view.events.load_many(page).await?.into_iter().flatten();
             let taken = |event: &Arc<Event>| !matches!(event.verdict, VerdictRecord::Rejected { .. });
             let events: Vec<_> = events.filter(taken).collect();
             for event in &events {
@@ -233,7 +240,7 @@ impl Draft<'_> {
     }
 
     /// A log entry for a local user whose membership came with the state, and its position.
-    fn tell(&mut self, user: myelin_core::UserNid) -> Position {
+    pub(super) fn tell(&mut self, user: myelin_core::UserNid) -> Position {
         let room = self.room.nid();
         self.batch.log(&LogEntry::Resolved { room, user: Some(user) })
     }

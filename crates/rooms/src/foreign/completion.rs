@@ -1,20 +1,28 @@
 //! Completing a partially joined room: its members have come, and what happened meanwhile is looked at again.
 //!
-//! The states since the join are worked out anew from the complete one (`replay`). Events that they do not allow are
+//! The states since the join are worked out anew from the complete one (`replay`), once it
+//! is seen to be the one that lacked (`likeness`). Events that they do not allow are
 //! rejected and taken out of the timeline.
 
+mod likeness;
 mod replay;
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use myelin_core::{EventNid, Position, RoomNid, TimelineOrder};
+use myelin_dag::StateTree;
 use myelin_store::{
     log::LogEntry,
-    tables::{CURRENT_STATES, CurrentStateRecord, Membership, PARTIAL_ROOMS, PartialRoomRecord},
+    tables::{
+        CURRENT_STATES, CurrentStateRecord, KeylessRecord, Membership, PARTIAL_ROOMS, PartialRoomRecord,
+        USER_STREAM, UserChange,
+    },
 };
 use myelin_view::Event;
 use ruma::{OwnedEventId, OwnedServerName};
-use std::sync::Arc;
 
 use super::adopt::HeldState;
 use crate::{
@@ -26,9 +34,28 @@ const ATTEMPTS_MAX: usize = 20;
 /// Partially joined rooms.
 const ROOMS_MAX: usize = 10_000;
 
+/// What has come of the state before the join by which this server came into a room.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    pub join: EventNid,
+    pub given: Given,
+    /// Held as outliers.
+    pub state: Vec<OwnedEventId>,
+    /// What was signed with these keys is still to come.
+    pub keyless: Vec<KeylessRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// The whole state, by this server.
+    Whole(OwnedServerName),
+    /// Beside what is held.
+    Lacking,
+}
+
 struct Complete<'a> {
     state: HeldState,
-    keyless: &'a [OwnedServerName],
+    completion: &'a Completion,
 }
 
 impl Rooms {
@@ -36,32 +63,70 @@ impl Rooms {
         Ok(self.view.store.read().all(&PARTIAL_ROOMS, ROOMS_MAX).await?)
     }
 
-    /// `state`: all of the state before the join by which this server came in, held as outliers, but for what was signed
-    /// by `keyless` servers: as long as there are such, more is to come.
-    pub async fn complete_room(
-        &self,
-        room: RoomNid,
-        state: &[OwnedEventId],
-        keyless: &[OwnedServerName],
-    ) -> Result<(), Error> {
+    /// `false`: this server has left the room meanwhile, and perhaps come back by another join.
+    pub async fn complete_room(&self, room: RoomNid, completion: &Completion) -> Result<bool, Error> {
         for _ in 0..ATTEMPTS_MAX {
-            let state = self.held_state(state).await?;
-            match self.run(room, &Complete { state, keyless }).await {
+            let Some(record) = self.awaiting(room, completion).await? else { return Ok(false) };
+            let state = self.complete_state(room, &record, completion).await?;
+            match self.run(room, &Complete { state, completion }).await {
                 Err(Error::Busy) => {}
                 Err(error) => return Err(error),
-                Ok(rewritten) => {
+                Ok(None) => return Ok(false),
+                Ok(Some(rewritten)) => {
                     rewritten.iter().for_each(|event| self.view.events.forget(*event));
                     self.view.rooms.forget(room);
-                    return Ok(());
+                    return Ok(true);
                 }
             }
         }
         Err(Error::Busy)
     }
 
+    async fn awaiting(
+        &self,
+        room: RoomNid,
+        completion: &Completion,
+    ) -> Result<Option<PartialRoomRecord>, Error> {
+        let record = self.view.store.get(&PARTIAL_ROOMS, &room).await?;
+        Ok(record.filter(|record| record.join == completion.join))
+    }
+
+    async fn complete_state(
+        &self,
+        room: RoomNid,
+        record: &PartialRoomRecord,
+        completion: &Completion,
+    ) -> Result<HeldState, Error> {
+        let given = self.held_state(&completion.state).await?;
+        if completion.given != Given::Lacking {
+            return Ok(given);
+        }
+        let info = self.view.interner.room_info(room).await?;
+        let info = info.ok_or_else(|| Error::damaged("a room without a name"))?;
+        let held = self.state_before_join(completion.join).await?;
+        let nids: Vec<EventNid> = held.iter().map(|(_, event)| event).collect();
+        let mut state = self.state_out_of(&nids).await?;
+        let new: Vec<_> = given.tree.iter().filter(|(key, _)| held.get(*key).is_none()).collect();
+        let nids: Vec<EventNid> = new.iter().map(|(_, event)| *event).collect();
+        let lacked = self.lacked(&nids, &record.keyless, &info.rules).await?;
+        for (key, event) in new.into_iter().filter(|(_, event)| lacked.contains(event)) {
+            state.tree = state.tree.insert(key, event);
+        }
+        state.members.extend(given.members.into_iter().filter(|(_, event)| lacked.contains(event)));
+        Ok(state)
+    }
+
+    async fn state_before_join(&self, join: EventNid) -> Result<StateTree, Error> {
+        let join = self.view.events.load(join).await?;
+        let root = join.and_then(|join| join.state_before);
+        Ok(self.view.states.load(root.ok_or_else(|| Error::damaged("a join without a state"))?).await?)
+    }
+
     /// Nobody of this server is left in it: the rest is not wanted any more.
-    pub async fn abandon_partial_room(&self, room: RoomNid) -> Result<(), Error> {
+    pub async fn abandon_partial_room(&self, room: RoomNid, record: &PartialRoomRecord) -> Result<(), Error> {
         let mut batch = myelin_store::Batch::new();
+        // Who has come back meanwhile wants it.
+        batch.require_equal(&PARTIAL_ROOMS, &room, record);
         batch.delete(&PARTIAL_ROOMS, &room);
         batch.log(&LogEntry::Completed { room });
         match self.view.store.commit(batch).await {
@@ -73,16 +138,17 @@ impl Rooms {
 }
 
 impl Command for Complete<'_> {
-    /// Events whose rows were written again.
-    type Output = Vec<EventNid>;
+    /// Events whose rows were written again; `None`: the state is not the one that is awaited.
+    type Output = Option<Vec<EventNid>>;
 
-    async fn act(&self, draft: &mut Draft<'_>) -> Result<Vec<EventNid>, Error> {
+    async fn act(&self, draft: &mut Draft<'_>) -> Result<Option<Vec<EventNid>>, Error> {
         draft.all_durable().await?;
-        let (room, store) = (draft.room.nid(), draft.rooms().view().store.clone());
-        let Some(record) = store.get(&PARTIAL_ROOMS, &room).await? else { return Ok(Vec::new()) };
+        let (room, completion) = (draft.room.nid(), self.completion);
+        let Some(record) = draft.rooms().awaiting(room, completion).await? else { return Ok(None) };
         if self.state.create.as_ref().map(|create| create.nid) != Some(draft.room.info.create_event) {
             return Err(Error::BadState("The state is not one of this room.".to_owned()));
         }
+        self.require_likeness(draft, &record).await?;
         let join = draft.event(record.join).await?;
         let rewritten = draft.replay_since(&join, &self.state.tree, !record.members_omitted).await?;
         let position = draft.rewrite_members(&self.state, &record).await?;
@@ -92,27 +158,39 @@ impl Command for Complete<'_> {
         let mut unheard = draft.unheard_leaves(&self.state.members).await?;
         unheard.retain(|leave| !draft.room.head.extremities.contains(&leave.nid));
         draft.go_on_from(&unheard, position).await?;
-        if self.keyless.is_empty() {
+        if completion.keyless.is_empty() {
             draft.batch.delete(&PARTIAL_ROOMS, &room);
         } else {
-            draft.go_on_waiting(&record, self.keyless, position);
+            draft.go_on_waiting(&record, &completion.keyless, position);
         }
-        Ok(rewritten)
+        if record.members_omitted {
+            draft.tell_of_completion();
+        }
+        Ok(Some(rewritten))
     }
 }
 
 impl Draft<'_> {
     /// The members are here, but not those whose servers' keys are not.
-    fn go_on_waiting(&mut self, record: &PartialRoomRecord, keyless: &[OwnedServerName], position: Position) {
-        let servers: Vec<String> = keyless.iter().map(ToString::to_string).collect();
+    fn go_on_waiting(&mut self, record: &PartialRoomRecord, keyless: &[KeylessRecord], position: Position) {
+        let servers: BTreeSet<String> = keyless.iter().map(|key| key.server.clone()).collect();
         let record = PartialRoomRecord {
-            servers: servers.clone(),
-            keyless: servers,
+            servers: servers.into_iter().collect(),
+            keyless: keyless.to_vec(),
             members_omitted: false,
             ..record.clone()
         };
         self.batch.put(&PARTIAL_ROOMS, &self.room.nid(), &record);
         self.expect_servers(&record, position);
+    }
+
+    /// Clients that need all members have not been shown the room before.
+    fn tell_of_completion(&mut self) {
+        let room = self.room.nid();
+        for user in self.room.local_joined.clone() {
+            let position = self.tell(user);
+            self.batch.put(&USER_STREAM, &(user, position), &UserChange::Completed { room });
+        }
     }
 
     async fn rewrite_members(

@@ -51,6 +51,10 @@ impl Command for DraftInvite<'_> {
     /// Appends nothing.
     async fn act(&self, draft: &mut Draft<'_>) -> Result<Invitation, Error> {
         draft.require_joined(self.sender)?;
+        if draft.room.members_omitted {
+            // What the other server has signed could not be taken.
+            return Err(Error::unknown_room(&draft.room.info.room_id));
+        }
         if draft.membership(self.target.user) == Some(Membership::Invite)
             && let Some(event) = draft.member_event(self.target.user).await?
         {

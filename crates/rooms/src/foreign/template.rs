@@ -34,7 +34,8 @@ impl Rooms {
         room_id: &RoomId,
     ) -> Result<std::sync::Arc<myelin_view::RoomSnapshot>, Error> {
         let room = self.room(room_id).await?;
-        if room.has_server(&self.view.server_name) && !room.partial {
+        // What lacks for want of keys nobody may ever have.
+        if room.has_server(&self.view.server_name) && !room.members_omitted {
             Ok(room)
         } else {
             Err(Error::unknown_room(room_id))

@@ -198,18 +198,24 @@ pub struct PartialRoomRecord {
     /// The servers in the room, as the resident server named them.
     pub servers: Vec<String>,
     pub since_ms: u64,
-    /// Servers whose keys were not to be had, so that what they signed of the state is still to come.
-    pub keyless: Vec<String>,
+    /// Keys that were not to be had: what they signed of the state is still to come.
+    pub keyless: Vec<KeylessRecord>,
     /// Whether members were left out; else the state was all there but for what `keyless` signed.
     pub members_omitted: bool,
 }
 impl Record for PartialRoomRecord {}
 
-impl PartialRoomRecord {
-    pub fn keyless(&self) -> impl Iterator<Item = &ServerName> {
-        self.keyless.iter().filter_map(|name| <&ServerName>::try_from(name.as_str()).ok())
-    }
+/// By which something was signed that cannot be checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeylessRecord {
+    pub server: String,
+    /// One of these is enough.
+    pub key_ids: Vec<String>,
+    /// When it must have been valid, in milliseconds; 0 for any time.
+    pub at_ms: u64,
+}
 
+impl PartialRoomRecord {
     pub fn servers(&self) -> impl Iterator<Item = &ServerName> {
         self.servers.iter().filter_map(|name| <&ServerName>::try_from(name.as_str()).ok())
     }
@@ -224,6 +230,8 @@ pub enum UserChange {
     AccountData { room: RoomNid, kind: String },
     /// The user signed the keys of `user`, and sees them signed from now on.
     Signed { user: UserNid },
+    /// All members of `room`, which the user is in, are known now: clients that need them have not been shown it before.
+    Completed { room: RoomNid },
 }
 impl Record for UserChange {}
 

@@ -39,6 +39,8 @@ pub(crate) struct Changes {
     pub device_lists: Option<BTreeSet<UserNid>>,
     /// Whose keys the user signed.
     pub signed: BTreeSet<UserNid>,
+    /// Rooms of which all members became known.
+    pub completed: BTreeSet<RoomNid>,
 }
 
 impl Changes {
@@ -66,6 +68,7 @@ impl Changes {
             moved: None,
             device_lists: None,
             signed: BTreeSet::new(),
+            completed: BTreeSet::new(),
         };
         if let Some(since) = context.since {
             changes.add_since(sync, context, since).await?;
@@ -162,6 +165,10 @@ impl Changes {
                     self.changed.insert(room);
                 }
                 UserChange::Signed { user } => drop(self.signed.insert(user)),
+                UserChange::Completed { room } => {
+                    self.completed.insert(room);
+                    self.changed.insert(room);
+                }
             }
         }
         Ok(())

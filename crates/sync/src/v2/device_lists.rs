@@ -128,6 +128,11 @@ impl Sync {
         for room in changes.memberships.keys() {
             self.own_movement(context, changes, *room, since, &mut movement).await?;
         }
+        for room in &changes.completed {
+            if let Some(snapshot) = self.view.rooms.load(*room).await? {
+                movement.came.extend(snapshot.joined().map(|(user, _)| user));
+            }
+        }
         let others = changes.changed.iter().filter(|room| !changes.memberships.contains_key(room));
         for room in others.filter(|room| changes.state_may_have_changed(**room)) {
             let (before, after) = (

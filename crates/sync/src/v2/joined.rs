@@ -70,9 +70,10 @@ impl Sync {
             if !context.request.filter.room.allows_room(&room.info.room_id) {
                 continue;
             }
-            // Clients that want all members wait for them.
-            let lazy = context.request.filter.room.state.lazy_load_members;
-            let room = if lazy { room } else { self.view.completed(room).await? };
+            // Clients that want all members are shown the room when these are known.
+            if room.members_omitted && !is_lazy(context) {
+                continue;
+            }
             if let Some(json) = self.joined_room(context, changes, &room).await? {
                 join.raw(room.info.room_id.as_str(), &json);
             }
@@ -93,7 +94,8 @@ impl Sync {
         room: &RoomSnapshot,
     ) -> Result<Option<String>, Error> {
         let newly_joined = context.since.is_some() && self.newly_joined(context, changes, room.nid()).await?;
-        let since = context.since.filter(|_| !newly_joined);
+        let unseen = !is_lazy(context) && changes.completed.contains(&room.nid());
+        let since = context.since.filter(|_| !newly_joined && !unseen);
         let full = since.is_none() || context.request.full_state;
         let parts = self.joined_parts(context, changes, room, since).await?;
         if !full && parts.is_quiet() && !self.counts_anew(context, room, &parts.timeline, since).await? {
@@ -406,6 +408,10 @@ impl Joined {
             && self.account_data.is_empty()
             && self.sticky.is_empty()
     }
+}
+
+fn is_lazy(context: &Context<'_>) -> bool {
+    context.request.filter.room.state.lazy_load_members
 }
 
 fn push_counts(out: &mut Object<'_>, key: &str, counts: Counts) {

@@ -22,6 +22,9 @@ const ROUNDS: [Duration; 4] = [
 ];
 /// Time goes on in steps of this between two looks.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Joins go on when whoever asked for them hangs up, as long as an answer with a whole state may take; and who comes in
+/// last is not shown what others had read before.
+const JOINS_END: Duration = Duration::from_secs(200);
 /// Whoever typed when the weather cleared no longer does.
 const TYPING_ENDS: Duration = Duration::from_secs(120);
 /// What a sender waits for at most between two attempts, and a little more.
@@ -36,6 +39,7 @@ impl Storm {
         self.world.heal();
         self.switch_on_all();
         self.ask_again();
+        self.world.pass(JOINS_END);
         self.agree();
         self.check_always();
         self.check_spoken();

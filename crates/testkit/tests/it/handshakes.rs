@@ -1,11 +1,15 @@
 //! Joining, knocking, inviting and leaving between servers, through the real routers of both sides.
 
+mod gate;
+mod hang_ups;
 mod invites;
 mod joins;
+mod keyless;
 mod knocks;
 mod leaves;
 mod liars;
 mod partial;
+mod partial_clients;
 mod refusals;
 mod third_party;
 
@@ -17,6 +21,7 @@ use myelin_testkit::{
     client::{Client, percent, text},
     env::Sim,
     network::Network,
+    puppet::{end_of, json_of},
     server::{Answer, Server},
 };
 use ruma::ServerName;
@@ -33,7 +38,7 @@ impl Net {
     pub fn new(count: usize) -> Self {
         let sim = Sim::new(7);
         let network = Network::default();
-        let names = ["a.test", "b.test", "c.test"];
+        let names = ["a.test", "b.test", "c.test", "d.test"];
         let start = |name: &&str| {
             let name = <&ServerName>::try_from(*name).expect("a server name");
             Server::start_in(&network, name, &sim, MemoryDisk::default())
@@ -46,6 +51,10 @@ impl Net {
         let output = self.sim.block_on(future);
         self.sim.settle();
         output
+    }
+
+    pub fn pass(&self, seconds: u64) {
+        self.run(self.sim.env().clock.sleep(std::time::Duration::from_secs(seconds)));
     }
 
     pub fn user(&self, at: usize, name: &str) -> Client {
@@ -97,6 +106,22 @@ impl Net {
                 members.insert(view.interner.user_id(user).await.expect("a user").to_string());
             }
             members
+        })
+    }
+
+    /// The newest event of a room as one server has it.
+    pub fn end(&self, at: usize, room: &str) -> String {
+        let place = self.sim.block_on(end_of(&self.servers[at].view, room.try_into().expect("a room id")));
+        place.prev_events[0].to_string()
+    }
+
+    /// An event of the current state as it travels.
+    pub fn pdu(&self, at: usize, room: &str, kind: &str) -> Value {
+        let view = &self.servers[at].view;
+        self.sim.block_on(async {
+            let room = view.room_by_id(room.try_into().expect("a room id")).await.expect("readable");
+            let event = view.current_state_event(&room.expect("the room"), kind, "").await.expect("readable");
+            json_of(&event.expect("the event").pdu)
         })
     }
 

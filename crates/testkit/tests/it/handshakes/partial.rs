@@ -1,6 +1,7 @@
 //! Rooms that are joined before all their members are known.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
+use myelin_federation::serve::Error;
 use myelin_store::tables::PARTIAL_ROOMS;
 use myelin_testkit::{
     client::{Client, percent},
@@ -8,20 +9,24 @@ use myelin_testkit::{
 };
 use serde_json::{Value, json};
 
-use super::Net;
+use super::{
+    Net,
+    gate::{Asked, Deed},
+    refused,
+};
 
-fn large_room(net: &Net, ann: &Client) -> String {
+pub fn large_room(net: &Net, ann: &Client) -> String {
     let many: Vec<_> = (0..150).map(|n| format!("@many{n}:a.test")).collect();
     net.create(0, ann, json!({ "preset": "public_chat", "name": "Large", "invite": many }))
 }
 
-fn is_partial(net: &Net, at: usize) -> bool {
+pub fn is_partial(net: &Net, at: usize) -> bool {
     let rows = net.sim.block_on(net.servers[at].view.store.read().all(&PARTIAL_ROOMS, 10));
     !rows.expect("readable").is_empty()
 }
 
 /// Lets time pass until nothing is partial any more.
-fn complete(net: &Net, at: usize) {
+pub fn complete(net: &Net, at: usize) {
     for _ in 0..200 {
         if !is_partial(net, at) {
             return;
@@ -33,15 +38,20 @@ fn complete(net: &Net, at: usize) {
 }
 
 /// The rest does not come before somebody lets time pass.
-fn join_partially(net: &Net, bob: &Client, room: &str) {
+pub fn join_partially(net: &Net, bob: &Client, room: &str) {
     let path = format!("/_matrix/client/v3/join/{}?via=a.test", percent(room));
     net.sim.block_on(bob.post(&net.servers[1], &path, &json!({}))).ok();
 }
 
-fn say(net: &Net, at: usize, user: &Client, room: &str, body: &str) {
+pub fn say(net: &Net, at: usize, user: &Client, room: &str, body: &str) {
     let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/{body}", percent(room));
     let content = json!({ "msgtype": "m.text", "body": body });
     net.sim.block_on(user.put(&net.servers[at], &path, &content)).ok();
+}
+
+/// Nobody gets the rest from `a.test`.
+pub fn withhold(net: &Net) -> Asked {
+    net.gate(0, |path| if path.contains("/v1/state") { Deed::refuse() } else { Deed::Pass })
 }
 
 #[test]
@@ -119,4 +129,123 @@ fn who_leaves_meanwhile_leaves_nothing_behind() {
     complete(&net, 1);
     net.network.connect("a.test".try_into().unwrap(), net.servers[0].router());
     assert_eq!(net.join(1, &bob, &room, "a.test").status, StatusCode::OK);
+}
+
+#[test]
+fn another_server_of_the_room_gives_the_members() {
+    let net = Net::new(3);
+    let (ann, bob, cat) = (net.user(0, "ann"), net.user(1, "bob"), net.user(2, "cat"));
+    let room = large_room(&net, &ann);
+    net.join(2, &cat, &room, "a.test").ok();
+    complete(&net, 2);
+    withhold(&net);
+    join_partially(&net, &bob, &room);
+    complete(&net, 1);
+    assert_eq!(net.state(0, &room), net.state(1, &room));
+}
+
+/// `c.test` says that the room had another name.
+#[test]
+fn what_another_server_gives_differs_in_members_only() {
+    let net = Net::new(3);
+    let (ann, bob, cat) = (net.user(0, "ann"), net.user(1, "bob"), net.user(2, "cat"));
+    let room = large_room(&net, &ann);
+    net.join(2, &cat, &room, "a.test").ok();
+    complete(&net, 2);
+    let old = net.pdu(0, &room, "m.room.name");
+    net.set(0, &ann, &room, "m.room.name", json!({ "name": "New" })).ok();
+    let new = net.pdu(0, &room, "m.room.name");
+    let asked = withhold(&net);
+    let lie = |state: &mut Value| {
+        for pdu in state["pdus"].as_array_mut().into_iter().flatten().filter(|pdu| **pdu == new) {
+            *pdu = old.clone();
+        }
+    };
+    net.gate(2, |path| if path.contains("/v1/state") { Deed::refuse() } else { Deed::Pass });
+    join_partially(&net, &bob, &room);
+    net.pass(5);
+    let path = format!("/_matrix/federation/v1/state/{}", percent(&room));
+    let uri = format!("{path}?event_id={}", percent(&net.end(1, &room)));
+    let mut state = net.asks(1, 2, Method::GET, &uri, None).ok();
+    lie(&mut state);
+    let lying = net.gate(2, move |asked| match asked.contains("/v1/state/") {
+        true => Deed::Say(StatusCode::OK, state.clone()),
+        false => Deed::Pass,
+    });
+    net.pass(300);
+    assert!(is_partial(&net, 1) && lying.count("/v1/state/") > 0 && asked.count("/v1/state/") > 0);
+    assert_eq!(net.pdu(1, &room, "m.room.name"), new);
+    net.gate(0, |_| Deed::Pass);
+    net.pass(900);
+    assert!(!is_partial(&net, 1));
+    assert_eq!(net.state(0, &room), net.state(1, &room));
+}
+
+/// The state before the join that is over comes when there is another one.
+#[test]
+fn who_leaves_and_comes_back_gets_the_state_before_the_new_join() {
+    let net = Net::new(2);
+    let (ann, bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    let room = large_room(&net, &ann);
+    let slow = std::time::Duration::from_secs(60);
+    let asked = net.gate(0, move |path| match path.contains("/v1/state/") {
+        true => Deed::Wait(slow),
+        false => Deed::Pass,
+    });
+    join_partially(&net, &bob, &room);
+    net.pass(1);
+    assert_eq!(asked.count("/v1/state/"), 1, "it is under way");
+    let path = format!("/_matrix/client/v3/rooms/{}/leave", percent(&room));
+    net.sim.block_on(bob.post(&net.servers[1], &path, &json!({}))).ok();
+    net.set(0, &ann, &room, "m.room.name", json!({ "name": "New" })).ok();
+    net.act(0, &ann, &room, "ban", json!({ "user_id": "@many3:a.test" })).ok();
+    join_partially(&net, &bob, &room);
+    net.pass(61);
+    assert!(is_partial(&net, 1), "what came was for the former join");
+    assert_eq!(net.pdu(1, &room, "m.room.name"), net.pdu(0, &room, "m.room.name"));
+    complete(&net, 1);
+    assert_eq!(net.state(0, &room), net.state(1, &room));
+}
+
+#[test]
+fn administrators_see_what_is_still_to_come() {
+    let net = Net::new(2);
+    let (ann, bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    let room = large_room(&net, &ann);
+    withhold(&net);
+    join_partially(&net, &bob, &room);
+    let ask = || net.run(bob.get(&net.servers[1], "/_myelin/admin/v1/partial_rooms"));
+    refused(&ask(), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    net.run(net.servers[1].make_admin(&bob.user_id));
+    let rooms = ask().ok()["rooms"].clone();
+    assert_eq!((&rooms[0]["room_id"], &rooms[0]["resident"]), (&json!(room), &json!("a.test")));
+    net.gate(0, |_| Deed::Pass);
+    complete(&net, 1);
+    assert_eq!(ask().ok()["rooms"], json!([]));
+}
+
+/// Cat is in the room, but Bob's server does not know that yet: what she may see only as a member it must not give her
+/// server in the redacted form, which that would keep.
+#[test]
+fn nothing_is_handed_out_redacted_for_want_of_members() {
+    let net = Net::new(3);
+    let (ann, bob, cat) = (net.user(0, "ann"), net.user(1, "bob"), net.user(2, "cat"));
+    let room = large_room(&net, &ann);
+    net.set(0, &ann, &room, "m.room.history_visibility", json!({ "history_visibility": "joined" })).ok();
+    net.join(2, &cat, &room, "a.test").ok();
+    complete(&net, 2);
+    net.gate(2, |path| if path.contains("/v1/state") { Deed::refuse() } else { Deed::Pass });
+    withhold(&net);
+    join_partially(&net, &bob, &room);
+    say(&net, 1, &bob, &room, "secret");
+    let (said, serve) = (net.end(1, &room), net.servers[1].federation.serve.clone());
+    let (said_id, room_id) = (said.as_str().try_into().unwrap(), room.as_str().try_into().unwrap());
+    let cat_server: &ruma::ServerName = "c.test".try_into().unwrap();
+    let ask = || net.sim.block_on(serve.event(cat_server, said_id));
+    assert!(matches!(ask(), Err(Error::Partial)));
+    let history = net.sim.block_on(serve.backfill(cat_server, room_id, &[said_id.to_owned()], 10)).unwrap();
+    assert!(!history.contains("m.room.message"), "{history}");
+    net.gate(0, |_| Deed::Pass);
+    complete(&net, 1);
+    assert!(ask().unwrap().contains("secret"));
 }

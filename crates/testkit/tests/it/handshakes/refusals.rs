@@ -3,7 +3,7 @@
 use http::{Method, Request, StatusCode};
 use myelin_dag::{NewEvent, Parents, SigningKey, build, rules};
 use myelin_federation::x_matrix::SignedParts;
-use ruma::{RoomVersionId, ServerName};
+use ruma::RoomVersionId;
 use serde_json::{Value, json};
 
 use super::{Net, refused};
@@ -11,19 +11,25 @@ use myelin_testkit::{client::percent, server::Answer};
 
 /// A request to `a.test` as `b.test` signs it.
 fn ask(net: &Net, method: Method, uri: &str, body: Option<&Value>) -> Answer {
-    let name = |name: &'static str| <&ServerName>::try_from(name).unwrap();
-    let content = body.map(ToString::to_string);
-    let key = net.servers[1].signing_key();
-    let parts = SignedParts {
-        method: method.as_str(),
-        uri,
-        origin: name("b.test"),
-        destination: name("a.test"),
-        content: content.as_deref(),
-    };
-    let header = parts.sign(&key).to_string();
-    let request = Request::builder().method(method).uri(uri).header("authorization", header);
-    net.run(net.servers[0].call(request.body(content.unwrap_or_default().into()).unwrap()))
+    net.asks(1, 0, method, uri, body)
+}
+
+impl Net {
+    /// A request of one server to another.
+    pub fn asks(&self, from: usize, to: usize, method: Method, uri: &str, body: Option<&Value>) -> Answer {
+        let (from, to) = (&self.servers[from], &self.servers[to]);
+        let content = body.map(ToString::to_string);
+        let parts = SignedParts {
+            method: method.as_str(),
+            uri,
+            origin: &from.view.server_name,
+            destination: &to.view.server_name,
+            content: content.as_deref(),
+        };
+        let header = parts.sign(&from.signing_key()).to_string();
+        let request = Request::builder().method(method).uri(uri).header("authorization", header);
+        self.sim.block_on(to.call(request.body(content.unwrap_or_default().into()).unwrap()))
+    }
 }
 
 struct Case {
@@ -298,4 +304,73 @@ fn an_invite_is_signed_only_if_it_is_one_for_a_local_user() {
     let uri = format!("/_matrix/federation/v1/invite/{}/{}", percent(&case.room), percent(&id));
     let old = ask(&case.net, Method::PUT, &uri, Some(&good)).json;
     assert_eq!((&old[0], &old[1]["event"]), (&json!(200), &signed["event"]));
+}
+
+#[test]
+fn what_a_policy_server_refuses_is_not_let_in() {
+    let net = Net::new(3);
+    let (ann, bob, cat) = (net.user(0, "ann"), net.user(1, "bob"), net.user(2, "cat"));
+    let room = net.public_room(0, &ann, "11");
+    net.join(2, &cat, &room, "a.test").ok();
+    let key = SigningKey::from_seed("policy_server", [5; 32]).unwrap();
+    let policy = json!({ "via": "c.test", "public_keys": { "ed25519": key.public_key_base64() } });
+    net.set(0, &ann, &room, "m.room.policy", policy).ok();
+    let asked = net.gate(2, |path| match path.contains("/policy/") {
+        true => super::gate::Deed::refuse(),
+        false => super::gate::Deed::Pass,
+    });
+    refused(&net.join(1, &bob, &room, "a.test"), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    assert_eq!((asked.count("/policy/"), net.members(0, &room).len()), (1, 2));
+}
+
+#[test]
+fn from_version_12_on_an_invite_comes_with_the_create_event_and_no_forgeries() {
+    let net = Net::new(2);
+    let (_, bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    let [room, other] = ["One", "Two"].map(|name| {
+        net.create(1, &bob, json!({ "preset": "public_chat", "room_version": "12", "name": name }))
+    });
+    let event = NewEvent::state(
+        bob.user_id.as_str().try_into().unwrap(),
+        "m.room.member",
+        "@ann:a.test",
+        &json!({ "membership": "invite" }),
+    );
+    let parents = Parents {
+        room_id: Some(room.as_str().try_into().unwrap()),
+        prev_events: vec![net.end(1, &room).try_into().unwrap()],
+        auth_events: Vec::new(),
+        depth: 8,
+        names: None,
+    };
+    let rules = rules(&RoomVersionId::V12).unwrap();
+    let pdu = build(&rules, event.unwrap(), parents, 1_000, &net.servers[1].signing_key()).unwrap();
+    let uri = format!("/_matrix/federation/v2/invite/{}/{}", percent(&room), percent(pdu.event_id.as_str()));
+    let invite = |state: &[&Value]| {
+        let event: Value = serde_json::from_str(&pdu.json).unwrap();
+        let body = json!({ "room_version": "12", "event": event, "invite_room_state": state });
+        ask(&net, Method::PUT, &uri, Some(&body))
+    };
+    let (create, name) = (net.pdu(1, &room, "m.room.create"), net.pdu(1, &room, "m.room.name"));
+    let stripped = json!({ "type": "m.room.name", "state_key": "", "sender": bob.user_id, "content": { "name": "One" } });
+    let (mut unsigned, mut forged, mut malformed) = (create.clone(), name.clone(), name.clone());
+    unsigned["signatures"] = json!({});
+    forged["signatures"]["b.test"]["ed25519:sim"] = create["signatures"]["b.test"]["ed25519:sim"].clone();
+    malformed.as_object_mut().unwrap().remove("depth");
+    let stripped_create = json!({ "type": "m.room.create", "state_key": "", "sender": bob.user_id, "content": create["content"] });
+    let foreign = [net.pdu(1, &other, "m.room.create"), net.pdu(1, &other, "m.room.name")];
+    for state in [
+        vec![],
+        vec![&name],
+        vec![&stripped_create],
+        vec![&unsigned],
+        vec![&create, &forged],
+        vec![&create, &malformed],
+        vec![&foreign[0]],
+        vec![&create, &foreign[1]],
+    ] {
+        refused(&invite(&state), StatusCode::BAD_REQUEST, "M_INVALID_PARAM");
+    }
+    invite(&[&create, &name]).ok();
+    invite(&[&create, &stripped]).ok();
 }
