@@ -35,6 +35,10 @@ use crate::{Client, Peers};
 
 /// How long whoever asks for keys waits for them; what is on its way then still arrives.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where many strangers ask at once, one waits so long before it tries again: a server that is sent away for that may not
+/// come again for ten minutes.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
+const BUSY_TRIES: usize = 10;
 /// Servers asked at once on behalf of one caller.
 const PARALLEL_MAX: usize = 32;
 /// With more unknown servers than this, a notary is asked before each of them is.
@@ -147,7 +151,14 @@ impl Keyring {
     ) -> Result<Option<Base64>, Busy> {
         let asker = Asker::Stranger(asker);
         let wanted = self.now(server, key_id);
-        let fetched = self.fetch_lacking(std::slice::from_ref(&wanted), asker, PATIENCE).await;
+        let mut fetched = self.fetch_lacking(std::slice::from_ref(&wanted), asker, PATIENCE).await;
+        for _ in 0..BUSY_TRIES {
+            if fetched.is_ok() {
+                break;
+            }
+            self.view.env.clock.sleep(BUSY_PAUSE).await;
+            fetched = self.fetch_lacking(std::slice::from_ref(&wanted), asker, PATIENCE).await;
+        }
         match self.known(&wanted, asker).await.remove(key_id) {
             Some(key) => Ok(Some(key)),
             None => fetched.map(|()| None),

@@ -1,5 +1,5 @@
 //! How many requests for keys may be on their way at once, and on whose behalf. What strangers cause has lanes of its
-//! own: it never waits, is refused when there are too many, and keeps nobody else waiting.
+//! own: there it does not queue, but is refused when there are too many, and keeps nobody else waiting.
 
 use std::{net::IpAddr, sync::Arc};
 

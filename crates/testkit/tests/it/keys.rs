@@ -499,3 +499,29 @@ fn what_strangers_ask_for_ends_and_others_come_in() {
         assert!(key.is_ok_and(|key| key.is_some()));
     });
 }
+
+#[test]
+fn servers_that_share_an_address_wait_for_each_other() {
+    let world = World::new(&[]);
+    let until = world.now_ms() + DAY.as_millis() as u64;
+    let names: Vec<OwnedServerName> =
+        (0..24).map(|n| format!("s{n}.test").try_into().expect("a name")).collect();
+    for name in &names {
+        let said = KeyServer::default();
+        said.says(name, &key("a"), json!({}), until);
+        let said = said.answer.lock().clone().unwrap_or_default().to_string();
+        let clock = world.sim.env().clock;
+        let slow = move || {
+            let (pause, said) = (clock.sleep(Duration::from_secs(1)), said.clone());
+            async move {
+                pause.await;
+                said
+            }
+        };
+        world.network.connect(name, Router::new().route("/_matrix/key/v2/server", get(slow)));
+    }
+    let address = std::net::IpAddr::from([1, 2, 3, 4]);
+    let asked = names.iter().map(|name| world.keys.current_key(name, "ed25519:a", address));
+    let found = world.sim.block_on(futures::future::join_all(asked));
+    assert!(found.iter().all(|key| matches!(key, Ok(Some(_)))), "{found:?}");
+}
