@@ -10,15 +10,15 @@ mod number;
 mod rewrite;
 mod text;
 
-use myelin_core::limits::EVENT_FIELD_SIZE_MAX;
+use myelin_core::limits::{EVENT_FIELD_SIZE_MAX, JSON_DEPTH_MAX, PDU_SIZE_MAX};
 use ruma::room_version_rules::AuthorizationRules;
 
 pub use self::{
-    members::{Members, Outline, string_value},
+    members::{Members, Outline, depth, string_value},
     text::push_json_string,
 };
 use self::{
-    number::Numbers,
+    number::{INTEGER_LENGTH_MAX, Numbers},
     rewrite::{Policy, Rewriter},
 };
 
@@ -52,24 +52,37 @@ impl JsonError {
 /// Guards a body from a client: well-formed JSON, nesting bound, no duplicate keys, no NUL in keys. Numbers may be
 /// of any kind (account data is not canonical JSON).
 pub fn check_json(json: &[u8]) -> Result<(), JsonError> {
-    Rewriter::run(json, Policy { numbers: Numbers::Any, nul_in_keys: false }).map(drop)
+    let policy = Policy { numbers: Numbers::Any, nul_in_keys: false, depth_max: JSON_DEPTH_MAX };
+    Rewriter::run(json, policy).map(drop)
 }
 
 /// The guard for what becomes the content of an event made here: as [`check_json`], and canonical numbers only.
 pub fn check_event_json(json: &[u8]) -> Result<(), JsonError> {
-    Rewriter::run(json, Policy { numbers: Numbers::Canonical, nul_in_keys: false }).map(drop)
+    let policy = Policy { numbers: Numbers::Canonical, nul_in_keys: false, depth_max: JSON_DEPTH_MAX };
+    Rewriter::run(json, policy).map(drop)
 }
 
 /// The canonical form of any JSON text that has one.
 pub fn canonicalize(json: &[u8]) -> Result<String, JsonError> {
-    Rewriter::run(json, Policy { numbers: Numbers::Canonical, nul_in_keys: true })
+    let policy = Policy { numbers: Numbers::Canonical, nul_in_keys: true, depth_max: JSON_DEPTH_MAX };
+    Rewriter::run(json, policy)
 }
 
 /// The form that is hashed and signed in rooms of this version: up to version 5, numbers of all kinds are part of it
 /// (room versions 1 to 5, "Canonical JSON"), written as every server of that time wrote them.
 pub fn canonicalize_for(rules: &AuthorizationRules, json: &[u8]) -> Result<String, JsonError> {
-    let numbers = if rules.strict_canonical_json { Numbers::Canonical } else { Numbers::Lenient };
-    Rewriter::run(json, Policy { numbers, nul_in_keys: true })
+    let numbers = match rules.strict_canonical_json {
+        true => Numbers::Canonical,
+        false => Numbers::Lenient { length_max: INTEGER_LENGTH_MAX },
+    };
+    Rewriter::run(json, Policy { numbers, nul_in_keys: true, depth_max: JSON_DEPTH_MAX })
+}
+
+/// The form that a request of another server is signed in. What is in it is judged piece by piece: so numbers may be as long,
+/// and arrays and objects as deep, as anything that fits into a PDU.
+pub fn canonicalize_request(json: &[u8]) -> Result<String, JsonError> {
+    let numbers = Numbers::Lenient { length_max: PDU_SIZE_MAX };
+    Rewriter::run(json, Policy { numbers, nul_in_keys: true, depth_max: PDU_SIZE_MAX })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

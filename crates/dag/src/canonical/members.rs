@@ -62,6 +62,26 @@ impl<'a> Outline<'a> {
     }
 }
 
+/// How deep arrays and objects are nested.
+pub fn depth(json: &str) -> usize {
+    let bytes = json.as_bytes();
+    let (mut at, mut depth, mut deepest) = (0, 0_usize, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at = string_end(bytes, at);
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+        at += 1;
+    }
+    deepest
+}
+
 /// What a string of canonical JSON says; `None` for other values.
 pub fn string_value(value: &str) -> Option<Cow<'_, str>> {
     let inner = value.strip_prefix('"')?.strip_suffix('"')?;
@@ -138,6 +158,14 @@ mod tests {
         for none in ["{}", "[1]", "1", "", "\"{\""] {
             assert_eq!(members(none), []);
         }
+    }
+
+    #[test]
+    fn depth_is_that_of_what_is_nested() {
+        for (text, expected) in [("1", 0), ("{}", 1), (r#"{"[[[":["\"[[",{}]}"#, 3), ("[[],[[]],[]]", 3)] {
+            assert_eq!(depth(text), expected, "{text}");
+        }
+        assert_eq!(depth(&"[".repeat(1_000_000)), 1_000_000);
     }
 
     proptest! {

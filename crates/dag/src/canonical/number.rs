@@ -5,7 +5,7 @@ use myelin_core::limits::JSON_INTEGER_MAX;
 use super::JsonError;
 
 /// Longer integers are beyond the range of a double, and so of most parsers.
-const INTEGER_LENGTH_MAX: usize = 308;
+pub const INTEGER_LENGTH_MAX: usize = 308;
 
 #[derive(Clone, Copy)]
 pub enum Numbers {
@@ -13,8 +13,9 @@ pub enum Numbers {
     Any,
     /// Integers of 54 bits, no fractions, exponents or `-0` (specification appendices, "Canonical JSON").
     Canonical,
-    /// Any, written as Python writes them: that is what rooms of versions 1 to 5 have been signed over.
-    Lenient,
+    /// Any, written as Python writes them: that is what rooms of versions 1 to 5 have been signed over. Integers have at
+    /// most so many digits.
+    Lenient { length_max: usize },
 }
 
 impl Numbers {
@@ -26,12 +27,12 @@ impl Numbers {
                 check_integer(text, at, is_integer)?;
                 out.push_str(text);
             }
-            Self::Lenient if is_integer => match text {
+            Self::Lenient { length_max } if is_integer => match text {
                 "-0" => out.push('0'),
-                _ if text.len() > INTEGER_LENGTH_MAX => return Err(JsonError::NumberTooLarge { at }),
+                _ if text.len() > length_max => return Err(JsonError::NumberTooLarge { at }),
                 _ => out.push_str(text),
             },
-            Self::Lenient => match text.parse::<f64>() {
+            Self::Lenient { .. } => match text.parse::<f64>() {
                 Ok(float) if float.is_finite() => push_float(out, float),
                 _ => return Err(JsonError::NumberTooLarge { at }),
             },

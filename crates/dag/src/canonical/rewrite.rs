@@ -14,6 +14,7 @@ use super::{
 pub struct Policy {
     pub numbers: Numbers,
     pub nul_in_keys: bool,
+    pub depth_max: usize,
 }
 
 pub struct Rewriter<'a> {
@@ -26,6 +27,8 @@ pub struct Rewriter<'a> {
     /// Members of all open objects; those of the innermost one are at the end.
     members: Vec<Member>,
     scratch: String,
+    /// Bytes that were put in order so far.
+    moved: usize,
 }
 
 enum Frame {
@@ -52,7 +55,7 @@ impl<'a> Rewriter<'a> {
         let input = std::str::from_utf8(json).map_err(|e| JsonError::NotUtf8 { at: e.valid_up_to() })?;
         let out = String::with_capacity(input.len());
         let (frames, members, scratch) = (Vec::new(), Vec::new(), String::new());
-        let mut this = Self { input, at: 0, policy, out, frames, members, scratch };
+        let mut this = Self { input, at: 0, policy, out, frames, members, scratch, moved: 0 };
         let mut next = Next::Value;
         loop {
             next = match next {
@@ -124,8 +127,8 @@ impl<'a> Rewriter<'a> {
     }
 
     fn open(&mut self, frame: Frame) -> Result<(), JsonError> {
-        if self.frames.len() == JSON_DEPTH_MAX {
-            return Err(JsonError::TooDeep { limit: JSON_DEPTH_MAX });
+        if self.frames.len() == self.policy.depth_max {
+            return Err(JsonError::TooDeep { limit: self.policy.depth_max });
         }
         self.frames.push(frame);
         Ok(())
@@ -192,7 +195,12 @@ impl<'a> Rewriter<'a> {
         }
         out.truncate(out_start);
         out.push_str(&self.scratch);
-        Ok(())
+        // Each level may move everything below it once more, and levels may be many.
+        self.moved += self.scratch.len();
+        match self.moved > JSON_DEPTH_MAX * self.out.len() {
+            true => Err(JsonError::TooDeep { limit: JSON_DEPTH_MAX }),
+            false => Ok(()),
+        }
     }
 
     /// Copies a string in canonical escaping; says whether it holds a NUL.

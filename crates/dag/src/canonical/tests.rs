@@ -130,6 +130,24 @@ fn nesting_is_bounded_without_recursion() {
 }
 
 #[test]
+fn what_a_request_holds_may_be_deep_and_long() {
+    let nested = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
+    assert!(canonicalize_request(&nested(PDU_SIZE_MAX)).is_ok());
+    assert!(canonicalize_request(&nested(PDU_SIZE_MAX + 1)).is_err());
+    let digits = "9".repeat(4_000);
+    assert_eq!(canonicalize_request(digits.as_bytes()).as_deref(), Ok(&*digits));
+    // Sorted already, and not: that is done again at each level.
+    let deep = |open: &str, close: &str| [open.repeat(2_000), "1".to_owned(), close.repeat(2_000)].concat();
+    let sorted = deep(r#"{"a":"#, r#","b":1}"#);
+    assert_eq!(canonicalize_request(sorted.as_bytes()).as_deref(), Ok(&*sorted));
+    let unsorted = deep(r#"{"b":"#, r#","a":1}"#);
+    assert!(matches!(canonicalize_request(unsorted.as_bytes()), Err(JsonError::TooDeep { .. })));
+    let shallow = [r#"{"b":"#.repeat(100), "1".to_owned(), r#","a":1}"#.repeat(100)].concat();
+    assert_eq!(canonicalize_request(shallow.as_bytes()), canonicalize(shallow.as_bytes()));
+    assert!(canonicalize(shallow.as_bytes()).is_ok());
+}
+
+#[test]
 fn nul_is_refused_in_keys_of_clients_and_in_names() {
     assert_eq!(check_json(br#"{"a\u0000":1}"#), Err(JsonError::NulInKey));
     assert_eq!(check_json(br#"{"a":"\u0000"}"#), Ok(()));
