@@ -7,6 +7,7 @@
 //! - [`devices`]: keys and device lists of users elsewhere.
 //! - [`handshakes`]: joins, knocks, leaves and invites, from both sides.
 //! - [`media`]: files of users elsewhere.
+//! - [`policy`]: policy servers are asked.
 //! - [`identity`]: identity servers: invites by address, bindings.
 //! - [`serve`]: what other servers may read here. [`remote`]: what local users look up elsewhere.
 //!
@@ -22,6 +23,7 @@ pub mod inbound;
 pub mod keys;
 pub mod media;
 pub mod peers;
+pub mod policy;
 pub mod remote;
 pub mod sender;
 pub mod serve;
@@ -49,6 +51,7 @@ pub use self::{
     inbound::{Inbound, Reach, Reached},
     keys::{Busy, Keyring, Wanted},
     peers::Peers,
+    policy::PolicyClient,
     remote::Remote,
     sender::Sender,
     serve::Serve,
@@ -60,6 +63,7 @@ pub use self::{
 pub struct Wire {
     pub peers: Arc<Peers>,
     pub client: Arc<Client>,
+    pub policy: Arc<PolicyClient>,
 }
 
 impl Wire {
@@ -67,7 +71,8 @@ impl Wire {
     pub fn new(view: &View, key: Arc<SigningKey>, transport: Arc<dyn Transport>) -> Self {
         let peers = Arc::new(Peers::new(view.env.clone()));
         let client = Arc::new(Client::new(view.server_name.clone(), key, transport, peers.clone()));
-        Self { peers, client }
+        let policy = Arc::new(PolicyClient::new(client.clone(), view.env.clone()));
+        Self { peers, client, policy }
     }
 }
 
@@ -104,7 +109,7 @@ impl Federation {
     /// Complete, but nothing runs yet: see [`Federation::start`].
     pub fn new(setup: Setup) -> Self {
         let Setup { view, rooms, users, sync, key, wire, notaries, presence } = setup;
-        let Wire { peers, client } = wire;
+        let Wire { peers, client, .. } = wire;
         let keys = Arc::new(Keyring::new(view.clone(), client.clone(), &peers, key, notaries));
         let devices = Arc::new(Devices::new(view.clone(), users.clone(), client.clone()));
         let edus = Arc::new(Edus::new(view.clone(), users, sync, presence));

@@ -58,7 +58,7 @@ impl Server {
         let key = Arc::new(signing_key);
         let signing_key = key.clone();
         let wire = Wire::new(&view, key.clone(), outbound::transport(&config.federation, &env)?);
-        let rooms = Arc::new(Rooms::new(view.clone(), key.clone(), wire.client.clone()));
+        let rooms = Arc::new(Rooms::new(view.clone(), key.clone(), wire.policy.clone()));
         let sync = Sync::new(view.clone());
         let federation = Federation::new(Setup {
             view: view.clone(),

@@ -33,6 +33,8 @@ pub struct SimDisk {
 struct Queue {
     batches: Vec<(RawBatch, Answer)>,
     flushing: bool,
+    /// Nothing gets onto the disk.
+    stalled: bool,
     off: bool,
 }
 
@@ -58,6 +60,12 @@ impl SimDisk {
         self.platters.clone()
     }
 
+    /// Whether commits wait from now on, or go on.
+    pub fn stall(&self, stalled: bool) {
+        self.queue.lock().stalled = stalled;
+        self.flush();
+    }
+
     fn flush_later(&self) {
         let disk = self.clone();
         let wait = Duration::from_millis(below(&self.env, FLUSH_MS_MAX) as u64);
@@ -71,7 +79,7 @@ impl SimDisk {
     fn flush(&self) {
         let mut queue = self.queue.lock();
         queue.flushing = false;
-        if queue.off {
+        if queue.off || queue.stalled {
             return;
         }
         for (batch, answer) in queue.batches.drain(..) {

@@ -97,7 +97,7 @@ impl Server {
         let users = Arc::new(Users::new(view.clone(), accounts));
         let key = Arc::new(signing_key(name));
         let wire = Wire::new(&view, key.clone(), network.port_of(name));
-        let rooms = Arc::new(Rooms::new(view.clone(), key.clone(), wire.client.clone()));
+        let rooms = Arc::new(Rooms::new(view.clone(), key.clone(), wire.policy.clone()));
         let sync = Sync::new(view.clone());
         let federation = Federation::new(Setup {
             view: view.clone(),
@@ -161,6 +161,11 @@ impl Server {
         let platters = self.disk.crash();
         self.sim.switch_off();
         platters
+    }
+
+    /// Whether nothing gets onto the disk from now on, and so nothing is acknowledged.
+    pub fn stalls_disk(&self, stalled: bool) {
+        self.disk.stall(stalled);
     }
 
     /// Asks and waits for the answer.

@@ -94,7 +94,7 @@ impl World {
         let sync = Sync::new(view.clone());
         let key = Arc::new(SigningKey::from_seed("1", [7; 32]).unwrap());
         let wire = Wire::new(&view, key.clone(), Arc::new(Nowhere));
-        let rooms = Arc::new(Rooms::new(view.clone(), key.clone(), wire.client.clone()));
+        let rooms = Arc::new(Rooms::new(view.clone(), key.clone(), wire.policy.clone()));
         let key_of_server = key.clone();
         let federation = Federation::new(Setup {
             view: view.clone(),
