@@ -1,8 +1,9 @@
 //! Events from other servers: transactions, and everything that is fetched because of them.
 //!
-//! - [`transaction`]: `PUT /send`: limits, repeats, each PDU to its room, each EDU to [`Edus`].
+//! - [`transaction`]: `PUT /send`: limits, repeats, each EDU to [`Edus`]. [`pdus`]: each PDU to its room.
 //! - [`verification`]: signatures, with the keys brought for many PDUs at once.
-//! - [`queue`]: PDUs that wait for their ancestors: durable, bounded, one queue per room.
+//! - [`queue`] and [`worker`]: PDUs that wait for their ancestors: durable, bounded, one queue per room.
+//! - [`slow`]: rooms in which judging takes long. [`arriving`]: rooms that are being joined.
 //! - [`policy`]: the signatures of policy servers.
 //! - [`history`]: older history, for those who read past what is held.
 //! - [`gap`] and [`state_at`]: how these are brought. [`fetch`]: what other servers are asked for.
@@ -11,25 +12,37 @@
 //! queued durably, and the answer does not wait for it: so a room that is hard to follow delays no other.
 
 mod absent;
+mod arriving;
 pub mod fetch;
 mod gap;
 mod history;
 mod keyless;
 mod outside;
+mod pdus;
 mod policy;
 mod queue;
+mod slow;
 mod state_at;
 pub mod transaction;
 pub mod verification;
+mod worker;
 
 use std::sync::Arc;
 
+use futures::{
+    FutureExt,
+    channel::oneshot,
+    future::{BoxFuture, Either, select},
+};
 use myelin_rooms::Rooms;
 use myelin_view::View;
 
 pub use self::history::{Extent, Reach, Reached};
 pub use self::transaction::{Answers, Transaction, TransactionError};
-use self::{absent::Absent, history::Backfills, keyless::Keyless, queue::Queue, transaction::Transactions};
+use self::{
+    absent::Absent, arriving::Arriving, history::Backfills, keyless::Keyless, queue::Queue, slow::Slow,
+    transaction::Transactions,
+};
 use crate::{Client, Edus, Keyring, Peers};
 
 /// Takes in what other servers send.
@@ -42,6 +55,8 @@ pub struct Inbound {
     edus: Arc<Edus>,
     transactions: Transactions,
     queue: Queue,
+    slow: Slow,
+    arriving: Arriving,
     absent: Absent,
     keyless: Keyless,
     backfills: Backfills,
@@ -66,6 +81,8 @@ impl Inbound {
             edus,
             transactions,
             queue,
+            slow: Slow::default(),
+            arriving: Arriving::default(),
             absent,
             keyless: Keyless::default(),
             backfills: Backfills::default(),
@@ -79,5 +96,20 @@ impl Inbound {
             tracing::error!(%error, "the inbound queue cannot be read; trying again");
             self.view.env.clock.sleep(PAUSE).await;
         }
+    }
+
+    /// Does work on a task of its own, so that the time it computes holds nobody else up. `None`: it panicked. Who stops
+    /// waiting stops it.
+    async fn apart<T: Send + 'static>(&self, name: &'static str, work: BoxFuture<'static, T>) -> Option<T> {
+        let (mut sender, receiver) = oneshot::channel();
+        let task = async move {
+            let ended = match select(work, sender.cancellation()).await {
+                Either::Left((output, _)) => Some(output),
+                Either::Right(_) => None,
+            };
+            ended.map(|output| sender.send(output).ok());
+        };
+        self.view.env.spawner.spawn(name, task.boxed());
+        receiver.await.ok()
     }
 }

@@ -239,6 +239,25 @@ impl Puppet {
             let object: CanonicalJsonObject = serde_json::from_value(body.clone()).expect("canonical JSON");
             serde_json::to_string(&object).expect("text")
         });
+        self.try_requests_text(to, method, uri, content).await
+    }
+
+    /// A request whose body is signed and sent as it is.
+    ///
+    /// # Panics
+    /// If nobody has the name.
+    pub async fn requests_text(&self, to: &ServerName, method: Method, uri: &str, content: String) -> Reply {
+        let reply = self.try_requests_text(to, method, uri, Some(content)).await;
+        reply.unwrap_or_else(|error| panic!("{to} does not answer: {error}"))
+    }
+
+    async fn try_requests_text(
+        &self,
+        to: &ServerName,
+        method: Method,
+        uri: &str,
+        content: Option<String>,
+    ) -> Result<Reply, TransportError> {
         let parts = SignedParts {
             method: method.as_str(),
             uri,

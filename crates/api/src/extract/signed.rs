@@ -12,14 +12,14 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use myelin_core::{
     Env,
-    limits::{PDU_SIZE_MAX, REQUEST_BODY_SIZE_MAX},
+    limits::{JSON_DEPTH_MAX, PDU_SIZE_MAX, REQUEST_BODY_SIZE_MAX},
 };
-use myelin_dag::{canonical::canonicalize_for, room_version};
+use myelin_dag::canonical::{canonicalize_request, depth};
 use myelin_federation::{
     Busy, Client, Keyring, Peers,
     x_matrix::{HeaderError, SignedParts, XMatrix, is_x_matrix},
 };
-use ruma::{OwnedServerName, RoomVersionId, ServerName, serde::Base64};
+use ruma::{OwnedServerName, ServerName, serde::Base64};
 use serde::de::DeserializeOwned;
 
 use super::{ClientAddress, Unverified, body::read_parts, unverified::Room};
@@ -29,8 +29,8 @@ use crate::{
     rate_limit::{Class, RateLimiter},
 };
 
-/// Body of a transaction: 50 PDUs and 100 EDUs, none larger than a PDU.
-pub const FEDERATION_BODY_SIZE_MAX: usize = (50 + 100) * PDU_SIZE_MAX;
+/// Body of a transaction: as much as Synapse takes, and so sends.
+pub const FEDERATION_BODY_SIZE_MAX: usize = 200 * PDU_SIZE_MAX;
 /// `Authorization` headers of one request; a server signs with one key, or two while it changes them.
 const HEADERS_MAX: usize = 4;
 /// A body is held in memory before it is clear whose it is.
@@ -38,19 +38,26 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 /// What somebody is told to wait whose keys are not looked for because too many others are.
 const BUSY_PAUSE_MS: u64 = 5_000;
 
-/// A request that `origin` has signed for this server. Without a body `T` is `()`; `GET` has none, whatever is sent.
-pub struct SignedRequest<T = (), const MAX: usize = REQUEST_BODY_SIZE_MAX> {
+/// A request that `origin` has signed for this server. Without a body `T` is `()`; `GET` has none, whatever is sent. A body has
+/// at most `MAX` bytes and `DEPTH` levels.
+pub struct SignedRequest<
+    T = (),
+    const MAX: usize = REQUEST_BODY_SIZE_MAX,
+    const DEPTH: usize = JSON_DEPTH_MAX,
+> {
     pub origin: OwnedServerName,
     pub content: T,
 }
 
-impl<T: DeserializeOwned, const MAX: usize> FromRequest<AppState> for SignedRequest<T, MAX> {
+impl<T: DeserializeOwned, const MAX: usize, const DEPTH: usize> FromRequest<AppState>
+    for SignedRequest<T, MAX, DEPTH>
+{
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let claim = Claim::of(&parts, state).await?;
-        let (content, room) = claim.prove::<MAX>(&parts, body, state).await?;
+        let (content, room) = claim.prove::<MAX, DEPTH>(&parts, body, state).await?;
         let origin = claim.origin;
         Arc::<Peers>::from_ref(state).heard_from(&origin);
         if let Some(ticket) = parts.extensions.get::<Ticket>() {
@@ -80,7 +87,7 @@ impl Claim {
     }
 
     /// The content as canonical JSON, once it is clear who has signed it, and the room that it takes.
-    async fn prove<const MAX: usize>(
+    async fn prove<const MAX: usize, const DEPTH: usize>(
         &self,
         parts: &Parts,
         body: Body,
@@ -95,7 +102,7 @@ impl Claim {
                 (Some(room), read_in_time::<MAX>(&parts.headers, body, state).await?)
             }
         };
-        let content = canonical(&body)?;
+        let content = canonical(&body, DEPTH)?;
         let signed = SignedParts {
             method: parts.method.as_str(),
             uri: parts.uri.path_and_query().map_or("/", |uri| uri.as_str()),
@@ -190,17 +197,19 @@ impl KeySource<'_> {
     }
 }
 
-/// As the other server signed it; events of old rooms may have numbers that canonical JSON has not.
-fn canonical(body: &[u8]) -> Result<Option<String>, ApiError> {
+/// As the other server signed it.
+fn canonical(body: &[u8], depth_max: usize) -> Result<Option<String>, ApiError> {
     if body.is_empty() {
         return Ok(None);
     }
-    let rules = room_version::rules(&RoomVersionId::V1).map(|rules| rules.authorization);
-    let rules = rules.ok_or_else(|| ApiError::internal("room version 1 has no rules"))?;
-    canonicalize_for(&rules, body).map(Some).map_err(|error| match error.is_not_json() {
+    let content = canonicalize_request(body).map_err(|error| match error.is_not_json() {
         true => ApiError::not_json(format!("The body is not JSON: {error}.")),
         false => ApiError::bad_json(format!("The JSON is not as it should be: {error}.")),
-    })
+    })?;
+    if depth(&content) > depth_max {
+        return Err(ApiError::bad_json(format!("The JSON is nested more than {depth_max} deep.")));
+    }
+    Ok(Some(content))
 }
 
 /// Every body is an object; serde would take a list for a struct.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::put};
+use myelin_core::limits::PDU_SIZE_MAX;
 use myelin_federation::{
     Inbound,
     inbound::{Transaction, TransactionError},
@@ -22,10 +23,11 @@ pub fn routes() -> Router<AppState> {
     Router::new().route("/_matrix/federation/v1/send/{txnId}", put(send))
 }
 
+/// How deep its PDUs and EDUs are is judged one by one: what is refused as a whole comes again, for ever.
 async fn send(
     State(inbound): State<Arc<Inbound>>,
     Path(transaction_id): Path<String>,
-    request: SignedRequest<Transaction, FEDERATION_BODY_SIZE_MAX>,
+    request: SignedRequest<Transaction, FEDERATION_BODY_SIZE_MAX, PDU_SIZE_MAX>,
 ) -> Result<Json<Value>, ApiError> {
     let answers = inbound.receive_transaction(&request.origin, &transaction_id, request.content).await;
     let answers = answers.map_err(refused)?;

@@ -86,6 +86,7 @@ impl Handshakes {
             return Err(Error::GuestAccess.into());
         }
         let room_id = &request.room_id;
+        let _arrival = self.inbound.expect(room_id);
         let servers = self.servers_for(room_id, &request.via, &sender.user_id).await?;
         if servers.is_empty() && room_id.server_name() == Some(&*self.view.server_name) {
             return Err(HandshakeError::NotFound(format!("This server does not know the room {room_id}.")));

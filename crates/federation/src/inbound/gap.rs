@@ -4,7 +4,10 @@
 //! First the events between it and what is held are asked for, a stretch at a time. If that does not close the gap,
 //! the states before the events at its far end are, and the rest is left to backfill.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
 
 use myelin_dag::checks::VerifiedPdu;
 use myelin_rooms::{Error, Incoming, Received};
@@ -25,6 +28,9 @@ const BYTES_MAX: usize = 8 * 1024 * 1024;
 const ROUNDS_MAX: usize = 40;
 /// Events asked for at a time. Synapse gives twenty at most.
 const AT_ONCE: usize = 50;
+/// How long they are asked: a part of what one event may take. What came by then is kept, the state before it fetched, and
+/// the rest is left to backfill.
+const WALK_BUDGET: Duration = Duration::from_secs(60);
 /// Servers that are asked.
 const SERVERS_MAX: usize = 4;
 /// Times that one event's ancestors are brought: what came may be of no use.
@@ -78,7 +84,8 @@ impl Inbound {
         let mut gap = Gap::new(self, room, servers);
         let id = pdu.pdu().event_id.clone();
         gap.take(pdu);
-        gap.walk_back().await?;
+        // If its time is over the walk stays where it is.
+        self.view.env.timeout(WALK_BUDGET, gap.walk_back()).await.transpose()?;
         if attempts < PATIENT_ATTEMPTS && gap.unreachable && !gap.open_ends().await?.is_empty() {
             return Ok(Filled::Unavailable { for_good: false, lacks });
         }
@@ -205,6 +212,10 @@ impl<'a> Gap<'a> {
     /// Receives everything here, parents first. Whether `wanted` was judged.
     async fn receive(&mut self, wanted: &EventId) -> Result<bool, Error> {
         let mut rest = self.in_order();
+        if !rest.iter().any(|id| id == wanted) {
+            // It comes after a circle that somebody made up, which is not to be had: the state before that may be.
+            rest.push(wanted.to_owned());
+        }
         let mut given_up: HashSet<OwnedEventId> = HashSet::new();
         let mut tries: HashMap<OwnedEventId, u32> = HashMap::new();
         while !rest.is_empty() {
@@ -240,30 +251,70 @@ impl<'a> Gap<'a> {
         pdus.map(|pdu| pdu.clone().into()).collect()
     }
 
-    /// Parents before children; what goes in circles (which hashes rule out) is left out.
     fn in_order(&self) -> Vec<OwnedEventId> {
-        let here = |id: &&OwnedEventId| self.events.contains_key(*id);
-        let mut waiting: HashMap<&OwnedEventId, usize> = HashMap::new();
-        let mut children: HashMap<&OwnedEventId, Vec<&OwnedEventId>> = HashMap::new();
-        for (id, pdu) in &self.events {
-            let parents: BTreeSet<_> = pdu.pdu().prev_events.iter().filter(here).collect();
-            waiting.insert(id, parents.len());
-            parents.into_iter().for_each(|parent| children.entry(parent).or_default().push(id));
-        }
-        let key = |id: &OwnedEventId| (self.events[id].pdu().depth, id.clone());
-        let ready = waiting.iter().filter(|(_, parents)| **parents == 0).map(|(id, _)| key(id));
-        let mut ready: BTreeSet<_> = ready.collect();
-        let mut order = Vec::with_capacity(self.events.len());
-        while let Some((_, id)) = ready.pop_first() {
-            for child in children.get(&id).into_iter().flatten() {
-                let Some(parents) = waiting.get_mut(child) else { continue };
-                *parents -= 1;
-                if *parents == 0 {
-                    ready.insert(key(child));
-                }
+        in_order(self.events.values().map(|pdu| {
+            let pdu = pdu.pdu();
+            (&*pdu.event_id, pdu.depth, &*pdu.prev_events)
+        }))
+    }
+}
+
+/// Of events with their depths and prev events, parents before children. What goes in circles, or comes after a circle, is
+/// left out: hashes rule that out, but in the first two room versions ids are what somebody said.
+fn in_order<'a>(events: impl Iterator<Item = (&'a EventId, u64, &'a [OwnedEventId])>) -> Vec<OwnedEventId> {
+    let events: HashMap<&EventId, (u64, &[OwnedEventId])> =
+        events.map(|(id, depth, prev_events)| (id, (depth, prev_events))).collect();
+    let mut waiting: HashMap<&EventId, usize> = HashMap::new();
+    let mut children: HashMap<&EventId, Vec<&EventId>> = HashMap::new();
+    for (id, (_, prev_events)) in &events {
+        let parents: BTreeSet<&EventId> = prev_events.iter().map(|id| &**id).collect();
+        let parents: Vec<_> = parents.into_iter().filter(|parent| events.contains_key(parent)).collect();
+        waiting.insert(id, parents.len());
+        parents.into_iter().for_each(|parent| children.entry(parent).or_default().push(id));
+    }
+    let key = |id| (events.get(id).map_or(0, |(depth, _)| *depth), id);
+    let ready = waiting.iter().filter(|(_, parents)| **parents == 0).map(|(id, _)| key(*id));
+    let mut ready: BTreeSet<(u64, &EventId)> = ready.collect();
+    let mut order = Vec::with_capacity(events.len());
+    while let Some((_, id)) = ready.pop_first() {
+        for child in children.get(id).into_iter().flatten() {
+            let Some(parents) = waiting.get_mut(child) else { continue };
+            *parents -= 1;
+            if *parents == 0 {
+                ready.insert(key(child));
             }
-            order.push(id);
         }
-        order
+        order.push(id.to_owned());
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ids by their names, in order; each event is given with its depth and its prev events.
+    fn order(events: &[(&str, u64, &[&str])]) -> Vec<String> {
+        let id = |name: &str| OwnedEventId::try_from(format!("${name}:x.test")).expect("an event id");
+        let events: Vec<(OwnedEventId, u64, Vec<OwnedEventId>)> = events
+            .iter()
+            .map(|(name, depth, prev)| (id(name), *depth, prev.iter().map(|name| id(name)).collect()))
+            .collect();
+        let order = in_order(events.iter().map(|(id, depth, prev)| (&**id, *depth, &**prev)));
+        order.iter().map(|id| id.as_str()[1..2].to_owned()).collect()
+    }
+
+    #[test]
+    fn parents_come_before_their_children() {
+        let events: [(_, _, &[&str]); 4] =
+            [("d", 1, &["b", "c", "c"]), ("c", 9, &["a"]), ("b", 10, &["a", "elsewhere"]), ("a", 11, &[])];
+        assert_eq!(order(&events), ["a", "c", "b", "d"], "depth decides only where parents do not");
+    }
+
+    #[test]
+    fn circles_and_what_comes_after_them_are_left_out() {
+        let events: [(_, _, &[&str]); 5] =
+            [("a", 1, &[]), ("b", 2, &["a", "c"]), ("c", 3, &["b"]), ("d", 4, &["c"]), ("e", 5, &["e"])];
+        assert_eq!(order(&events), ["a"]);
     }
 }

@@ -1,29 +1,30 @@
-//! `PUT /_matrix/federation/v1/send/{txnId}` (Server-Server API, "Transactions").
+//! `PUT /_matrix/federation/v1/send/{txnId}` (Server-Server API, "Transactions"): limits, repeats, EDUs. What becomes of
+//! its PDUs: [`super::pdus`].
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use futures::{
     FutureExt,
-    future::{Shared, join_all},
+    channel::oneshot,
+    future::{Shared, join},
 };
-use myelin_dag::checks::{FormedPdu, RawPdu};
-use myelin_rooms::{EXTREMITIES_MAX, Incoming, Received};
+use myelin_core::limits::JSON_DEPTH_MAX;
+use myelin_dag::canonical;
 use myelin_store::{
     Batch,
     tables::{INBOUND_TRANSACTIONS, InboundTransactionRecord},
 };
-use myelin_view::RoomSnapshot;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Inbound, verification::keyless};
+use super::Inbound;
 
 /// PDUs and EDUs of one transaction (Server-Server API, "Transactions").
 pub const PDUS_MAX: usize = 50;
@@ -35,21 +36,22 @@ const REMEMBERED_MAX: usize = 8;
 const ORIGINS_MAX: usize = 10_000;
 /// How long answers are in memory only.
 const UNWRITTEN_FOR: Duration = Duration::from_secs(2);
-/// How long the PDUs of one room may hold up the answer; after that they are queued.
-const ROOM_BUDGET: Duration = Duration::from_secs(10);
 
+/// Each PDU and EDU as it came: what is wrong with one of them is no reason to refuse the others, which would come again,
+/// and the same with them.
 #[derive(Deserialize)]
 pub struct Transaction {
     #[serde(default)]
     pub pdus: Vec<Box<RawValue>>,
     #[serde(default)]
-    pub edus: Vec<Edu>,
+    pub edus: Vec<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
-pub struct Edu {
-    pub edu_type: String,
-    pub content: Box<RawValue>,
+struct Edu<'a> {
+    edu_type: String,
+    #[serde(borrow)]
+    content: &'a RawValue,
 }
 
 /// What became of each PDU; `Some`: what was wrong with it.
@@ -67,14 +69,20 @@ pub enum TransactionError {
 }
 
 type Outcome = Result<Arc<Answers>, TransactionError>;
-type Ending = Shared<futures::channel::oneshot::Receiver<Outcome>>;
+type Ending = Shared<oneshot::Receiver<Outcome>>;
 
-/// By transaction id, oldest first.
-type Remembered = Mutex<VecDeque<(String, Ending)>>;
+/// The newest transactions of one origin by their ids, oldest first.
+#[derive(Default)]
+struct Remembered(VecDeque<(String, Ending)>);
+
+enum Begun {
+    Repeated(Ending),
+    New(oneshot::Sender<Outcome>, Ending),
+}
 
 /// The newest transactions of each origin, under way or answered.
 pub struct Transactions {
-    of_origins: Cache<OwnedServerName, Arc<Remembered>>,
+    of_origins: Cache<OwnedServerName, Arc<Mutex<Remembered>>>,
     /// The newest answer of each origin, until it is in the store.
     unwritten: Mutex<BTreeMap<OwnedServerName, InboundTransactionRecord>>,
 }
@@ -84,10 +92,36 @@ impl Transactions {
         Self { of_origins: Cache::new(ORIGINS_MAX), unwritten: Mutex::default() }
     }
 
-    fn of(&self, origin: &ServerName) -> Arc<Remembered> {
+    fn of(&self, origin: &ServerName) -> Arc<Mutex<Remembered>> {
         let new = || Ok::<_, std::convert::Infallible>(Arc::default());
         self.of_origins.get_or_insert_with(origin, new).unwrap_or_default()
     }
+}
+
+impl Remembered {
+    fn begin(&mut self, transaction_id: &str) -> Result<Begun, TransactionError> {
+        // To try again what failed, or broke off, is not to repeat it.
+        self.0.retain(|(_, ending)| !matches!(outcome(ending), Some(Err(_))));
+        if let Some((_, ending)) = self.0.iter().find(|(id, _)| id == transaction_id) {
+            return Ok(Begun::Repeated(ending.clone()));
+        }
+        if self.0.iter().filter(|(_, ending)| outcome(ending).is_none()).count() >= CONCURRENT_MAX {
+            return Err(TransactionError::Busy);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let ending = receiver.shared();
+        self.0.push_back((transaction_id.to_owned(), ending.clone()));
+        if self.0.len() > REMEMBERED_MAX {
+            let done = self.0.iter().position(|(_, ending)| outcome(ending).is_some());
+            done.and_then(|index| self.0.remove(index));
+        }
+        Ok(Begun::New(sender, ending))
+    }
+}
+
+/// `None` while it is under way. Whose task has ended without an outcome has failed.
+fn outcome(ending: &Ending) -> Option<Outcome> {
+    Some(ending.clone().now_or_never()?.unwrap_or(Err(TransactionError::Storage)))
 }
 
 impl Inbound {
@@ -115,40 +149,19 @@ impl Inbound {
         transaction_id: &str,
         transaction: Transaction,
     ) -> Result<Ending, TransactionError> {
-        let of_origin = self.transactions.of(origin);
-        let mut remembered = of_origin.lock();
-        if let Some((_, ending)) = remembered.iter().find(|(id, _)| id == transaction_id) {
-            return Ok(ending.clone());
-        }
-        if remembered.iter().filter(|(_, ending)| ending.peek().is_none()).count() >= CONCURRENT_MAX {
-            return Err(TransactionError::Busy);
-        }
-        let (sender, receiver) = futures::channel::oneshot::channel();
-        let ending = receiver.shared();
-        remembered.push_back((transaction_id.to_owned(), ending.clone()));
-        if remembered.len() > REMEMBERED_MAX {
-            let done = remembered.iter().position(|(_, ending)| ending.peek().is_some());
-            done.and_then(|index| remembered.remove(index));
-        }
-        drop(remembered);
-        let (this, origin, id) = (self.clone(), origin.to_owned(), transaction_id.to_owned());
-        let watched = ending.clone();
-        let task = async move {
-            let outcome = this.process(&origin, &id, transaction).await;
-            if outcome.is_err() {
-                // Trying again is not repeating.
-                this.transactions.of(&origin).lock().retain(|(other, _)| *other != id);
-            }
-            drop(sender.send(outcome));
-            // Marks it as done also where nobody waits any more.
-            drop(watched.await);
+        let begun = self.transactions.of(origin).lock().begin(transaction_id)?;
+        let (sender, ending) = match begun {
+            Begun::Repeated(ending) => return Ok(ending),
+            Begun::New(sender, ending) => (sender, ending),
         };
+        let (this, origin, id) = (self.clone(), origin.to_owned(), transaction_id.to_owned());
+        let task = async move { drop(sender.send(this.process(&origin, &id, transaction).await)) };
         self.view.env.spawner.spawn("inbound transaction", task.boxed());
         Ok(ending)
     }
 
     async fn answered_before_restart(&self, origin: &ServerName, transaction_id: &str) -> Option<Answers> {
-        if !self.transactions.of(origin).lock().is_empty() {
+        if !self.transactions.of(origin).lock().0.is_empty() {
             // The newest one is in memory.
             return None;
         }
@@ -168,23 +181,33 @@ impl Inbound {
         transaction_id: &str,
         transaction: Transaction,
     ) -> Outcome {
-        let mut answers = Answers::new();
-        let rooms = self.by_room(origin, &transaction.pdus, &mut answers).await?;
-        let received: Vec<_> =
-            rooms.into_values().map(|room| self.receive_in_room(origin, room).boxed()).collect();
-        for of_room in join_all(received).await {
-            answers.extend(of_room?);
-        }
-        for edu in &transaction.edus {
-            let taken = self.edus.receive(origin, &edu.edu_type, &edu.content).await;
+        // Side by side: messages to devices do not wait for rooms.
+        let pdus = self.receive_pdus(origin, &transaction.pdus);
+        let (answers, edus) = join(pdus, self.receive_edus(origin, &transaction.edus)).await;
+        let answers = answers?;
+        edus?;
+        self.remember(origin, transaction_id, &answers);
+        self.count(transaction.pdus.len(), transaction.edus.len());
+        Ok(Arc::new(answers))
+    }
+
+    async fn receive_edus(
+        &self,
+        origin: &ServerName,
+        edus: &[Box<RawValue>],
+    ) -> Result<(), TransactionError> {
+        for raw in edus {
+            let Some(edu) = edu(raw) else {
+                tracing::debug!(%origin, "an EDU is none");
+                continue;
+            };
+            let taken = self.edus.receive(origin, &edu.edu_type, edu.content).await;
             taken.map_err(|error| {
                 tracing::error!(%origin, edu_type = edu.edu_type, %error, "an EDU could not be kept");
                 TransactionError::Storage
             })?;
         }
-        self.remember(origin, transaction_id, &answers);
-        self.count(transaction.pdus.len(), transaction.edus.len());
-        Ok(Arc::new(answers))
+        Ok(())
     }
 
     fn count(&self, pdus: usize, edus: usize) {
@@ -226,190 +249,73 @@ impl Inbound {
             tracing::warn!(%error, "answers to transactions are not remembered");
         }
     }
-
-    async fn by_room(
-        &self,
-        origin: &ServerName,
-        pdus: &[Box<RawValue>],
-        answers: &mut Answers,
-    ) -> Result<HashMap<String, InRoom>, TransactionError> {
-        let mut rooms: HashMap<String, InRoom> = HashMap::new();
-        for raw in pdus {
-            let Some(room_id) = room_id(raw) else { continue };
-            let Ok(room_id) = <&RoomId>::try_from(room_id.as_str()) else { continue };
-            if let Some(id) = self.ended_outside(room_id, raw).await.map_err(storage)? {
-                answers.insert(id, None);
-                continue;
-            }
-            if !rooms.contains_key(room_id.as_str()) {
-                let Some(room) = self.view.room_by_id(room_id).await.map_err(storage)? else {
-                    tracing::debug!(%origin, %room_id, "a PDU of a room that is not held");
-                    continue;
-                };
-                rooms.insert(room_id.to_string(), InRoom { room, pdus: Vec::new() });
-            }
-            let Some(in_room) = rooms.get_mut(room_id.as_str()) else { continue };
-            match RawPdu(raw).check_format(&in_room.room.info.rules) {
-                Ok(formed) => in_room.pdus.push((formed, raw.clone())),
-                Err(error) => tracing::debug!(%origin, %room_id, %error, "a PDU is not an event"),
-            }
-        }
-        for in_room in rooms.values_mut() {
-            if let Some(refused) = self.refusal(origin, &in_room.room).await? {
-                for (formed, _) in in_room.pdus.drain(..) {
-                    answers.insert(formed.event_id().to_owned(), Some(refused.clone()));
-                }
-            }
-        }
-        Ok(rooms)
-    }
-
-    /// Why nothing of this origin is taken in this room.
-    async fn refusal(
-        &self,
-        origin: &ServerName,
-        room: &RoomSnapshot,
-    ) -> Result<Option<String>, TransactionError> {
-        if room.local_joined.is_empty() {
-            return Ok(Some("Nobody of this server is in the room.".to_owned()));
-        }
-        let permitted = self.view.permits(room, origin).await.map_err(storage)?;
-        Ok((!permitted).then(|| format!("The room does not let {origin} take part.")))
-    }
-
-    async fn receive_in_room(
-        self: &Arc<Self>,
-        origin: &ServerName,
-        in_room: InRoom,
-    ) -> Result<Answers, TransactionError> {
-        let InRoom { room, pdus } = in_room;
-        let (formed, raws): (Vec<FormedPdu>, Vec<_>) = pdus.into_iter().unzip();
-        let ids: Vec<OwnedEventId> = formed.iter().map(|formed| formed.event_id().to_owned()).collect();
-        let budget = self.view.env.timeout(ROOM_BUDGET, self.judge(origin, &room, formed));
-        let mut answers = Answers::new();
-        let mut waiting = Vec::new();
-        match budget.await {
-            Some(outcome) => {
-                for ((id, raw), received) in ids.into_iter().zip(&raws).zip(outcome?) {
-                    match received {
-                        Received::Need(_) => waiting.push((id, &**raw)),
-                        Received::Dropped(reason) => drop(answers.insert(id, Some(reason))),
-                        Received::Stored(verdict) | Received::Known(verdict) => {
-                            tracing::trace!(%id, ?verdict, "received");
-                            answers.insert(id, None);
-                        }
-                    }
-                }
-            }
-            None => waiting.extend(ids.into_iter().zip(raws.iter().map(|raw| &**raw))),
-        }
-        self.enqueue(origin, &room, waiting, &mut answers).await.map_err(storage)?;
-        Ok(answers)
-    }
-
-    async fn judge(
-        &self,
-        origin: &ServerName,
-        room: &RoomSnapshot,
-        formed: Vec<FormedPdu>,
-    ) -> Result<Vec<Received>, TransactionError> {
-        // What other servers made comes from this one only where it let them in.
-        let relayed: Vec<bool> = formed.iter().map(|formed| formed.claims().membership().is_some()).collect();
-        let verified = self.verify(formed, &room.info.rules).await;
-        let mut answers: Vec<Option<Received>> = Vec::with_capacity(verified.len());
-        let mut good: Vec<Incoming> = Vec::with_capacity(verified.len());
-        for outcome in verified {
-            match outcome {
-                Ok(pdu) => {
-                    good.push(pdu.into());
-                    answers.push(None);
-                }
-                Err(error)
-                    if keyless(&error).is_some_and(|server| relayed[answers.len()] && *server != *origin) =>
-                {
-                    // It waits in the queue until the keys are there.
-                    answers.push(Some(Received::Need(Vec::new())));
-                }
-                Err(error) => answers.push(Some(Received::Dropped(error.to_string()))),
-            }
-        }
-        self.ask_policy_server(room, &mut good).await.map_err(storage)?;
-        let received = self.receive_all(room.nid(), &good).await.map_err(storage)?;
-        let mut received = received.into_iter();
-        let dropped = || Received::Dropped("It got no answer.".to_owned());
-        Ok(answers
-            .into_iter()
-            .map(|answer| answer.or_else(|| received.next()).unwrap_or_else(dropped))
-            .collect())
-    }
-
-    /// As one change; if that fails, one by one, so that one event that cannot be judged takes no other along.
-    pub(crate) async fn receive_all(
-        &self,
-        room: myelin_core::RoomNid,
-        pdus: &[Incoming],
-    ) -> Result<Vec<Received>, myelin_rooms::Error> {
-        if pdus.is_empty() {
-            return Ok(Vec::new());
-        }
-        let outcome = self.rooms.receive_all(room, pdus).await;
-        if let Ok(answers) = &outcome {
-            self.have_come(room, answers, pdus);
-        }
-        self.merge_if_many(room);
-        match outcome {
-            Err(error) if pdus.len() > 1 && !matches!(error, myelin_rooms::Error::Store(_)) => {}
-            outcome => return outcome,
-        }
-        let mut answers = Vec::with_capacity(pdus.len());
-        for pdu in pdus {
-            match self.rooms.receive_all(room, std::slice::from_ref(pdu)).await {
-                Ok(of_one) => answers.extend(of_one),
-                Err(myelin_rooms::Error::Store(error)) => return Err(error.into()),
-                Err(error) => {
-                    tracing::error!(event = %pdu.pdu.pdu().event_id, %error, "an event cannot be judged");
-                    answers.push(Received::Dropped("This server could not judge it.".to_owned()));
-                }
-            }
-        }
-        Ok(answers)
-    }
 }
 
-impl Inbound {
-    /// In the background: nobody waits for it.
-    fn merge_if_many(&self, room: myelin_core::RoomNid) {
-        let many = |snapshot: Arc<RoomSnapshot>| snapshot.head.extremities.len() > EXTREMITIES_MAX;
-        if !self.view.rooms.cached(room).is_some_and(many) {
-            return;
+fn edu(raw: &RawValue) -> Option<Edu<'_>> {
+    // The list, and the transaction that it is in, count as levels where clients get to see it.
+    let shallow = canonical::depth(raw.get()) <= JSON_DEPTH_MAX;
+    shallow.then(|| serde_json::from_str(raw.get()).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new(remembered: &mut Remembered, id: &str) -> oneshot::Sender<Outcome> {
+        match remembered.begin(id) {
+            Ok(Begun::New(sender, _)) => sender,
+            Ok(Begun::Repeated(_)) => panic!("{id} is no repeat"),
+            Err(error) => panic!("{id}: {error}"),
         }
-        let rooms = self.rooms.clone();
-        let task = async move {
-            match rooms.merge_extremities(room).await {
-                Ok(merged) => tracing::debug!(?room, merged, "forward extremities piled up"),
-                Err(error) => tracing::warn!(?room, %error, "forward extremities pile up"),
-            }
-        };
-        self.view.env.spawner.spawn("merge extremities", task.boxed());
     }
-}
 
-/// The PDUs of one room, in the order of the transaction.
-struct InRoom {
-    room: Arc<RoomSnapshot>,
-    pdus: Vec<(FormedPdu, Box<RawValue>)>,
-}
+    fn answer(remembered: &mut Remembered, id: &str) -> Option<Outcome> {
+        match remembered.begin(id) {
+            Ok(Begun::Repeated(ending)) => outcome(&ending),
+            _ => panic!("{id} is a repeat"),
+        }
+    }
 
-#[derive(Deserialize)]
-struct InWhichRoom {
-    room_id: String,
-}
+    #[test]
+    fn what_was_answered_is_repeated_and_what_failed_is_done_again() {
+        let mut remembered = Remembered::default();
+        let sender = new(&mut remembered, "a");
+        assert_eq!(answer(&mut remembered, "a"), None, "under way");
+        sender.send(Ok(Arc::default())).expect("somebody waits");
+        assert_eq!(answer(&mut remembered, "a"), Some(Ok(Arc::default())));
+        new(&mut remembered, "b").send(Err(TransactionError::Storage)).expect("somebody waits");
+        drop(new(&mut remembered, "b"));
+        // Its task has panicked.
+        drop(new(&mut remembered, "b"));
+        assert_eq!(remembered.0.len(), 2);
+        assert_eq!(answer(&mut remembered, "a"), Some(Ok(Arc::default())));
+    }
 
-fn room_id(raw: &RawValue) -> Option<String> {
-    serde_json::from_str::<InWhichRoom>(raw.get()).ok().map(|pdu| pdu.room_id)
-}
+    #[test]
+    fn few_are_processed_at_the_same_time() {
+        let mut remembered = Remembered::default();
+        let mut under_way: Vec<_> =
+            (0..CONCURRENT_MAX).map(|number| new(&mut remembered, &number.to_string())).collect();
+        assert!(matches!(remembered.begin("more"), Err(TransactionError::Busy)));
+        assert_eq!(answer(&mut remembered, "0"), None, "a repeat is no more work");
+        under_way.pop();
+        let more = new(&mut remembered, "more");
+        assert!(matches!(remembered.begin("still more"), Err(TransactionError::Busy)));
+        more.send(Ok(Arc::default())).expect("somebody waits");
+        new(&mut remembered, "still more");
+    }
 
-fn storage(error: impl std::fmt::Display) -> TransactionError {
-    tracing::error!(%error, "a transaction could not be stored");
-    TransactionError::Storage
+    #[test]
+    fn the_oldest_answers_are_forgotten() {
+        let mut remembered = Remembered::default();
+        let waits = new(&mut remembered, "waits");
+        for number in 0..REMEMBERED_MAX {
+            new(&mut remembered, &number.to_string()).send(Ok(Arc::default())).expect("somebody waits");
+        }
+        assert_eq!(remembered.0.len(), REMEMBERED_MAX);
+        assert_eq!(answer(&mut remembered, "waits"), None);
+        assert_eq!(answer(&mut remembered, "1"), Some(Ok(Arc::default())));
+        new(&mut remembered, "0");
+        drop(waits);
+    }
 }

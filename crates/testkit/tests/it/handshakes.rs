@@ -1,5 +1,6 @@
 //! Joining, knocking, inviting and leaving between servers, through the real routers of both sides.
 
+mod arriving;
 mod gate;
 mod hang_ups;
 mod invites;

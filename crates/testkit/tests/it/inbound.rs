@@ -40,14 +40,17 @@ pub(super) fn event(sender: &str, kind: &str, state_key: Option<&str>, content: 
 
 impl Stage {
     pub(super) fn new() -> Self {
-        let (sim, network) = (Sim::new(1), Network::default());
+        Self::in_network(&Sim::new(1), &Network::default())
+    }
+
+    pub(super) fn in_network(sim: &Sim, network: &Network) -> Self {
         let name: OwnedServerName = "home.test".try_into().unwrap();
-        let home = Server::start_in(&network, &name, &sim, Default::default());
+        let home = Server::start_in(network, &name, sim, Default::default());
         let alice = sim.block_on(Client::register(&home, "alice"));
         let body = json!({ "preset": "public_chat", "room_version": "11" });
         let room = sim.block_on(alice.post(&home, "/_matrix/client/v3/createRoom", &body)).ok();
         let room = room["room_id"].as_str().unwrap().try_into().unwrap();
-        let puppet = Puppet::connect(&network, "remote.test");
+        let puppet = Puppet::connect(network, "remote.test");
         let stage = Self { home, name, alice, room, puppet };
         stage.joins("bob");
         stage
@@ -109,7 +112,7 @@ impl Stage {
         self.timeline().contains(&pdu.event_id.to_string())
     }
 
-    fn verdict(&self, id: &OwnedEventId) -> Option<VerdictRecord> {
+    pub(super) fn verdict(&self, id: &OwnedEventId) -> Option<VerdictRecord> {
         let event = self.run(self.home.view.events.load_by_id(id)).unwrap();
         event.map(|event| event.verdict.clone())
     }
@@ -208,6 +211,66 @@ fn what_is_forged_is_dropped_and_takes_nothing_along() {
     assert_eq!(answers.values().filter(|answer| answer.get("error").is_some()).count(), 2);
     assert_eq!(answers[good.event_id.as_str()], json!({}));
     assert!(stage.shows(&good));
+}
+
+/// What Synapse would go on sending, if the transaction were refused.
+#[test]
+fn one_event_or_message_that_is_too_much_harms_no_other() {
+    let stage = Stage::new();
+    let [good, bad] = stage.line(2).try_into().unwrap();
+    let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    let with = |content: Value| {
+        let mut pdu = json_of(&bad);
+        pdu["content"] = content;
+        pdu
+    };
+    let letter = |words: &str, more: Value| {
+        let messages = json!({ stage.alice.user_id.as_str(): { "*": { "words": words, "more": more } } });
+        json!({ "edu_type": "m.direct_to_device", "content": {
+            "sender": "@bob:remote.test", "type": "m.test", "message_id": words, "messages": messages,
+        } })
+    };
+    let pdus = json!([
+        with(json!({ "body": deep(150) })),
+        with(json!({ "body": "x".repeat(200_000) })),
+        with(json!({ "body": "DIGITS" })),
+        deep(1_000),
+        null,
+        json_of(&good),
+    ]);
+    let edus = json!([
+        letter("too deep", deep(150)),
+        letter("deep", deep(80)),
+        { "edu_type": "m.typing" },
+        { "edu_type": 7, "content": {} },
+        deep(1_000),
+        null,
+        "m.typing",
+        letter("good", json!({})),
+    ]);
+    let body = json!({ "origin": "remote.test", "origin_server_ts": 1, "pdus": pdus, "edus": edus });
+    let text = myelin_dag::canonical::canonicalize_request(body.to_string().as_bytes()).unwrap();
+    let text = text.replace("\"DIGITS\"", &"9".repeat(400));
+    let uri = "/_matrix/federation/v1/send/deep";
+    let reply = stage.run(stage.puppet.requests_text(&stage.name, Method::PUT, uri, text));
+    assert_eq!((reply.status, reply.json), (StatusCode::OK, accepted(&[&good])));
+    assert!(stage.shows(&good));
+    let mut alice = Client::clone(&stage.alice);
+    stage.run(alice.sync(&stage.home, 10, 0));
+    assert_eq!(alice.letters, ["deep", "good"]);
+}
+
+#[test]
+fn a_transaction_may_be_as_large_as_synapse_makes_them() {
+    let stage = Stage::new();
+    let [good] = stage.line(1).try_into().unwrap();
+    let edu = json!({ "edu_type": "org.example.large", "content": { "x": "x".repeat(125_000) } });
+    let reply = stage.run(stage.puppet.sends_transaction(
+        &stage.name,
+        json!([json_of(&good)]),
+        json!(vec![edu; 100]),
+    ));
+    assert_eq!((reply.status, reply.json), (StatusCode::OK, accepted(&[&good])));
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod histories;
 mod history;
 mod inbound;
 mod inbound_lies;
+mod inbound_slow;
 mod keys;
 mod long_polls;
 mod notices;
