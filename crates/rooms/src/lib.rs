@@ -59,7 +59,7 @@ pub use self::{
     },
     outliers::Outliers,
     policy::{NoPolicyServers, PolicyServers, PolicySignatures},
-    receive::{EXTREMITIES_MAX, Incoming, Received},
+    receive::{EXTREMITIES_MAX, Incoming, Placing, Received},
     runs::run_member_upkeep,
     sender::{Sender, Transaction},
 };

@@ -87,6 +87,12 @@ impl Rooms {
         Err(Error::Busy)
     }
 
+    /// Those of some events that nothing can be authorised by: not held, or for themselves alone (an invite from outside).
+    pub async fn without_authority(&self, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>, Error> {
+        let known = self.known(&self.view.interner.lookup_events(ids).await?).await?;
+        Ok(ids.iter().filter(|id| !known.contains_key(*id)).cloned().collect())
+    }
+
     async fn try_outliers(
         &self,
         info: &RoomInfo,

@@ -14,7 +14,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use myelin_core::RoomNid;
+use myelin_core::{EventNid, RoomNid};
 use myelin_dag::{
     Pdu, Verdict,
     checks::{RawPdu, VerifiedPdu, missing_auth_events},
@@ -24,7 +24,7 @@ use myelin_view::{Event, RoomInfo};
 use ruma::{OwnedEventId, RoomId, events::TimelineEventType, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
 
-pub use self::extremities::EXTREMITIES_MAX;
+pub use self::{extremities::EXTREMITIES_MAX, place::Placing};
 use crate::{
     Error, Rooms,
     writer::{Command, Draft, member_id},
@@ -78,6 +78,7 @@ impl Rooms {
         if let Some(held) = self.view.events.load_by_id(formed.event_id()).await?
             && held.room == info.nid
             && in_place(&held)
+            && !is_provisional(&held)
         {
             return Ok(Received::Known(verdict_of(&held)));
         }
@@ -125,7 +126,7 @@ impl Command for Receive<'_> {
         let partial = draft.room.partial;
         let mut answers = Vec::with_capacity(self.pdus.len());
         for incoming in self.pdus {
-            if draft.redacts_pending(incoming.pdu.pdu()) {
+            if draft.waits_for_redaction(incoming.pdu.pdu()) {
                 break;
             }
             answers.push(draft.receive(incoming, partial).await?);
@@ -141,26 +142,37 @@ impl Draft<'_> {
         if held.as_ref().is_some_and(|held| held.room != self.room.nid()) {
             return Ok(Received::Dropped(NAME_IS_TAKEN.to_owned()));
         }
-        if let Some(held) = held.filter(|held| in_place(held)) {
-            if is_unseen(&held) && self.pending_by_id(&pdu.event_id).is_none() {
-                self.show_late(&held).await?;
-            }
-            return Ok(Received::Known(verdict_of(&held)));
+        if let Some(held) = held.as_ref().filter(|held| in_place(held) && !is_provisional(held)) {
+            return self.known(held).await;
         }
         if let Some(reason) = out_of_place(pdu, &self.room.info) {
             return Ok(Received::Dropped(reason.to_owned()));
         }
         let (prev, auth) = match self.ancestors(pdu).await? {
             Ok(ancestors) => ancestors,
-            Err(missing) => return Ok(Received::Need(missing)),
+            Err(missing) => {
+                return match &held {
+                    Some(held) if is_provisional(held) => self.known(held).await,
+                    _ => Ok(Received::Need(missing)),
+                };
+            }
         };
         if prev.iter().any(|prev| prev.room != self.room.nid()) {
             return Ok(Received::Dropped(AFTER_ANOTHER_ROOM.to_owned()));
         }
         let state_before = self.state_after_all(&prev).await?;
+        let told = held.filter(|held| is_provisional(held));
+        if let Some(held) = &told
+            && held.state_before == Some(state_before.root())
+        {
+            return self.known(held).await;
+        }
         let (pdu, verdict) = self.judge(incoming, &auth, &state_before, partial).await?;
-        let auth: Vec<_> = auth.iter().map(|event| event.nid).collect();
-        self.take(pdu, &verdict, state_before, &auth, None).await?;
+        let auth = links(&auth, self.room.nid());
+        match told {
+            Some(held) => self.take_again(&held, pdu, &verdict, state_before, &auth).await?,
+            None => drop(self.take(pdu, &verdict, state_before, &auth, None).await?),
+        }
         Ok(Received::Stored(verdict))
     }
 
@@ -176,14 +188,30 @@ impl Draft<'_> {
         }
         for id in missing_auth_events(pdu, &self.room.info.rules, |_| false) {
             match self.find(&id).await? {
-                Some(event) => auth.push(event),
-                None => missing.push(id),
+                Some(event) if !pdu.is_state() || !self.is_bare(&event).await? => auth.push(event),
+                _ => missing.push(id),
             }
         }
         missing.sort_unstable();
         missing.dedup();
         Ok(if missing.is_empty() { Ok((prev, auth)) } else { Err(missing) })
     }
+
+    /// Whether a state event of this room is held for itself alone (an invite from outside), without an auth chain.
+    async fn is_bare(&self, event: &Event) -> Result<bool, Error> {
+        if event.state_before.is_some() || !event.pdu.is_state() || event.room != self.room.nid() {
+            return Ok(false);
+        }
+        let chain = self.rooms().chains.lookup_many(&[event.nid]).await?;
+        Ok(chain.iter().all(Option::is_none))
+    }
+}
+
+/// The numbers of those that a state event's auth chain goes on by. What is rejected may name messages, or events of
+/// another room, as its auth events.
+fn links(auth: &[Arc<Event>], room: RoomNid) -> Vec<EventNid> {
+    let links = auth.iter().filter(|event| event.room == room && event.pdu.is_state());
+    links.map(|event| event.nid).collect()
 }
 
 /// The state after an event of another room is none of this room's.
@@ -197,6 +225,11 @@ type Ancestors = (Vec<Arc<Event>>, Vec<Arc<Event>>);
 /// before it is an outlier, and can still get its place.
 fn in_place(event: &Event) -> bool {
     event.state_before.is_some() || !event.accepted()
+}
+
+/// Whether it is to be judged again, as a state that another server told was all that there was.
+fn is_provisional(event: &Event) -> bool {
+    event.told && event.redacted_by.is_none()
 }
 
 /// Whether it is the far end of a gap: it counts, but clients have not been shown it.

@@ -1,5 +1,6 @@
 //! The engine over the memory backend in a simulated world.
 
+mod authority;
 mod commits;
 mod create;
 mod directory;

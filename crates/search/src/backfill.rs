@@ -39,7 +39,8 @@ impl Search {
         };
         for (nid, row) in rows {
             let record = &row.value;
-            let shown = record.placement != Placement::Outside && record.verdict == VerdictRecord::Accepted;
+            let shown = !matches!(record.placement, Placement::Outside | Placement::Told)
+                && record.verdict == VerdictRecord::Accepted;
             if !shown || !may_be_found(&record.json) {
                 continue;
             }

@@ -30,6 +30,8 @@ pub struct Event {
     /// `None` if it is not in the timeline. For an event whose commit is still under way this is a placeholder; the
     /// timeline table has the truth.
     pub order: Option<TimelineOrder>,
+    /// Judged by a state that another server told; see [`Placement::Told`].
+    pub told: bool,
     pub verdict: VerdictRecord,
     pub transaction: Option<SentBy>,
     pub redacted_by: Option<EventNid>,
@@ -53,6 +55,7 @@ impl Event {
             state_key: record.state_key,
             state_before: record.state_before.map(NodeHash),
             order: order_of(record.placement, row.position),
+            told: record.placement == Placement::Told,
             verdict: record.verdict,
             transaction: record.transaction,
             redacted_by: record.redacted_by,
@@ -80,12 +83,24 @@ impl Event {
             state_key,
             state_before,
             order: None,
+            told: false,
             verdict,
             transaction,
             redacted_by: None,
             pdu,
             client_form: OnceLock::new(),
         }
+    }
+
+    /// The same event with the state before it and what became of it by that, outside the timeline.
+    pub fn judged(&self, state_before: NodeHash, verdict: VerdictRecord, pdu: Arc<Pdu>) -> Self {
+        let (transaction, state_key) = (self.transaction.clone(), self.state_key);
+        Self::new(self.nid, self.room, self.sender, state_key, Some(state_before), verdict, transaction, pdu)
+    }
+
+    /// The same event, judged by a state that another server told.
+    pub fn by_told_state(self) -> Self {
+        Self { told: true, ..self }
     }
 
     /// The row to store. `position` may be a placeholder for a new event.
@@ -107,7 +122,7 @@ impl Event {
 
     /// The same event with its place in the timeline, once that is known.
     pub fn placed(&self, order: TimelineOrder) -> Self {
-        Self { order: Some(order), ..self.copy() }
+        Self { order: Some(order), told: false, ..self.copy() }
     }
 
     /// The same event after a redaction.
@@ -144,6 +159,7 @@ impl Event {
             state_key: self.state_key,
             state_before: self.state_before,
             order: self.order,
+            told: self.told,
             verdict: self.verdict.clone(),
             transaction: self.transaction.clone(),
             redacted_by: self.redacted_by,
@@ -157,6 +173,6 @@ fn order_of(placement: Placement, position: Position) -> Option<TimelineOrder> {
     match placement {
         Placement::Live => Some(position.into()),
         Placement::Backfilled(order) => Some(TimelineOrder(order)),
-        Placement::Outside => None,
+        Placement::Outside | Placement::Told => None,
     }
 }

@@ -19,7 +19,7 @@ use super::{
     HandshakeError, Handshakes,
     given_state::{self, GivenState},
 };
-use crate::inbound::fetch;
+use crate::{Budget, inbound::fetch};
 
 /// Rooms at a time; one may take some hundred megabytes.
 const AT_ONCE: usize = 2;
@@ -140,7 +140,7 @@ impl Handshakes {
         record: &PartialRoomRecord,
     ) -> Result<bool, HandshakeError> {
         let join = self.join_of(record).await?;
-        let state = fetch::state(&self.client, server, &info.room_id, &join).await;
+        let state = fetch::state(&self.client, server, &info.room_id, &join, Budget::LARGE).await;
         let state = state.map_err(|error| HandshakeError::of_request(server, error))?;
         let GivenState { ids: state, keyless, .. } =
             self.take_state(info, &state.pdus, &state.auth_chain).await?;
@@ -159,10 +159,10 @@ impl Handshakes {
     ) -> Result<bool, HandshakeError> {
         let join = self.join_of(record).await?;
         let of_request = |error| HandshakeError::of_request(server, error);
-        let ids = fetch::state_ids(&self.client, server, &info.room_id, &join).await.map_err(of_request)?;
+        let ids = fetch::state_ids(&self.client, server, &info.room_id, &join, Budget::ORDINARY).await.map_err(of_request)?;
         let lacking = self.not_held(ids.pdu_ids.iter().chain(&ids.auth_chain_ids)).await?;
         let GivenState { keyless, .. } = if lacking.len() > fetch::ONE_BY_ONE_MAX {
-            let state = fetch::state(&self.client, server, &info.room_id, &join).await.map_err(of_request)?;
+            let state = fetch::state(&self.client, server, &info.room_id, &join, Budget::LARGE).await.map_err(of_request)?;
             self.take_state(info, &state.pdus, &state.auth_chain).await?
         } else {
             let events = fetch::events(&self.client, server, &lacking).await.into_iter();

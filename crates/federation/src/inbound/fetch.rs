@@ -100,10 +100,11 @@ pub async fn event_auth(
     server: &ServerName,
     room_id: &RoomId,
     event_id: &EventId,
+    budget: Budget,
 ) -> Result<Pdus, RequestError> {
     let (room_id, event_id) = (segment(room_id.as_str()), segment(event_id.as_str()));
     let uri = format!("/_matrix/federation/v1/event_auth/{room_id}/{event_id}");
-    let answer: AuthChain = client.get(server, &uri, Budget::ORDINARY).await?;
+    let answer: AuthChain = client.get(server, &uri, budget).await?;
     Ok(answer.auth_chain)
 }
 
@@ -112,10 +113,11 @@ pub async fn state_ids(
     server: &ServerName,
     room_id: &RoomId,
     event_id: &EventId,
+    budget: Budget,
 ) -> Result<StateIds, RequestError> {
     let (room_id, event_id) = (segment(room_id.as_str()), segment(event_id.as_str()));
     let uri = format!("/_matrix/federation/v1/state_ids/{room_id}?event_id={event_id}");
-    client.get(server, &uri, Budget::ORDINARY).await
+    client.get(server, &uri, budget).await
 }
 
 pub async fn state(
@@ -123,10 +125,11 @@ pub async fn state(
     server: &ServerName,
     room_id: &RoomId,
     event_id: &EventId,
+    budget: Budget,
 ) -> Result<State, RequestError> {
     let (room_id, event_id) = (segment(room_id.as_str()), segment(event_id.as_str()));
     let uri = format!("/_matrix/federation/v1/state/{room_id}?event_id={event_id}");
-    client.get(server, &uri, Budget::LARGE).await
+    client.get(server, &uri, budget).await
 }
 
 pub async fn backfill(

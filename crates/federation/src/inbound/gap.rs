@@ -59,6 +59,10 @@ pub struct Gap<'a> {
     pub(super) servers: Vec<OwnedServerName>,
     events: HashMap<OwnedEventId, VerifiedPdu>,
     bytes: usize,
+    /// Bytes of states and auth chains.
+    pub(super) state_bytes: usize,
+    /// Who does not answer now is waited for, rather than done without.
+    pub(super) patient: bool,
     /// Somebody who was asked did not answer.
     pub(super) unreachable: bool,
     /// Something that came could not be checked, as the keys of its server were not to be had.
@@ -82,11 +86,12 @@ impl Inbound {
         let servers = [origin, pdu.pdu().sender.server_name()];
         let servers = self.likely_servers(room, &servers, SERVERS_MAX).await?;
         let mut gap = Gap::new(self, room, servers);
+        gap.patient = attempts < PATIENT_ATTEMPTS;
         let id = pdu.pdu().event_id.clone();
         gap.take(pdu);
         // If its time is over the walk stays where it is.
         self.view.env.timeout(WALK_BUDGET, gap.walk_back()).await.transpose()?;
-        if attempts < PATIENT_ATTEMPTS && gap.unreachable && !gap.open_ends().await?.is_empty() {
+        if gap.patient && gap.unreachable && !gap.open_ends().await?.is_empty() {
             return Ok(Filled::Unavailable { for_good: false, lacks });
         }
         let received = gap.receive(&id).await?;
@@ -105,6 +110,8 @@ impl<'a> Gap<'a> {
             servers,
             events: HashMap::new(),
             bytes: 0,
+            state_bytes: 0,
+            patient: true,
             unreachable: false,
             keyless: false,
             awaits_keys: false,

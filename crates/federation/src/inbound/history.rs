@@ -354,12 +354,9 @@ impl Inbound {
                 return Ok(false);
             }
         }
-        for auth in &pdu.auth_events {
-            if !coming.contains(auth) && self.view.interner.lookup_event(auth).await?.is_none() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let mut auth: Vec<OwnedEventId> = pdu.auth_events.to_vec();
+        auth.retain(|id| !coming.contains(id));
+        Ok(self.rooms.without_authority(&auth).await?.is_empty())
     }
 }
 

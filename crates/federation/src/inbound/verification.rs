@@ -1,6 +1,6 @@
 //! Signatures of PDUs, with the keys for many of them brought at once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, future::poll_fn, task::Poll};
 
 use myelin_dag::checks::{Dropped, FormedPdu, RawPdu, SignatureError, VerifiedPdu};
 use ruma::{OwnedServerName, room_version_rules::RoomVersionRules, signatures::PublicKeyMap};
@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 
 use super::Inbound;
 use crate::keys::Wanted;
+
+/// PDUs that are parsed or verified before others get their turn: some milliseconds.
+const IN_ONE_GO: usize = 100;
 
 impl Inbound {
     /// One outcome per PDU, in order.
@@ -29,7 +32,10 @@ impl Inbound {
     ) -> Vec<Result<VerifiedPdu, Dropped>> {
         let keys = self.keys.keys_for(&together(wanted)).await;
         let mut outcomes = Vec::with_capacity(formed.len());
-        for (formed, wanted) in formed.into_iter().zip(wanted) {
+        for (index, (formed, wanted)) in formed.into_iter().zip(wanted).enumerate() {
+            if index % IN_ONE_GO == IN_ONE_GO - 1 {
+                let_others_run().await;
+            }
             let served = wanted.iter().all(|wanted| is_served(wanted, &keys));
             outcomes.push(if served {
                 formed.verify(&keys, rules)
@@ -48,14 +54,10 @@ impl Inbound {
 
     /// The same, and the keys that could not be had: what they signed may be as good as the rest.
     pub async fn verified_or_keyless(&self, raws: &[Box<RawValue>], rules: &RoomVersionRules) -> Verified {
-        let formed = raws.iter().filter_map(|raw| match RawPdu(raw).check_format(rules) {
-            Ok(formed) => Some(formed),
-            Err(error) => {
-                tracing::debug!(%error, "a fetched PDU is not an event");
-                None
-            }
-        });
-        let formed: Vec<_> = formed.collect();
+        self.verify_formed(formed(raws, rules).await, rules).await
+    }
+
+    pub(super) async fn verify_formed(&self, formed: Vec<FormedPdu>, rules: &RoomVersionRules) -> Verified {
         let wanted: Vec<_> = formed.iter().map(|formed| wanted(formed, rules)).collect();
         let outcomes = self.verify_with(formed, &wanted, rules).await;
         let mut verified = Verified::default();
@@ -71,6 +73,37 @@ impl Inbound {
         }
         verified
     }
+}
+
+/// Those of some PDUs, fetched because they were missing, that are events.
+pub(super) async fn formed(raws: &[Box<RawValue>], rules: &RoomVersionRules) -> Vec<FormedPdu> {
+    let mut events = Vec::with_capacity(raws.len());
+    for in_one_go in raws.chunks(IN_ONE_GO) {
+        events.extend(in_one_go.iter().filter_map(|raw| match RawPdu(raw).check_format(rules) {
+            Ok(formed) => Some(formed),
+            Err(error) => {
+                tracing::debug!(%error, "a fetched PDU is not an event");
+                None
+            }
+        }));
+        if in_one_go.len() == IN_ONE_GO {
+            let_others_run().await;
+        }
+    }
+    events
+}
+
+/// Comes back when the tasks that wait for this thread have had their turn.
+async fn let_others_run() {
+    let mut let_run = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut let_run, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// What became of the signatures of several PDUs.

@@ -20,8 +20,8 @@ use myelin_store::{
 use myelin_view::{Event, Landing};
 
 use super::{
-    AFTER_ANOTHER_ROOM, Incoming, NAME_IS_TAKEN, Received, is_unseen, out_of_place_before, record_of,
-    redactions::redacts, verdict_of,
+    AFTER_ANOTHER_ROOM, Incoming, NAME_IS_TAKEN, Received, in_place, is_provisional, is_unseen, links,
+    out_of_place_before, record_of, redactions::redacts, verdict_of,
 };
 use crate::{
     Error, Rooms,
@@ -74,7 +74,8 @@ impl Draft<'_> {
             return Ok((Received::Dropped(NAME_IS_TAKEN.to_owned()), None));
         }
         if let Some(held) = &held
-            && (held.state_before.is_some() || !held.accepted())
+            && in_place(held)
+            && !(is_provisional(held) && self.ancestors(pdu.pdu()).await?.is_ok())
         {
             let known = Received::Known(verdict_of(held));
             let left_out = is_unseen(held) && self.pending_by_id(&held.pdu.event_id).is_none();
@@ -93,7 +94,8 @@ impl Draft<'_> {
         let state_before = self.state_after_all(&prev).await?;
         let incoming = Incoming::from(pdu.clone());
         let (pdu, verdict) = self.judge_as_of(&incoming, &auth, &state_before).await?;
-        self.rejects_held |= verdict.is_rejected() && held.is_some();
+        let was_rejected = held.as_ref().map(|held| verdict_of(held).is_rejected());
+        self.rejects_held |= was_rejected.is_some_and(|was_rejected| was_rejected != verdict.is_rejected());
         let view = self.rooms().view.clone();
         let nid = match &held {
             Some(held) => held.nid,
@@ -109,8 +111,7 @@ impl Draft<'_> {
         }
         self.keep_state_before(&event.pdu, &state_before).await?;
         if state_key.is_some() {
-            let auth: Vec<EventNid> = auth.iter().map(|event| event.nid).collect();
-            self.keep_chain(nid, &auth).await?;
+            self.keep_chain(nid, &links(&auth, room)).await?;
         }
         self.put_outside(&event);
         let shown = verdict.is_accepted().then_some(event);
@@ -121,13 +122,19 @@ impl Draft<'_> {
     async fn redact_among(&mut self, shown: &mut [Arc<Event>]) -> Result<(), Error> {
         let places: HashMap<_, _> =
             shown.iter().enumerate().map(|(index, event)| (event.pdu.event_id.clone(), index)).collect();
+        let mut of_others = Vec::new();
         for by in 0..shown.len() {
             let by = shown[by].clone();
-            let target = redacts(&by.pdu).and_then(|target| places.get(target)).copied();
-            match target {
+            let Some(target) = redacts(&by.pdu) else { continue };
+            match places.get(target).copied() {
                 Some(target) => shown[target] = self.redacted(shown[target].clone(), &by).await?,
-                None => self.remember_early(&by).await?,
+                None => of_others.push(by),
             }
+        }
+        if !of_others.is_empty() {
+            // Of what is redacted, and of other redactions, the tables tell.
+            self.all_durable().await?;
+            self.redact_by_history(of_others).await?;
         }
         for event in shown {
             *event = self.redacted_early(event.clone()).await?;

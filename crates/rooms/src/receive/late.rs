@@ -6,7 +6,7 @@ use myelin_dag::checks::VerifiedPdu;
 use myelin_store::tables::SentBy;
 use myelin_view::Event;
 
-use super::Incoming;
+use super::{Incoming, links};
 use crate::{Error, writer::Draft};
 
 impl Draft<'_> {
@@ -23,7 +23,7 @@ impl Draft<'_> {
         if !verdict.is_accepted() {
             return Ok(None);
         }
-        let auth: Vec<_> = auth.iter().map(|event| event.nid).collect();
+        let auth = links(&auth, self.room.nid());
         self.take(pdu, &verdict, state_before, &auth, sent_by).await.map(Some)
     }
 }

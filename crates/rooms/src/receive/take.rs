@@ -42,7 +42,8 @@ impl Draft<'_> {
         let root = Some(state_before.root());
         let event =
             Event::new(nid, room, sender, state_key, root, record_of(verdict), sent_by, Arc::new(pdu));
-        let event = Arc::new(event);
+        let told = matches!(verdict, Verdict::Rejected { .. }) && self.comes_after_told(&event).await?;
+        let event = Arc::new(if told { event.by_told_state() } else { event });
         if outlier.is_none() {
             self.batch.require_absent(&EVENT_NIDS, &event.pdu.event_id.to_string());
         }
@@ -105,7 +106,8 @@ impl Draft<'_> {
     }
 
     pub(super) fn put_outside(&mut self, event: &Arc<Event>) {
-        let row = event.row(Placement::Outside, Position::ZERO);
+        let placement = if event.told { Placement::Told } else { Placement::Outside };
+        let row = event.row(placement, Position::ZERO);
         self.batch.put(&EVENTS, &event.nid, &row);
         self.batch.put(&EVENT_NIDS, &event.pdu.event_id.to_string(), &event.nid);
         self.add_outside(Landing { event: event.clone(), redacted: None, snapshot: None });

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use myelin_dag::{Names, NewEvent, Parents, Pdu, SigningKey, StateTree, Verdict, build, needs_names};
+use myelin_dag::{
+    Names, NewEvent, Parents, Pdu, SigningKey, StateTree, Verdict, build,
+    checks::{RawPdu, VerifiedPdu},
+    needs_names,
+};
 use myelin_store::tables::{Membership, VerdictRecord};
 use proptest::prelude::*;
 use ruma::{
@@ -45,7 +49,7 @@ impl Command for Probe<'_> {
     }
 }
 
-fn remote(name: &str) -> OwnedUserId {
+pub fn remote(name: &str) -> OwnedUserId {
     format!("@{name}:remote").try_into().unwrap()
 }
 
@@ -134,6 +138,16 @@ impl Fork {
 
     fn receive_raw(&self, raw: &RawValue) -> Received {
         self.world.run(self.world.rooms.receive(&self.room, raw, &self.keys())).unwrap()
+    }
+
+    pub fn verified(&self, pdu: &Pdu) -> VerifiedPdu {
+        let rules = &self.world.snapshot(&self.room).info.rules;
+        RawPdu(&raw(pdu)).check_format(rules).unwrap().verify(&self.keys(), rules).unwrap()
+    }
+
+    pub fn take_outlier(&self, pdu: &Pdu) {
+        let info = self.world.snapshot(&self.room).info.clone();
+        self.world.run(self.world.rooms.take_outliers(&info, vec![self.verified(pdu)])).unwrap();
     }
 
     pub fn join(&mut self, name: &str) -> Pdu {
@@ -335,7 +349,14 @@ fn unauthorised_events_are_rejected_and_their_children_live() {
 impl Fork {
     /// As [`Fork::make`], with these auth events.
     fn make_with_auth(&mut self, sender: &str, auth_events: Vec<OwnedEventId>, prev: &Pdu) -> Pdu {
-        let event = NewEvent::message(remote(sender), "m.room.message", &json!({})).unwrap();
+        self.make_by(
+            NewEvent::message(remote(sender), "m.room.message", &json!({})).unwrap(),
+            auth_events,
+            prev,
+        )
+    }
+
+    pub fn make_by(&mut self, event: NewEvent, auth_events: Vec<OwnedEventId>, prev: &Pdu) -> Pdu {
         let (prev_events, depth) = (vec![prev.event_id.clone()], prev.depth + 1);
         let room_id = Some(self.room.clone());
         let parents = Parents { room_id, prev_events, auth_events, depth, names: None };
@@ -343,7 +364,7 @@ impl Fork {
         build(&self.world.snapshot(&self.room).info.rules, event, parents, self.now_ms, &self.remote).unwrap()
     }
 
-    fn rejection(&self, pdu: &Pdu) -> String {
+    pub fn rejection(&self, pdu: &Pdu) -> String {
         match self.receive(pdu) {
             Received::Stored(Verdict::Rejected { reason }) => reason,
             other => panic!("{other:?}"),
@@ -387,12 +408,7 @@ fn an_outlier_gets_its_place_when_it_comes_there() {
     let joined = fork.join("bob");
     let prev = std::slice::from_ref(&joined.event_id).to_vec();
     let topic = fork.make("bob", "org.example.free", Some("a"), json!({ "n": 1 }), &prev);
-    let info = fork.world.snapshot(&fork.room).info.clone();
-    let verified = |pdu: &Pdu| {
-        let formed = myelin_dag::checks::RawPdu(&raw(pdu)).check_format(&info.rules).unwrap();
-        formed.verify(&fork.keys(), &info.rules).unwrap()
-    };
-    fork.world.run(fork.world.rooms.take_outliers(&info, vec![verified(&topic)])).unwrap();
+    fork.take_outlier(&topic);
     let outlier = fork.world.event(&topic.event_id);
     assert_eq!((outlier.state_before, outlier.order), (None, None));
     let child = fork.make_with_auth("bob", topic.auth_events.clone(), &topic);

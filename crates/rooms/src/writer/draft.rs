@@ -43,7 +43,7 @@ pub struct Draft<'r> {
     /// What its policy server has signed of what was wished for the room.
     pub(crate) approved: Vec<Approved>,
     carries: bool,
-    /// Whether an event that counted is rejected now.
+    /// Whether an event that counted is rejected now, or the other way round.
     pub(crate) rejects_held: bool,
 }
 
@@ -157,6 +157,13 @@ impl<'r> Draft<'r> {
         let drafted = self.landings.iter().rev().map(|(_, landing)| landing).chain(&self.outside);
         let drafted = drafted.map(|landing| &landing.event).find(|event| event.pdu.event_id == id);
         drafted.cloned().or_else(|| self.slot.as_ref()?.event_by_id(id))
+    }
+
+    /// Whether there is such an event among those that the store does not have yet.
+    pub fn any_pending(&self, is_such: impl Fn(&Event) -> bool) -> bool {
+        let mut drafted = self.landings.iter().map(|(_, landing)| landing).chain(&self.outside);
+        drafted.any(|landing| is_such(&landing.event))
+            || self.slot.as_ref().is_some_and(|slot| slot.any_pending(is_such))
     }
 
     /// An event that is held, durable or not.
@@ -298,10 +305,12 @@ impl<'r> Draft<'r> {
         self.room.head.depth.saturating_add(1).min(limit)
     }
 
-    /// Notes that the event appended last redacted another one.
+    /// Notes that the event appended last redacted another one; or that one of older history did, if none was appended.
     pub fn land_redacted(&mut self, redacted: Event) {
-        if let Some((_, landing)) = self.landings.last_mut() {
-            landing.redacted = Some(Arc::new(redacted));
+        let redacted = Arc::new(redacted);
+        match self.landings.last_mut() {
+            Some((_, landing)) => landing.redacted = Some(redacted),
+            None => self.outside.push(Landing { event: redacted, redacted: None, snapshot: None }),
         }
     }
 

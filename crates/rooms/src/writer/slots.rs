@@ -140,6 +140,10 @@ impl Slot {
         self.pending.lock().events.values().find(|event| event.pdu.event_id == id).cloned()
     }
 
+    pub fn any_pending(&self, is_such: impl Fn(&Event) -> bool) -> bool {
+        self.pending.lock().events.values().any(|event| is_such(event))
+    }
+
     /// `None` is never: nobody closes the semaphore.
     pub async fn place_under_way(&self) -> Option<OwnedSemaphorePermit> {
         self.under_way.clone().acquire_owned().await.ok()

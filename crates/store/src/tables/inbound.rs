@@ -27,6 +27,13 @@ pub struct InboundTransactionRecord {
 }
 impl Record for InboundTransactionRecord {}
 
+/// Redactions of one event that is not there, in the order in which they came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlyRedactionsRecord {
+    pub by: Vec<EventNid>,
+}
+impl Record for EarlyRedactionsRecord {}
+
 /// A change of the current state that no accepted event asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateResetRecord {

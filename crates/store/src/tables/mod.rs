@@ -163,8 +163,8 @@ tables! {
     GAPS = 44 "gaps": (RoomNid, TimelineOrder) => EventNid;
 
     // What is received from other servers.
-    /// Redactions that came before what they redact: (room, event id of the target) -> the redaction.
-    EARLY_REDACTIONS = 46 "early_redactions": (RoomNid, String) => EventNid;
+    /// Redactions that came before what they redact, by its room and event id.
+    EARLY_REDACTIONS = 46 "early_redactions": (RoomNid, String) => EarlyRedactionsRecord;
     /// State resets: changes of the current state that no accepted event asked for, in the order of their finding.
     STATE_RESETS = 47 "state_resets": (u64, String) => StateResetRecord;
 

@@ -78,6 +78,9 @@ pub enum Placement {
     Backfilled(i64),
     /// Held (an auth event, or not accepted), but not shown.
     Outside,
+    /// The same, with a state before it that another server told, or judged by what follows from such a state: once
+    /// what it comes after is held, it is judged again.
+    Told,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use myelin_dag::{NewEvent, Parents, Pdu, SigningKey};
-use myelin_store::tables::{INBOUND_PDUS, STATE_RESETS, VerdictRecord};
+use myelin_store::tables::{INBOUND_PDUS, VerdictRecord};
 use myelin_testkit::{
     client::Client,
     env::Sim,
@@ -62,12 +62,17 @@ impl Stage {
         output
     }
 
-    fn joins(&self, localpart: &str) -> Pdu {
-        let user = self.puppet.user(localpart);
+    pub(super) fn joins(&self, localpart: &str) -> Pdu {
+        self.joins_from(&self.puppet, localpart)
+    }
+
+    /// A user of another server than Bob's.
+    pub(super) fn joins_from(&self, puppet: &Puppet, localpart: &str) -> Pdu {
+        let user = puppet.user(localpart);
         let join =
             event(user.as_str(), "m.room.member", Some(user.as_str()), &json!({ "membership": "join" }));
-        let join = self.run(self.puppet.makes_next(&self.home.view, &self.room, join));
-        assert_eq!(self.sends(&[&join]), accepted(&[&join]));
+        let join = self.run(puppet.makes_next(&self.home.view, &self.room, join));
+        assert_eq!(self.run(puppet.sends(&self.name, &[&join])).json, accepted(&[&join]));
         join
     }
 
@@ -127,7 +132,7 @@ impl Stage {
         self.run(self.home.sim.env().clock.sleep(duration));
     }
 
-    fn extremities(&self) -> usize {
+    pub(super) fn extremities(&self) -> usize {
         let room = self.run(self.home.view.room_by_id(&self.room)).unwrap().unwrap();
         room.head.extremities.len()
     }
@@ -588,35 +593,6 @@ fn an_event_that_comes_after_one_of_another_room_is_dropped() {
     let message = stage.message_at("astray", place);
     assert!(error_of(&stage.sends(&[&message]), &message).contains("another room"));
     assert_eq!(stage.verdict(&message.event_id), None);
-}
-
-#[test]
-fn operators_see_state_resets() {
-    let stage = Stage::new();
-    stage.joins("carol");
-    stage.joins("dave");
-    let levels = |carol: i64| {
-        let users = json!({ stage.alice.user_id.as_str(): 100, "@bob:remote.test": 100, "@carol:remote.test": carol });
-        json!({ "users": users })
-    };
-    stage.sets("m.room.power_levels", "", &levels(50));
-    let place = stage.end();
-    let make = |sender: &str, kind: &str, key: &str, content: &Value| {
-        let event = event(sender, kind, Some(key), content);
-        stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, event, place.clone()))
-    };
-    let ban =
-        make("@carol:remote.test", "m.room.member", "@dave:remote.test", &json!({ "membership": "ban" }));
-    let demotion = make("@bob:remote.test", "m.room.power_levels", "", &levels(0));
-    stage.sends(&[&ban]);
-    stage.sends(&[&demotion]);
-    let rows = stage.run(stage.home.view.store.read().all(&STATE_RESETS, 10)).unwrap();
-    let rows: Vec<_> = rows.into_iter().map(|(_, record)| record).collect();
-    let [reset] = rows.as_slice() else { panic!("{rows:?}") };
-    assert_eq!((&*reset.state_key, &*reset.kind), ("@dave:remote.test", "reverted"));
-    let path = "/_myelin/admin/v1/state_resets";
-    let refused = stage.run(stage.alice.get(&stage.home, path));
-    assert_eq!(refused.status, StatusCode::FORBIDDEN);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use http::StatusCode;
 use myelin_dag::{Parents, Pdu};
-use myelin_testkit::puppet::{json_of, state_of};
+use myelin_store::tables::VerdictRecord;
+use myelin_testkit::puppet::{Puppet, json_of, state_of};
 use ruma::{OwnedEventId, RoomVersionId};
 use serde_json::{Value, json};
 
@@ -180,4 +181,198 @@ fn a_state_that_is_not_so_gives_nobody_power() {
     let levels = held.iter().find(|pdu| pdu.is_state_of("m.room.power_levels", "")).unwrap();
     assert!(state.contains(&levels.event_id));
     stage.sets("m.room.name", "", &json!({ "name": "Alice's" }));
+}
+
+/// A room in which [first, hidden, shown] come one after the other, and the first is not given.
+fn behind_a_gap(stage: &Stage) -> [Pdu; 3] {
+    let line: [Pdu; 3] = stage.line(3).try_into().unwrap();
+    stage.puppet.forgets(&line[0].event_id);
+    stage.puppet.says(MISSING, StatusCode::NOT_FOUND, json!({}));
+    line
+}
+
+fn told_without(stage: &Stage, puppet: &Puppet, before: &Pdu, left_out: &str) {
+    let held = stage.run(state_of(&stage.home.view, &stage.room));
+    held.iter().for_each(|pdu| puppet.knows(pdu));
+    let told = held.iter().filter(|pdu| pdu.state_key.as_deref() != Some(left_out));
+    puppet.knows_state(before, told.map(|pdu| pdu.event_id.clone()).collect());
+}
+
+/// What was rejected because of a lie is not rejected for ever.
+#[test]
+fn whose_join_was_left_out_of_a_state_is_heard_when_the_truth_comes() {
+    let stage = Stage::new();
+    let [first, hidden, shown] = behind_a_gap(&stage);
+    told_without(&stage, &stage.puppet, &hidden, "@bob:remote.test");
+    stage.sends(&[&shown]);
+    stage.passes(WHILE);
+    for pdu in [&hidden, &shown] {
+        let verdict = stage.verdict(&pdu.event_id);
+        assert!(matches!(verdict, Some(VerdictRecord::Rejected { .. })), "{verdict:?}");
+    }
+    stage.sends(&[&shown, &hidden]);
+    assert!(!stage.shows(&hidden) && !stage.shows(&shown), "nothing new is known");
+    stage.sends(&[&first, &hidden, &shown]);
+    assert!(stage.shows(&first) && stage.shows(&hidden) && stage.shows(&shown));
+    assert_eq!(stage.extremities(), 1);
+    let [next] = stage.line(1).try_into().unwrap();
+    assert_eq!(stage.sends(&[&next]), accepted(&[&next]));
+    assert!(stage.shows(&next));
+}
+
+#[test]
+fn what_a_lie_rejected_takes_its_place_before_what_came_after_it() {
+    let stage = Stage::new();
+    let carol = Puppet::connect(stage.puppet.network(), "third.test");
+    stage.joins_from(&carol, "carol");
+    let first = stage.message_at("first", stage.end());
+    let hidden = event("@carol:third.test", "m.room.message", None, &json!({ "body": "hidden" }));
+    let hidden = stage.run(carol.makes_in(&stage.home.view, &stage.room, hidden, after(&first)));
+    stage.puppet.knows(&hidden);
+    let shown = stage.message_at("shown", after(&hidden));
+    stage.puppet.forgets(&first.event_id);
+    for puppet in [&stage.puppet, &carol] {
+        puppet.says(MISSING, StatusCode::NOT_FOUND, json!({}));
+    }
+    told_without(&stage, &stage.puppet, &hidden, "@carol:third.test");
+    stage.sends(&[&shown]);
+    stage.passes(WHILE);
+    assert!(matches!(stage.verdict(&hidden.event_id), Some(VerdictRecord::Rejected { .. })));
+    assert!(stage.shows(&shown), "Bob is not silenced");
+    stage.puppet.knows(&first);
+    stage.puppet.tells_the_truth();
+    stage.sends(&[&first, &hidden]);
+    assert!(stage.shows(&first) && stage.shows(&hidden));
+    let ends = stage.end().prev_events;
+    assert!(!ends.contains(&hidden.event_id), "something comes after it: {ends:?}");
+}
+
+#[test]
+fn where_one_tells_a_state_that_forbids_an_event_another_is_asked() {
+    let stage = Stage::new();
+    let third = Puppet::connect(stage.puppet.network(), "third.test");
+    stage.joins_from(&third, "carol");
+    let [_, hidden, shown] = behind_a_gap(&stage);
+    third.says(MISSING, StatusCode::NOT_FOUND, json!({}));
+    told_without(&stage, &stage.puppet, &hidden, "@bob:remote.test");
+    told_without(&stage, &third, &hidden, "nobody");
+    stage.sends(&[&shown]);
+    stage.passes(Duration::from_secs(1));
+    assert_eq!(stage.verdict(&hidden.event_id), Some(VerdictRecord::Accepted), "{:?}", third.asked());
+    assert!(stage.shows(&shown));
+}
+
+/// By a state of yesterday somebody may do what they may not today.
+#[test]
+fn what_a_told_state_allowed_is_not_shown_if_what_it_comes_after_forbids_it() {
+    let stage = Stage::new();
+    let levels = |bob: i64| {
+        let users = json!({ stage.alice.user_id.as_str(): 100, "@bob:remote.test": bob });
+        stage.sets("m.room.power_levels", "", &json!({ "users": users }));
+    };
+    levels(60);
+    let name = || event("@bob:remote.test", "m.room.name", Some(""), &json!({ "name": "Bob's" }));
+    let then = stage.run(stage.puppet.makes_next(&stage.home.view, &stage.room, name()));
+    let yesterday = stage.run(state_of(&stage.home.view, &stage.room));
+    levels(0);
+    let first = stage.message_at("first", stage.end());
+    let parents = Parents {
+        room_id: Some(stage.room.clone()),
+        prev_events: vec![first.event_id.clone()],
+        auth_events: then.auth_events.to_vec(),
+        depth: first.depth + 1,
+        names: None,
+    };
+    let hidden = stage.puppet.makes(&RoomVersionId::V11, name(), parents, 1_000);
+    let shown = stage.message_at("shown", after(&hidden));
+    stage.puppet.forgets(&first.event_id);
+    stage.puppet.says(MISSING, StatusCode::NOT_FOUND, json!({}));
+    yesterday.iter().for_each(|pdu| stage.puppet.knows(pdu));
+    stage.puppet.knows_state(&hidden, yesterday.iter().map(|pdu| pdu.event_id.clone()).collect());
+    stage.sends(&[&shown]);
+    stage.passes(WHILE);
+    assert_eq!(stage.verdict(&hidden.event_id), Some(VerdictRecord::Accepted));
+    stage.sends(&[&first, &hidden]);
+    assert!(stage.shows(&first) && !stage.shows(&hidden));
+    assert!(matches!(stage.verdict(&hidden.event_id), Some(VerdictRecord::Rejected { .. })));
+    let path = format!("/_matrix/client/v3/rooms/{}/state/m.room.name", stage.room);
+    let name = stage.run(stage.alice.get(&stage.home, &path));
+    assert_eq!(name.status, StatusCode::NOT_FOUND, "{}", name.json);
+}
+
+/// Who is banned does not come in by the far end of a gap.
+#[test]
+fn what_was_held_unseen_is_not_news_from_who_is_banned_since() {
+    let stage = Stage::new();
+    let [_, hidden, shown] = behind_a_gap(&stage);
+    stage.tells_puppet(&hidden);
+    stage.sends(&[&shown]);
+    stage.passes(WHILE);
+    assert!(stage.shows(&shown));
+    stage.sets("m.room.member", "@bob:remote.test", &json!({ "membership": "ban" }));
+    assert_eq!(stage.sends(&[&hidden]), accepted(&[&hidden]));
+    assert!(!stage.shows(&hidden));
+}
+
+/// Who has no time to give all of a state is given some.
+#[test]
+fn a_hole_in_a_state_is_waited_for() {
+    let stage = Stage::new();
+    let users = json!({ stage.alice.user_id.as_str(): 100, "@bob:remote.test": 100 });
+    stage.sets("m.room.power_levels", "", &json!({ "users": users }));
+    (0..30).for_each(|n| drop(stage.sets("org.example.fact", &n.to_string(), &json!({ "n": n }))));
+    let [_, hidden, shown] = behind_a_gap(&stage);
+    let fact = event("@bob:remote.test", "org.example.fact", Some("hole"), &json!({ "n": 0 }));
+    let fact = stage.run(stage.puppet.makes_next(&stage.home.view, &stage.room, fact));
+    let held = stage.run(state_of(&stage.home.view, &stage.room));
+    held.iter().for_each(|pdu| stage.puppet.knows(pdu));
+    let state = held.iter().map(|pdu| pdu.event_id.clone()).chain([fact.event_id.clone()]);
+    stage.puppet.knows_state(&hidden, state.collect());
+    let hole = format!("{EVENT}{}", fact.event_id.as_str().replace('$', "%24"));
+    stage.puppet.says(&hole, StatusCode::TOO_MANY_REQUESTS, json!({ "errcode": "M_LIMIT_EXCEEDED" }));
+    stage.sends(&[&shown]);
+    stage.passes(Duration::from_secs(10));
+    assert!(!stage.shows(&shown), "there would be a hole: {:?}", stage.puppet.asked());
+    stage.puppet.says_no_more(&hole);
+    stage.passes(Duration::from_secs(60));
+    assert!(stage.shows(&shown));
+    assert!(state_ids(&stage).contains(&fact.event_id));
+}
+
+/// Only what was asked for is kept of what comes.
+#[test]
+fn what_nobody_asked_for_is_not_kept() {
+    let stage = Stage::new();
+    let [_, hidden, shown] = behind_a_gap(&stage);
+    stage.tells_puppet(&hidden);
+    let unasked: Vec<_> = (0..3)
+        .map(|n| {
+            let user = stage.puppet.user(&format!("user{n}"));
+            let join =
+                event(user.as_str(), "m.room.member", Some(user.as_str()), &json!({ "membership": "join" }));
+            stage.run(stage.puppet.makes_next(&stage.home.view, &stage.room, join))
+        })
+        .collect();
+    let carol = stage.puppet.user("carol");
+    let join = event(carol.as_str(), "m.room.member", Some(carol.as_str()), &json!({ "membership": "join" }));
+    let join = stage.run(stage.puppet.makes_next(&stage.home.view, &stage.room, join));
+    let said = event(carol.as_str(), "m.room.message", None, &json!({ "body": "hi" }));
+    let said = stage.run(stage.puppet.makes_next(&stage.home.view, &stage.room, said));
+    let parents = Parents {
+        room_id: Some(stage.room.clone()),
+        prev_events: said.prev_events.to_vec(),
+        auth_events: said.auth_events.iter().cloned().chain([join.event_id.clone()]).collect(),
+        depth: said.depth,
+        names: None,
+    };
+    let said = event(carol.as_str(), "m.room.message", None, &json!({ "body": "hi" }));
+    let said = stage.puppet.makes(&RoomVersionId::V11, said, parents, 1_000);
+    let chain: Vec<_> = unasked.iter().chain([&join]).map(json_of).collect();
+    stage.puppet.says(EVENT_AUTH, StatusCode::OK, json!({ "auth_chain": chain }));
+    stage.puppet.says(STATE, StatusCode::OK, json!({ "pdus": chain, "auth_chain": chain }));
+    stage.sends(&[&said, &shown]);
+    stage.passes(WHILE);
+    assert!(stage.shows(&shown));
+    assert_eq!(stage.verdict(&join.event_id), Some(VerdictRecord::Accepted), "it authorises what was said");
+    assert!(unasked.iter().all(|pdu| stage.verdict(&pdu.event_id).is_none()));
 }

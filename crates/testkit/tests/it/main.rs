@@ -21,6 +21,7 @@ mod old_clients;
 mod outside;
 mod pages;
 mod receipts;
+mod redactions;
 mod remote_media;
 mod retention;
 mod rooms_read;

@@ -22,7 +22,7 @@ fn timeline_order(event: &AtPosition<EventRecord>) -> Option<TimelineOrder> {
     match event.value.placement {
         Placement::Live => Some(event.position.into()),
         Placement::Backfilled(order) => Some(TimelineOrder(order)),
-        Placement::Outside => None,
+        Placement::Outside | Placement::Told => None,
     }
 }
 
