@@ -13,52 +13,71 @@ use myelin_view::Event;
 
 use crate::{Error, writer::Draft};
 
-/// Replacements of one state event that are followed back.
+/// Replacements of state events that are followed back for one event, altogether.
 const STEPS_MAX: usize = 100;
+
+/// What is known of the changes that one event brought along.
+#[derive(Default)]
+struct Followed {
+    /// The event that another one replaced.
+    replaced: HashMap<EventNid, EventNid>,
+    steps: usize,
+}
 
 impl Draft<'_> {
     /// `event` was accepted, and the current state was `before`.
     pub(super) async fn watch_resets(&mut self, event: &Event, before: &StateTree) -> Result<(), Error> {
-        let changes = before.diff(&self.room.current_state);
-        if changes.iter().all(|(.., now)| *now == Some(event.nid)) {
+        let mut unasked = before.diff(&self.room.current_state);
+        unasked.retain(|(.., now)| *now != Some(event.nid));
+        if unasked.is_empty() {
             return Ok(());
         }
-        let keys: Vec<StateKeyNid> = changes.iter().map(|(key, ..)| *key).collect();
+        let keys: Vec<StateKeyNid> = unasked.iter().map(|(key, ..)| *key).collect();
         let names = self.rooms().view.interner.state_key_names(&keys).await?;
-        let watched: HashMap<_, _> = keys.iter().copied().zip(names).collect();
-        let mut replaced = HashMap::new();
-        for (key, was, now) in &changes {
-            if *now != Some(event.nid) {
-                self.follow_back(*key, *was, &mut replaced).await?;
-            }
+        let mut watched: HashMap<_, _> = keys.into_iter().zip(names).collect();
+        watched.retain(|_, name| is_watched(&name.event_type.as_str().into()));
+        let mut followed = Followed::default();
+        for (key, was, _) in unasked.iter().filter(|(key, ..)| watched.contains_key(key)) {
+            self.follow_back(*key, *was, &mut followed).await?;
         }
         let found = resets(
             before,
             &self.room.current_state,
-            |key| watched.get(&key).is_some_and(|name| is_watched(&name.event_type.as_str().into())),
+            |key| watched.contains_key(&key),
             |nid| nid == event.nid,
-            |nid| replaced.get(&nid).copied(),
+            |nid| followed.replaced.get(&nid).copied(),
         );
         for reset in found {
             let Some(name) = watched.get(&reset.key) else { continue };
-            self.record_reset(event, before, &reset, &name.event_type, &name.state_key);
+            if !self.is_news(&reset).await? {
+                self.record_reset(event, before, &reset, &name.event_type, &name.state_key);
+            }
         }
         Ok(())
+    }
+
+    /// Whether this server had not seen it in its place, and nothing here had replaced it: somebody asked for it while
+    /// this server was not there, and it came with a state that was fetched.
+    async fn is_news(&self, reset: &Reset) -> Result<bool, Error> {
+        let after = reset.after.filter(|_| reset.kind == ResetKind::Overturned);
+        let Some(after) = after else { return Ok(false) };
+        let after = self.event(after).await?;
+        Ok(after.state_before.is_none() || after.told)
     }
 
     async fn follow_back(
         &self,
         key: StateKeyNid,
         from: Option<EventNid>,
-        replaced: &mut HashMap<EventNid, EventNid>,
+        followed: &mut Followed,
     ) -> Result<(), Error> {
         let mut at = from;
-        for _ in 0..STEPS_MAX {
-            let Some(nid) = at else { return Ok(()) };
+        while let Some(nid) = at.filter(|_| followed.steps < STEPS_MAX) {
+            followed.steps += 1;
             let Some(root) = self.event(nid).await?.state_before else { return Ok(()) };
             at = self.rooms().view.states.load(root).await?.get(key);
             if let Some(earlier) = at {
-                replaced.insert(nid, earlier);
+                followed.replaced.insert(nid, earlier);
             }
         }
         Ok(())

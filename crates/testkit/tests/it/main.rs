@@ -33,6 +33,7 @@ mod simulation;
 mod sliding;
 mod sliding_equals;
 mod sliding_extensions;
+mod state_resets;
 mod sticky;
 mod stories;
 mod stories_of_trust;
