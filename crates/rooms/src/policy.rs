@@ -190,7 +190,7 @@ impl Draft<'_> {
             return Ok(None);
         }
         if self.prev_events().await? == pdu.prev_events {
-            let auth = self.auth_of(wish, &self.room.current_state).await?;
+            let auth = self.auth_of(wish, &self.next_state_before().await?).await?;
             if auth.auth_events() == pdu.auth_events {
                 return self.put_at_end(sender, event.into_pdu(), &auth, sent_by).await.map(Some);
             }
@@ -205,11 +205,19 @@ impl Draft<'_> {
         auth: &AuthSet,
         sent_by: Option<SentBy>,
     ) -> Result<Arc<Event>, Error> {
+        if !self.names_all_extremities() {
+            // As a branch of the room, which it is.
+            let taken = self.take_late(VerifiedPdu::made_here(pdu), sent_by).await?;
+            return taken.ok_or_else(|| Error::Forbidden(NOT_NOW.to_owned()));
+        }
         let auth: Vec<EventNid> = auth.events().map(|event| event.nid).collect();
         let nid = EventNid(self.rooms().view().nids.allocate(NidKind::Event).await?);
         self.place(nid, sender, pdu, &auth, sent_by).await
     }
 }
+
+/// The room is in so many branches that an event cannot come after all of them.
+const NOT_NOW: &str = "The room does not allow this as it is now.";
 
 fn unsigned(why: &str) -> String {
     format!("The policy server of the room did not sign the event: {why}.")

@@ -4,6 +4,7 @@ mod authority;
 mod commits;
 mod create;
 mod directory;
+mod extremities;
 mod memberships;
 mod messages;
 mod netsplits;

@@ -1,8 +1,10 @@
 //! Forward extremities that pile up are merged by an event that says nothing and that clients are not shown, made by
 //! a local user who may send it (as Synapse does).
 
+use std::collections::HashSet;
+
 use myelin_core::RoomNid;
-use myelin_dag::NewEvent;
+use myelin_dag::{NewEvent, StateTree};
 use myelin_store::tables::Membership;
 use ruma::events::room::power_levels::UserPowerLevel;
 use serde_json::value::RawValue;
@@ -16,6 +18,9 @@ use crate::{
 pub const EXTREMITIES_MAX: usize = 10;
 /// Members who are looked at to find one who may speak.
 const MEMBERS_MAX: usize = 50;
+
+/// More than these are kept only where each adds something to the state: where nobody here may speak, nobody merges them.
+const EXTREMITIES_HELD_MAX: usize = 100;
 
 struct MergeExtremities;
 
@@ -49,6 +54,21 @@ impl Command for MergeExtremities {
 }
 
 impl Draft<'_> {
+    /// Lets extremities go, oldest first, after which the state is that after another one. `states`: those after each.
+    pub(super) fn let_go_of_equals(&mut self, states: &mut Vec<StateTree>) {
+        let extremities = &mut self.room.head.extremities;
+        if extremities.len() <= EXTREMITIES_HELD_MAX {
+            return;
+        }
+        let (mut kept, mut roots) = (Vec::new(), HashSet::new());
+        for (index, (nid, state)) in extremities.iter().zip(states.drain(..)).enumerate() {
+            if roots.insert(state.root()) || index < EXTREMITIES_HELD_MAX {
+                kept.push((*nid, state));
+            }
+        }
+        (*extremities, *states) = kept.into_iter().unzip();
+    }
+
     async fn who_may_merge(&self) -> Result<Option<Sender>, Error> {
         let members: Vec<_> = self.room.local_joined.iter().copied().take(MEMBERS_MAX).collect();
         for user in members {

@@ -155,6 +155,7 @@ impl Draft<'_> {
         for nid in &self.room.head.extremities {
             states.push(self.state_after(&*self.event(*nid).await?).await?);
         }
+        self.let_go_of_equals(&mut states);
         let before = self.room.current_state.clone();
         let after = self.resolve(&states).await?;
         if before.root() == after.root() {

@@ -265,7 +265,24 @@ impl<'r> Draft<'r> {
     }
 
     async fn select_auth(&self, event: &NewEvent) -> Result<AuthSet, Error> {
-        self.auth_of(event, &self.room.current_state).await
+        self.auth_of(event, &self.next_state_before().await?).await
+    }
+
+    /// Whether the next event made here refers to all forward extremities.
+    pub(crate) fn names_all_extremities(&self) -> bool {
+        self.room.head.extremities.len() <= PREV_EVENTS_MAX
+    }
+
+    /// The state before the next event made here: the current state, unless that is made of more than can be named.
+    pub(crate) async fn next_state_before(&self) -> Result<StateTree, Error> {
+        if self.names_all_extremities() {
+            return Ok(self.room.current_state.clone());
+        }
+        let mut named = Vec::with_capacity(PREV_EVENTS_MAX);
+        for nid in self.room.head.extremities.iter().take(PREV_EVENTS_MAX) {
+            named.push(self.event(*nid).await?);
+        }
+        self.state_after_all(&named).await
     }
 
     pub(crate) async fn auth_of(&self, event: &NewEvent, state: &StateTree) -> Result<AuthSet, Error> {

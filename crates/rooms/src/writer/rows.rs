@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use myelin_core::{EventNid, Position, StateKeyNid, TimelineOrder, UserNid, limits::PREV_EVENTS_MAX};
+use myelin_core::{EventNid, Position, StateKeyNid, TimelineOrder, UserNid};
 use myelin_dag::{AuthChain, Pdu, StateTree};
 use myelin_store::{
     Batch,
@@ -31,7 +31,8 @@ pub struct Change {
 }
 
 impl Draft<'_> {
-    /// Puts an accepted event made here at the end of the timeline, in the place of all extremities it refers to.
+    /// Puts an accepted event made here at the end of the timeline, in the place of the extremities, all of which it
+    /// refers to.
     pub(crate) async fn place(
         &mut self,
         nid: EventNid,
@@ -47,8 +48,7 @@ impl Draft<'_> {
         let verdict = VerdictRecord::Accepted;
         let event = Event::new(nid, room, sender, state_key, Some(state_before), verdict, sent_by, pdu);
         let event = Arc::new(event);
-        let referred = self.room.head.extremities.len().min(PREV_EVENTS_MAX);
-        self.room.head.extremities.splice(..referred, [nid]);
+        self.room.head.extremities = vec![nid];
         self.room.head.depth = self.room.head.depth.max(event.pdu.depth);
         let position = self.enter_timeline(&event).await?;
         if let Some(key) = state_key {
