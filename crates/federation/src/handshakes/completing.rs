@@ -159,10 +159,14 @@ impl Handshakes {
     ) -> Result<bool, HandshakeError> {
         let join = self.join_of(record).await?;
         let of_request = |error| HandshakeError::of_request(server, error);
-        let ids = fetch::state_ids(&self.client, server, &info.room_id, &join, Budget::ORDINARY).await.map_err(of_request)?;
+        let ids = fetch::state_ids(&self.client, server, &info.room_id, &join, Budget::ORDINARY)
+            .await
+            .map_err(of_request)?;
         let lacking = self.not_held(ids.pdu_ids.iter().chain(&ids.auth_chain_ids)).await?;
         let GivenState { keyless, .. } = if lacking.len() > fetch::ONE_BY_ONE_MAX {
-            let state = fetch::state(&self.client, server, &info.room_id, &join, Budget::LARGE).await.map_err(of_request)?;
+            let state = fetch::state(&self.client, server, &info.room_id, &join, Budget::LARGE)
+                .await
+                .map_err(of_request)?;
             self.take_state(info, &state.pdus, &state.auth_chain).await?
         } else {
             let events = fetch::events(&self.client, server, &lacking).await.into_iter();

@@ -95,7 +95,7 @@ impl Gap<'_> {
         if let Some(state) = forbidding.filter(|_| !(self.patient && self.unreachable)) {
             tracing::info!(event = %id, "nobody tells a state that allows an event");
             let placing = self.inbound.rooms.place_forbidden_outlier(self.room.nid(), id, &state);
-            return Ok(placing.await? == Placing::Placed);
+            return Ok(Box::pin(placing).await? == Placing::Placed);
         }
         if !self.unreachable && !self.keyless {
             self.inbound.absent.note(id, self.inbound.view.env.now_ms());
@@ -105,7 +105,7 @@ impl Gap<'_> {
 
     async fn state_from(&mut self, server: &ServerName, id: &EventId) -> Result<Told, Error> {
         let unreachable_before = std::mem::take(&mut self.unreachable);
-        let told = self.try_state_from(server, id).await;
+        let told = Box::pin(self.try_state_from(server, id)).await;
         self.unreachable |= unreachable_before;
         told
     }
