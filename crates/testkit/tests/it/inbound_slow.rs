@@ -261,6 +261,7 @@ fn an_attempt_that_takes_too_long_ends_and_is_made_again() {
 fn what_nobody_has_for_a_day_is_given_up() {
     let stage = Stage::new();
     let line = stage.line(2);
+    stage.puppet.forgets(&line[0].event_id);
     stage.puppet.says(MISSING, StatusCode::BAD_GATEWAY, json!({}));
     stage.puppet.says(STATE, StatusCode::BAD_GATEWAY, json!({}));
     assert_eq!(stage.sends(&[&line[1]]), accepted(&[&line[1]]));
