@@ -5,7 +5,7 @@
 //! the states before the events at its far end are, and the rest is left to backfill.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -35,7 +35,7 @@ const WALK_BUDGET: Duration = Duration::from_secs(60);
 const SERVERS_MAX: usize = 4;
 /// Times that one event's ancestors are brought: what came may be of no use.
 const TRIES_MAX: u32 = 3;
-/// Times that an event's ancestors could not be brought after which those that come after it are not tried either.
+/// Events in a row of which none could be received, after which those that come after the last are not tried either.
 const FAILURES_MAX: usize = 5;
 /// Attempts at which a server that does not answer, and may have the events in between, is waited for: what is left out
 /// of the timeline is not filled in later.
@@ -198,7 +198,7 @@ impl<'a> Gap<'a> {
 
     pub(super) async fn is_in_place(&self, id: &EventId) -> Result<bool, Error> {
         let held = self.inbound.view.events.load_by_id(id).await?;
-        Ok(held.is_some_and(|held| held.state_before.is_some()))
+        Ok(held.is_some_and(|held| held.carries(self.room.partial)))
     }
 
     async fn held_extremities(&self) -> Result<Vec<OwnedEventId>, Error> {
@@ -223,7 +223,8 @@ impl<'a> Gap<'a> {
             // It comes after a circle that somebody made up, which is not to be had: the state before that may be.
             rest.push(wanted.to_owned());
         }
-        let mut given_up: HashSet<OwnedEventId> = HashSet::new();
+        // How many before it were given up in a row: what a liar mixes in counts for itself only.
+        let mut given_up: HashMap<OwnedEventId, usize> = HashMap::new();
         let mut tries: HashMap<OwnedEventId, u32> = HashMap::new();
         while !rest.is_empty() {
             let mut chunk: Vec<Incoming> = self.chunk(&rest);
@@ -243,14 +244,14 @@ impl<'a> Gap<'a> {
             let tries = tries.entry(stuck.pdu().event_id.clone()).or_default();
             *tries += 1;
             // Of an event whose own ancestors nobody has, somebody may still know the state before it.
-            let hopeless = given_up.len() >= FAILURES_MAX && missing.iter().any(|id| given_up.contains(id));
-            let lost = *tries > TRIES_MAX || hopeless;
+            let failures = missing.iter().filter_map(|id| given_up.get(id)).max().copied().unwrap_or(0);
+            let lost = *tries > TRIES_MAX || failures >= FAILURES_MAX;
             if lost || !self.bring(stuck, &missing).await? {
-                given_up.insert(stuck.pdu().event_id.clone());
+                given_up.insert(stuck.pdu().event_id.clone(), failures + 1);
                 rest.remove(0);
             }
         }
-        Ok(!given_up.contains(wanted))
+        Ok(!given_up.contains_key(wanted))
     }
 
     fn chunk(&self, ids: &[OwnedEventId]) -> Vec<Incoming> {

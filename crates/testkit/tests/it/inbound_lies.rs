@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use http::StatusCode;
 use myelin_dag::{Parents, Pdu};
 use myelin_store::tables::VerdictRecord;
-use myelin_testkit::puppet::{Puppet, json_of, state_of};
+use myelin_testkit::puppet::{Place, Puppet, json_of, state_of};
 use ruma::{OwnedEventId, RoomVersionId};
 use serde_json::{Value, json};
 
@@ -375,4 +375,26 @@ fn what_nobody_asked_for_is_not_kept() {
     assert!(stage.shows(&shown));
     assert_eq!(stage.verdict(&join.event_id), Some(VerdictRecord::Accepted), "it authorises what was said");
     assert!(unasked.iter().all(|pdu| stage.verdict(&pdu.event_id).is_none()));
+}
+
+/// Events that nobody can receive count for themselves only: what else came along is asked about all the same.
+#[test]
+fn what_leads_nowhere_beside_a_gap_does_not_keep_it_open() {
+    let stage = Stage::new();
+    let state = stage.run(state_of(&stage.home.view, &stage.room));
+    let ids: Vec<OwnedEventId> = state.iter().map(|pdu| pdu.event_id.clone()).collect();
+    let nowhere = |name: &str, depth| Place { prev_events: vec![name.try_into().unwrap()], depth };
+    let litter: Vec<_> = (0..9)
+        .map(|number| stage.message_at("litter", nowhere(&format!("$nowhere{number}"), 2 + number)))
+        .collect();
+    // Nobody has what it comes after; the state before it is known.
+    let far = stage.message_at("far", nowhere("$beyond", 50));
+    let near = stage.message_at("near", after(&far));
+    stage.puppet.knows_state(&far, ids);
+    let events: Vec<Value> = litter.iter().chain([&far]).map(json_of).collect();
+    stage.puppet.says(MISSING, StatusCode::OK, json!({ "events": events }));
+    assert_eq!(stage.sends(&[&near]), accepted(&[&near]));
+    stage.passes(WHILE);
+    assert!(stage.shows(&near));
+    assert!(litter.iter().all(|pdu| !stage.shows(pdu)));
 }
