@@ -3,7 +3,8 @@
 //!
 //! - [`routing`]: what a log entry means for which servers. `dispatch` follows the log and hands entries to queues.
 //! - [`queue`]: what waits for one server, in memory and bounded. `departure`: the one task that is about a server,
-//!   from the first thing that waits to the last answer. [`transaction`]: what travels, as text.
+//!   from the first thing that waits to the last answer. [`transaction`]: what travels, as text. `newcomers`: what a
+//!   server that comes into a room is sent of before.
 //! - `bus`: typing and presence are never queued; a departing transaction takes what holds now, and every three seconds
 //!   one departs where that has changed.
 //! - [`backoff`], and `retries`: servers that do not answer are asked again at random times, few at a time, or at once
@@ -23,6 +24,7 @@ mod departure;
 mod dispatch;
 mod ledger;
 mod loading;
+mod newcomers;
 mod queue;
 mod receipts;
 pub mod report;

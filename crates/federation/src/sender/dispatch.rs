@@ -47,8 +47,9 @@ impl Sender {
                     undeliverable.delete(&OUTBOX, &(server.to_string(), *position));
                 }
                 self.hand_over(position, item);
-                let newcomer = self.routing.newcomer(position, &entry).await?;
-                self.hand_over(position, newcomer);
+                for newcomer in self.routing.newcomers(position, &entry).await? {
+                    self.hand_over(position, Some(newcomer));
+                }
             }
             self.forget_undeliverable(undeliverable).await;
             self.state.lock().dispatched = last;
@@ -105,7 +106,7 @@ impl Sender {
                 self.with_destination(state, server, |queue| queue.note_outbox(*position));
                 state.make_ready(server, now_ms);
             }
-            Some(Item::Sticky { server, pdus }) => {
+            Some(Item::Newcomer { server, pdus }) => {
                 let pdus = pdus.clone();
                 self.with_destination(state, server, |queue| {
                     pdus.into_iter().for_each(|pdu| queue.push_pdu(pdu))

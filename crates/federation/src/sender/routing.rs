@@ -31,7 +31,7 @@ pub struct Since {
 
 /// Finds the servers that an entry concerns.
 pub struct Routing {
-    view: View,
+    pub(super) view: View,
     since: Cache<RoomNid, Arc<Since>>,
 }
 
@@ -58,8 +58,8 @@ pub enum Item {
         server: OwnedServerName,
         position: Position,
     },
-    /// What was made here and is sticky goes to a server that has come into the room (MSC4354).
-    Sticky {
+    /// What goes to a server that has come into the room (see `newcomers`).
+    Newcomer {
         server: OwnedServerName,
         pdus: Vec<PendingPdu>,
     },
@@ -104,24 +104,6 @@ impl Routing {
                 .map(|server| Item::Outbox { server, position })),
             _ => Ok(None),
         }
-    }
-
-    /// For an entry by which a server comes into a room.
-    pub async fn newcomer(&self, position: Position, entry: &LogEntry) -> Result<Option<Item>, Error> {
-        let LogEntry::Event { room, member: Some(user), .. } = entry else { return Ok(None) };
-        let view = &self.view;
-        let events = view.sticky.of_room(*room, Position::ZERO, position).await?;
-        if events.is_empty() || view.interner.is_local(*user).await? {
-            return Ok(None);
-        }
-        let server = view.interner.user_id(*user).await?.server_name().to_owned();
-        let row = view.store.get(&SERVER_ROOMS, &(server.to_string(), *room)).await?;
-        if row.is_none_or(|row| !row.value.joined || row.position != position) {
-            return Ok(None);
-        }
-        let pdus = own_sticky(view, &events).await?;
-        let pdus = pdus.into_iter().map(|event| PendingPdu { position, event, targeted: true });
-        Ok(Some(Item::Sticky { server, pdus: pdus.collect() }))
     }
 
     /// Public receipts of users here since then.

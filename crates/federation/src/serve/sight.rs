@@ -11,13 +11,11 @@ use myelin_dag::{
     visibility::{may_see, may_see_visibility_change},
 };
 use myelin_store::tables::SERVER_ROOMS;
-use myelin_view::{Event, RoomSnapshot, View};
+use myelin_view::{Error, Event, RoomSnapshot, View};
 use ruma::{
     ServerName, UserId,
     events::room::{history_visibility::HistoryVisibility, member::MembershipState},
 };
-
-use super::Error;
 
 const MEMBER: &str = "m.room.member";
 
