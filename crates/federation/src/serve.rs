@@ -136,7 +136,8 @@ impl Serve {
         let event = self.event_of(&room, event_id).await?;
         self.check_past(origin, &room, &event).await?;
         let root = event.state_before.ok_or(Error::UnknownEvent)?;
-        if room.members_omitted {
+        // What a room that is still being completed lacks are members at most, or events nobody can check.
+        if room.members_omitted || (event.state_is_partial && !room.partial) {
             return Err(Error::Partial);
         }
         let state = self.view.states.load(root).await?;

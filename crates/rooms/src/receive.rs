@@ -181,8 +181,7 @@ impl Draft<'_> {
         let (mut prev, mut auth, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         for id in &pdu.prev_events {
             match self.find(id).await? {
-                // An event that is held without its state cannot carry others.
-                Some(event) if event.state_before.is_some() => prev.push(event),
+                Some(event) if event.carries(self.room.partial) => prev.push(event),
                 _ => missing.push(id.clone()),
             }
         }

@@ -27,6 +27,8 @@ pub struct Event {
     pub state_key: Option<StateKeyNid>,
     /// Root of the room state before this event; `None` for outliers.
     pub state_before: Option<NodeHash>,
+    /// Of that state something lacks: the room was partially joined, and is not complete yet or was left before it was.
+    pub state_is_partial: bool,
     /// `None` if it is not in the timeline. For an event whose commit is still under way this is a placeholder; the
     /// timeline table has the truth.
     pub order: Option<TimelineOrder>,
@@ -54,6 +56,7 @@ impl Event {
             sender: record.sender,
             state_key: record.state_key,
             state_before: record.state_before.map(NodeHash),
+            state_is_partial: record.state_is_partial,
             order: order_of(record.placement, row.position),
             told: record.placement == Placement::Told,
             verdict: record.verdict,
@@ -82,6 +85,7 @@ impl Event {
             sender,
             state_key,
             state_before,
+            state_is_partial: false,
             order: None,
             told: false,
             verdict,
@@ -111,6 +115,7 @@ impl Event {
             sender: self.sender,
             state_key: self.state_key,
             state_before: self.state_before.map(|hash| hash.0),
+            state_is_partial: self.state_is_partial,
             placement,
             verdict: self.verdict.clone(),
             transaction: self.transaction.clone(),
@@ -118,6 +123,23 @@ impl Event {
             json: self.pdu.json.to_string(),
         };
         AtPosition { position, value }
+    }
+
+    /// The same event in a room of whose state something may be still to come.
+    #[must_use]
+    pub fn of_partial_state(self, state_is_partial: bool) -> Self {
+        Self { state_is_partial, ..self }
+    }
+
+    /// The same event with the whole state before it.
+    pub fn with_state(&self, root: NodeHash) -> Self {
+        Self { state_before: Some(root), state_is_partial: false, ..self.copy() }
+    }
+
+    /// Whether the states of events that come after it follow from its own: not if it has none, or one of which something
+    /// lacks, unless the room is still being completed (`partial`) and all are worked out again then.
+    pub fn carries(&self, partial: bool) -> bool {
+        self.state_before.is_some() && (partial || !self.state_is_partial)
     }
 
     /// The same event with its place in the timeline, once that is known.
@@ -158,6 +180,7 @@ impl Event {
             sender: self.sender,
             state_key: self.state_key,
             state_before: self.state_before,
+            state_is_partial: self.state_is_partial,
             order: self.order,
             told: self.told,
             verdict: self.verdict.clone(),
@@ -166,6 +189,17 @@ impl Event {
             pdu: self.pdu.clone(),
             client_form: self.client_form.clone(),
         }
+    }
+}
+
+/// Where a row has to stand for an event to have this place in the timeline.
+pub fn placement_of(order: Option<TimelineOrder>) -> (Placement, Position) {
+    match order {
+        None => (Placement::Outside, Position::ZERO),
+        Some(order) => match order.position() {
+            Some(position) => (Placement::Live, position),
+            None => (Placement::Backfilled(order.0), Position::ZERO),
+        },
     }
 }
 

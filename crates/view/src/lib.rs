@@ -57,7 +57,7 @@ use ruma::OwnedServerName;
 pub use acls::Acls;
 pub use erased::Erased;
 pub use error::Error;
-pub use event::{DELAYED_BY, DUMMY_EVENT, Event};
+pub use event::{DELAYED_BY, DUMMY_EVENT, Event, placement_of};
 pub use events::Events;
 pub use feed::{Feed, Recent};
 pub use ignored::Ignored;

@@ -90,6 +90,7 @@ mod tests {
             sender: UserNid(1),
             state_key: None,
             state_before: None,
+            state_is_partial: false,
             placement: Placement::Outside,
             verdict: VerdictRecord::Accepted,
             transaction: None,

@@ -110,7 +110,7 @@ impl Accept<'_> {
                 Some(event) => Some(event),
                 None => self.rooms.view.events.load_by_id(id).await?,
             };
-            let held = held.filter(|held| held.room == draft.room.nid() && held.state_before.is_some());
+            let held = held.filter(|held| held.room == draft.room.nid() && held.carries(draft.room.partial));
             if held.is_none() {
                 return Err(Error::InvalidParam(format!(
                     "The event comes after {id}, which is not held here."

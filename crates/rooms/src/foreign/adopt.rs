@@ -178,10 +178,14 @@ impl Command for Adopt<'_> {
         draft.go_on_from(&unheard, joined_at).await?;
         // The last word is not that of the event: what was just written is read again.
         let position = draft.batch.log(&LogEntry::Completed { room });
-        if let Some(partial) = &self.adoption.partial {
-            let record = partial.record(join, draft.rooms().view().env.now_ms());
-            draft.batch.put(&PARTIAL_ROOMS, &room, &record);
-            draft.expect_servers(&record, position);
+        match &self.adoption.partial {
+            Some(partial) => {
+                let record = partial.record(join, draft.rooms().view().env.now_ms());
+                draft.batch.put(&PARTIAL_ROOMS, &room, &record);
+                draft.expect_servers(&record, position);
+            }
+            // Of a join before this one, which was left before the room was complete.
+            None => draft.batch.delete(&PARTIAL_ROOMS, &room),
         }
         Ok(Verdict::Accepted)
     }
@@ -276,7 +280,7 @@ impl Draft<'_> {
         let root = Some(self.room.current_state.root());
         let (room, pdu) = (self.room.nid(), Arc::new(pdu));
         let event = Event::new(nid, room, sender, state_key, root, VerdictRecord::Accepted, None, pdu);
-        let event = Arc::new(event);
+        let event = Arc::new(event.of_partial_state(self.room.partial));
         self.batch.require_absent(&EVENT_NIDS, &event.pdu.event_id.to_string());
         self.room.head.extremities = vec![nid];
         self.room.head.depth = event.pdu.depth;

@@ -150,7 +150,8 @@ impl Command for Complete<'_> {
         }
         self.require_likeness(draft, &record).await?;
         let join = draft.event(record.join).await?;
-        let rewritten = draft.replay_since(&join, &self.state.tree, !record.members_omitted).await?;
+        let (shown, whole) = (!record.members_omitted, self.completion.keyless.is_empty());
+        let rewritten = draft.replay_since(&join, &self.state.tree, shown, whole).await?;
         let position = draft.rewrite_members(&self.state, &record).await?;
         let root = draft.room.current_state.root().0;
         let from = (room, TimelineOrder::from(position));

@@ -1,5 +1,6 @@
 //! Events at the far end of a gap: outliers that get the state before them from another server, so that others can be
-//! judged after them. They stay outside the timeline; backfill may bring them in.
+//! judged after them. They stay outside the timeline; backfill may bring them in. Likewise events of whose state something
+//! lacks, as the room was left before it was complete.
 //!
 //! A state that is told may be a lie: what was judged by it is judged again when what it comes after is held.
 
@@ -7,8 +8,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use myelin_core::{EventNid, RoomNid};
 use myelin_dag::{Pdu, StateTree, Verdict, auth::authorize_by_state, auth_types};
-use myelin_store::tables::VerdictRecord;
-use myelin_view::Event;
+use myelin_store::tables::{EVENTS, VerdictRecord};
+use myelin_view::{Event, Landing, placement_of};
 use ruma::{EventId, OwnedEventId};
 
 use super::{Received, is_unseen, record_of, verdict_of};
@@ -84,19 +85,31 @@ impl Command for PlaceOutlier<'_> {
     async fn act(&self, draft: &mut Draft<'_>) -> Result<Placing, Error> {
         let outlier = draft.find(self.event_id).await?.filter(|outlier| outlier.room == draft.room.nid());
         let Some(outlier) = outlier else { return Ok(Placing::NotHeld) };
-        if outlier.state_before.is_some() {
+        if outlier.carries(draft.room.partial) {
             return Ok(Placing::Placed);
         }
         let forbidden = draft.forbidden_by(&outlier, &self.state).await?;
         if !self.anyway && (forbidden.is_some() || !draft.has_authorities(&outlier, &self.state).await?) {
             return Ok(Placing::Forbidden);
         }
-        draft.place_outlier(&outlier, &self.state, forbidden);
+        match outlier.order {
+            Some(_) => draft.complete_state(&outlier, &self.state),
+            None => draft.place_outlier(&outlier, &self.state, forbidden),
+        }
         Ok(Placing::Placed)
     }
 }
 
 impl Draft<'_> {
+    /// An event of a stay in the room that ended before the room was complete. What was made of it then stays.
+    fn complete_state(&mut self, event: &Event, state: &StateTree) {
+        self.keep_nodes(state, &[&self.room.current_state.clone()]);
+        let event = Arc::new(event.with_state(state.root()));
+        let (placement, position) = placement_of(event.order);
+        self.batch.put(&EVENTS, &event.nid, &event.row(placement, position));
+        self.add_outside(Landing { event, redacted: None, snapshot: None });
+    }
+
     fn place_outlier(&mut self, outlier: &Event, state: &StateTree, forbidden: Option<String>) {
         let (verdict, pdu) = match forbidden {
             Some(reason) if outlier.accepted() => {

@@ -43,7 +43,8 @@ impl Draft<'_> {
         let event =
             Event::new(nid, room, sender, state_key, root, record_of(verdict), sent_by, Arc::new(pdu));
         let told = matches!(verdict, Verdict::Rejected { .. }) && self.comes_after_told(&event).await?;
-        let event = Arc::new(if told { event.by_told_state() } else { event });
+        let event = if told { event.by_told_state() } else { event };
+        let event = Arc::new(event.of_partial_state(self.room.partial));
         if outlier.is_none() {
             self.batch.require_absent(&EVENT_NIDS, &event.pdu.event_id.to_string());
         }

@@ -47,7 +47,7 @@ impl Draft<'_> {
         let room = self.room.nid();
         let verdict = VerdictRecord::Accepted;
         let event = Event::new(nid, room, sender, state_key, Some(state_before), verdict, sent_by, pdu);
-        let event = Arc::new(event);
+        let event = Arc::new(event.of_partial_state(self.room.partial));
         self.room.head.extremities = vec![nid];
         self.room.head.depth = self.room.head.depth.max(event.pdu.depth);
         let position = self.enter_timeline(&event).await?;

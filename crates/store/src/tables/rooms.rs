@@ -58,6 +58,8 @@ pub struct EventRecord {
     pub state_key: Option<StateKeyNid>,
     /// Root of the room state before this event; `None` for outliers.
     pub state_before: Option<[u8; 16]>,
+    /// Something of that state was still to come when the room was partially joined, and has not come since.
+    pub state_is_partial: bool,
     pub placement: Placement,
     pub verdict: VerdictRecord,
     /// Who sent it here and under which transaction id (`unsigned.transaction_id`).

@@ -32,6 +32,8 @@ struct Replay<'a> {
     since: HashMap<EventNid, Arc<Event>>,
     before: HashMap<EventNid, StateTree>,
     rejected: HashSet<EventNid>,
+    /// What comes after events of an earlier stay in the room that ended before it was complete: something goes on lacking.
+    doubtful: HashSet<EventNid>,
 }
 
 impl Draft<'_> {
@@ -41,6 +43,7 @@ impl Draft<'_> {
         join: &Arc<Event>,
         complete: &StateTree,
         shown: bool,
+        whole: bool,
     ) -> Result<Vec<EventNid>, Error> {
         let partial = join.state_before.ok_or_else(|| Error::damaged("a join without a state"))?;
         let partial = self.rooms().view().states.load(partial).await?;
@@ -54,22 +57,25 @@ impl Draft<'_> {
             since: timeline.iter().map(|event| (event.nid, event.clone())).collect(),
             before: HashMap::new(),
             rejected: HashSet::new(),
+            doubtful: HashSet::new(),
         };
         let outside = self.outside_since(join.nid).await?;
         replay.since.extend(outside.iter().map(|event| (event.nid, event.clone())));
         for event in &timeline {
             let state = self.state_again(event, &mut replay).await?;
+            let whole = whole && !replay.doubtful.contains(&event.nid);
             if let Verdict::Rejected { reason } = self.judge_again(event, &state).await? {
                 tracing::info!(event = %event.pdu.event_id, reason, "the complete room does not allow an event");
                 replay.rejected.insert(event.nid);
-                self.rewrite(event, &state, Some(reason)).await?;
+                self.rewrite(event, &state, whole, Some(reason)).await?;
             } else {
-                self.rewrite(event, &state, None).await?;
+                self.rewrite(event, &state, whole, None).await?;
             }
         }
         for event in &outside {
             let state = self.state_again(event, &mut replay).await?;
-            self.rewrite(event, &state, None).await?;
+            let whole = whole && !replay.doubtful.contains(&event.nid);
+            self.rewrite(event, &state, whole, None).await?;
         }
         self.replay_current_states(&timeline, order, &mut replay).await?;
         Ok(replay.since.into_keys().collect())
@@ -113,7 +119,7 @@ impl Draft<'_> {
                 pending.pop();
                 continue;
             }
-            let (prevs, whole) = self.prevs_of(&next).await?;
+            let (prevs, whole) = self.prevs_of(&next, replay).await?;
             let first: Vec<_> =
                 prevs.iter().filter_map(|prev| replay.since.get(&prev.nid)).cloned().collect();
             let first = first.into_iter().filter(|prev| !replay.before.contains_key(&prev.nid));
@@ -123,6 +129,10 @@ impl Draft<'_> {
                 continue;
             }
             let state = self.state_from(&next, &prevs, whole, replay).await?;
+            let follows = whole && prevs.iter().any(|prev| replay.doubtful.contains(&prev.nid));
+            if next.nid != replay.join && (follows || (!whole && next.state_is_partial)) {
+                replay.doubtful.insert(next.nid);
+            }
             replay.before.insert(next.nid, state);
             pending.pop();
         }
@@ -161,10 +171,11 @@ impl Draft<'_> {
     }
 
     /// Those that are held with their states, and whether these are all.
-    async fn prevs_of(&self, event: &Event) -> Result<(Vec<Arc<Event>>, bool), Error> {
+    async fn prevs_of(&self, event: &Event, replay: &Replay<'_>) -> Result<(Vec<Arc<Event>>, bool), Error> {
         let mut prevs = Vec::with_capacity(event.pdu.prev_events.len());
         for id in &event.pdu.prev_events {
-            prevs.extend(self.find(id).await?.filter(|prev| prev.state_before.is_some()));
+            let of_replay = |prev: &Arc<Event>| prev.carries(replay.since.contains_key(&prev.nid));
+            prevs.extend(self.find(id).await?.filter(of_replay));
         }
         let whole = prevs.len() == event.pdu.prev_events.len();
         Ok((prevs, whole))
@@ -185,10 +196,12 @@ impl Draft<'_> {
         &mut self,
         event: &Event,
         state: &StateTree,
+        whole: bool,
         rejected: Option<String>,
     ) -> Result<(), Error> {
         let Some(mut row) = self.stored(event.nid).await? else { return Ok(()) };
         row.value.state_before = Some(state.root().0);
+        row.value.state_is_partial &= !whole;
         if let Some(reason) = rejected {
             self.rejects_held = true;
             row.value.verdict = VerdictRecord::Rejected { reason };
