@@ -21,6 +21,9 @@ pub struct Args {
     /// Steps of each storm.
     #[arg(long)]
     steps: Option<u64>,
+    /// Only what users and liars did when the oldest seeds in the lists of the test failed.
+    #[arg(long)]
+    narrow: bool,
     /// Optimised: pays off from some hundreds of seeds on.
     #[arg(long)]
     release: bool,
@@ -34,6 +37,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     cargo.args(["--", "--exact", TEST, "--nocapture"]);
     cargo.env("MYELIN_SIM_SEEDS", args.seeds.to_string()).env("MYELIN_SIM_SEED", args.seed.to_string());
+    if args.narrow {
+        cargo.env("MYELIN_SIM_NARROW", "1");
+    }
     if let Some(steps) = args.steps {
         cargo.env("MYELIN_SIM_STEPS", steps.to_string());
     }

@@ -4,6 +4,8 @@
 //!
 //! Knows the rules from ruma, the tables from `myelin-store`, and nothing of how `myelin-rooms` goes about it.
 
+mod verdicts;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -95,9 +97,9 @@ impl Holding {
         pairs.collect()
     }
 
-    /// The state before each event that has one.
+    /// The state before each event that has a whole one.
     pub(crate) fn states_before(&self) -> BTreeMap<OwnedEventId, Arc<Map>> {
-        let with_state = self.events.values().filter_map(|event| {
+        let with_state = self.events.values().filter(|event| event.carries(false)).filter_map(|event| {
             Some((event.pdu.event_id.clone(), self.states.get(&event.state_before?)?.clone()))
         });
         with_state.collect()
@@ -130,11 +132,15 @@ impl Holding {
     pub(crate) fn breaches(&self, keys: &PublicKeyMap) -> Vec<String> {
         let mut breaches = Vec::new();
         for event in self.events.values() {
-            if matches!(event.verdict, VerdictRecord::Rejected { .. }) {
-                continue;
-            }
-            let checks =
-                [self.check_signatures(event, keys), self.check_auth(event), self.check_state(event)];
+            let checks = match event.verdict {
+                VerdictRecord::Rejected { .. } => vec![self.check_rejected(event)],
+                _ => vec![
+                    self.check_signatures(event, keys),
+                    self.check_auth(event),
+                    self.check_state(event),
+                    self.check_redaction(event),
+                ],
+            };
             let found = checks.into_iter().filter_map(Result::err);
             breaches.extend(found.map(|what| format!("{}: {what}", self.description_of(event))));
         }
@@ -209,7 +215,7 @@ impl Holding {
         }
         check_state_independent_auth_rules(rules, pdu, |id| self.pdu(id))?;
         // In a room that is not complete yet the auth events tell who is in it; it is judged again when it is.
-        if self.partial {
+        if self.partial || event.state_is_partial {
             return Ok(());
         }
         // An event of another server may have come with no more than its auth events.
@@ -222,7 +228,7 @@ impl Holding {
     /// The state before an event is the resolution of the states after its prev events, where all of those are held, and the
     /// room is complete.
     fn check_state(&self, event: &Event) -> Result<(), String> {
-        if self.partial {
+        if self.partial || event.state_is_partial {
             return Ok(());
         }
         let Some(held) = event.state_before.and_then(|root| self.states.get(&root)) else { return Ok(()) };
@@ -240,7 +246,7 @@ impl Holding {
     }
 
     fn state_after(&self, id: &EventId) -> Option<Map> {
-        let event = self.events.get(id)?;
+        let event = self.events.get(id).filter(|event| event.carries(false))?;
         let mut state = (**self.states.get(&event.state_before?)?).clone();
         if let (Some(key), false) = (&event.pdu.state_key, event.pdu.rejected()) {
             let event_type = StateEventType::from(event.pdu.event_type.to_string());
@@ -287,11 +293,13 @@ impl Holding {
     }
 }
 
-/// Events before which two servers hold different states. Who is still completing a room knows that it does not have all.
-pub(crate) fn contradictions(holdings: &[Holding]) -> Vec<String> {
+/// Events before which two servers hold different states. Who has not completed a room knows of which
+/// states it does not have all.
+pub(crate) fn contradictions(holdings: &[(String, Holding)]) -> Vec<String> {
     let mut first: BTreeMap<OwnedEventId, Arc<Map>> = BTreeMap::new();
     let mut found = Vec::new();
-    for (id, state) in holdings.iter().filter(|holding| !holding.partial).flat_map(Holding::states_before) {
+    let complete: Vec<_> = holdings.iter().map(|(_, holding)| holding).filter(|h| !h.partial).collect();
+    for (id, state) in complete.iter().flat_map(|holding| holding.states_before()) {
         let known = first.entry(id.clone()).or_insert_with(|| state.clone());
         if *known != state {
             let keys: HashSet<_> = known.keys().chain(state.keys()).collect();
@@ -299,6 +307,7 @@ pub(crate) fn contradictions(holdings: &[Holding]) -> Vec<String> {
             found.push(format!("two states before {id}: they differ in {key:?}"));
         }
     }
+    found.extend(verdicts::unlike_verdicts(&complete));
     found
 }
 

@@ -13,7 +13,7 @@ use std::{
 use axum::{Extension, Router, body::Body, extract::ConnectInfo};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
-use http::{Request, Response, header};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use myelin_core::Env;
 use myelin_federation::{Budget, Pieces, Transport, TransportError};
@@ -47,6 +47,7 @@ struct Inner {
     env: Option<Env>,
     trace: Mutex<Trace>,
     notaries: Mutex<Vec<OwnedServerName>>,
+    own_faults: Mutex<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -99,6 +100,11 @@ impl Network {
     /// A hash of the whole trace, also of what is no longer kept.
     pub fn fingerprint(&self) -> u64 {
         self.0.trace.lock().all.finish()
+    }
+
+    /// Requests that were answered with an internal error, oldest first.
+    pub fn own_faults(&self) -> Vec<String> {
+        self.0.own_faults.lock().clone()
     }
 
     /// What answers under this name: to put something before it.
@@ -161,7 +167,7 @@ impl Transport for Port {
         budget: Budget,
     ) -> BoxFuture<'a, Result<Response<Bytes>, TransportError>> {
         async move {
-            let what = format!("{} -> {server} {} {}", self.name, request.method(), request.uri().path());
+            let what = format!("{} -> {server} {} {}", self.name, request.method(), request.uri());
             let exchange = Exchange { network: &self.network.0, from: &self.name, to: server };
             let outcome = match &self.network.0.env {
                 None => exchange.run(request).await,
@@ -175,7 +181,12 @@ impl Transport for Port {
                 _ => Ok(answer),
             });
             match &outcome {
-                Ok(answer) => self.network.note(&format!("{what}: {}", answer.status())),
+                Ok(answer) => {
+                    if answer.status() == StatusCode::INTERNAL_SERVER_ERROR {
+                        self.network.0.own_faults.lock().push(what.clone());
+                    }
+                    self.network.note(&format!("{what}: {}", answer.status()));
+                }
                 Err(error) => self.network.note(&format!("{what}: {error}")),
             }
             outcome

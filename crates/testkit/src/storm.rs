@@ -10,6 +10,7 @@
 //! Everything follows from the seed.
 
 mod actions;
+mod clients;
 mod devices;
 mod malice;
 mod rest;
@@ -54,6 +55,8 @@ pub struct Options {
     pub versions: &'static [&'static str],
     /// One of the servers in the rooms lies.
     pub malice: bool,
+    /// Users and liars do more kinds of things. Seeds that failed before there was more to do need `false`.
+    pub broad: bool,
 }
 
 /// What a storm was like.
@@ -276,6 +279,8 @@ impl Storm {
 
     /// What must hold at any time.
     fn check_always(&self) {
+        let faults = self.world.network().own_faults();
+        assert!(faults.is_empty(), "seed {}: {}", self.world.seed(), faults.join("\n"));
         let keys = self.keys();
         for room in &self.rooms {
             let mut holdings = Vec::new();
@@ -284,11 +289,13 @@ impl Storm {
                 let breaches = holding.breaches(&keys);
                 let seed = self.world.seed();
                 assert!(breaches.is_empty(), "seed {seed}: {} at {name}:\n{}", room.id, breaches.join("\n"));
-                holdings.push(holding);
+                holdings.push((name.to_string(), holding));
             }
             let contradictions = lawful::contradictions(&holdings);
-            let seed = self.world.seed();
-            assert!(contradictions.is_empty(), "seed {seed}: {}:\n{}", room.id, contradictions.join("\n"));
+            if !contradictions.is_empty() {
+                eprintln!("--- {}:\n{}", room.id, lawful::comparison(&holdings).join("\n"));
+                panic!("seed {}: {}:\n{}", self.world.seed(), room.id, contradictions.join("\n"));
+            }
         }
     }
 

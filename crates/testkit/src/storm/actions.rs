@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::Storm;
+use super::{Storm, malice};
 use crate::client::percent;
 
 /// A request that changes something.
@@ -34,6 +34,9 @@ impl Storm {
     pub(super) fn any_action(&mut self) -> Action {
         self.done += 1;
         let (user, room) = (self.any(self.users.len()), self.any(self.rooms.len()));
+        if self.options.broad && self.chance(4) {
+            return self.rarer_action(user, room);
+        }
         match self.any(43) {
             0..=6 => self.joining(user, room),
             7..=8 => self.post(user, room, "leave", json!({})),
@@ -57,6 +60,52 @@ impl Storm {
             }
             _ => self.message(user, room),
         }
+    }
+
+    fn rarer_action(&self, user: usize, room: usize) -> Action {
+        match self.any(8) {
+            0 => self.state(user, room, "m.room.history_visibility", {
+                let visibility = ["shared", "invited", "joined", "world_readable"][self.any(4)];
+                json!({ "history_visibility": visibility })
+            }),
+            1 => self.state(user, room, "m.room.server_acl", {
+                let denied = if self.chance(2) { json!([malice::NAME]) } else { json!([]) };
+                json!({ "allow": ["*"], "deny": denied, "allow_ip_literals": false })
+            }),
+            2 => self.redaction_of_state(user, room),
+            3 => {
+                let via = percent(&self.rooms[room].via);
+                let path = format!("knock/{}?via={via}&server_name={via}", percent(&self.rooms[room].id));
+                Self::other(user, Method::POST, path, json!({}))
+            }
+            4 => self.post(user, room, "forget", json!({})),
+            5 => {
+                let (kind, key) = ("org.myelin.mark", percent(&self.users[user].id));
+                let path = format!("{}/state/{kind}/{key}", self.base(room));
+                Self::other(user, Method::PUT, path, json!({ "mark": self.done }))
+            }
+            6 => self.reaction(user, room),
+            _ => self.new_keys(user),
+        }
+    }
+
+    fn redaction_of_state(&self, user: usize, room: usize) -> Action {
+        let path = format!("{}/state", self.base(room));
+        let read = self.users[user].request(Method::GET, &path, None);
+        let state = self.world.run(read).filter(crate::server::Answer::is_ok).map(|answer| answer.json);
+        let state: Vec<_> = state.iter().filter_map(Value::as_array).flatten().collect();
+        let Some(event) = state.get(self.any(state.len())) else { return self.message(user, room) };
+        let event = percent(event["event_id"].as_str().unwrap_or_default());
+        let path = format!("{}/redact/{event}/r{}", self.base(room), self.done);
+        Self::other(user, Method::PUT, path, json!({}))
+    }
+
+    fn reaction(&self, user: usize, room: usize) -> Action {
+        let here: Vec<_> = self.spoken.iter().filter(|spoken| spoken.room == room).collect();
+        let Some(spoken) = here.get(self.any(here.len())) else { return self.message(user, room) };
+        let relation = json!({ "rel_type": "m.annotation", "event_id": spoken.event_id, "key": "+" });
+        let path = format!("{}/send/m.reaction/t{}", self.base(room), self.done);
+        Self::other(user, Method::PUT, path, json!({ "m.relates_to": relation }))
     }
 
     fn other(user: usize, method: Method, path: String, body: Value) -> Action {

@@ -7,7 +7,7 @@ use myelin_dag::{NewEvent, Parents, Pdu, build, needs_names, room_version};
 use ruma::{OwnedEventId, OwnedUserId, RoomId, RoomVersionId, ServerName, events::TimelineEventType};
 use serde_json::{Value, json};
 
-use super::Storm;
+use super::{Storm, devices::FORGED};
 use crate::{
     client::percent,
     puppet::{Place, Puppet, end_of, json_of, state_of},
@@ -18,6 +18,8 @@ use crate::{
 pub(super) const NAME: &str = "evil.test";
 /// More bytes than an event may have.
 const TOO_LARGE: usize = 70_000;
+/// More events than a transaction may have.
+const TOO_MANY: usize = 51;
 /// More ancestors than it gives at a time.
 const LONG_CHAIN: usize = 45;
 /// Questions that it answers with nonsense when it feels like it.
@@ -211,9 +213,15 @@ impl Storm {
         }
         let end = end_of(&server.view, room_id).await;
         let scene = Scene { server, room_id, version: snapshot.info.version.clone(), end };
-        let (what, pdus) = self.lies(villain, &scene).await;
+        let (what, pdus, edus) = match self.options.broad && self.chance(4) {
+            true => self.lies_beside_events(villain, &scene).await,
+            false => {
+                let (what, pdus) = self.lies(villain, &scene).await;
+                (what, pdus, json!([]))
+            }
+        };
         self.world.network().note(&format!("{NAME} sends {what} in {room_id} to {name}"));
-        let sent = villain.puppet.tries_to_send(name, json!(pdus), json!([]));
+        let sent = villain.puppet.tries_to_send(name, json!(pdus), edus);
         self.world.env().timeout(super::CLIENT_PATIENCE, sent).await;
     }
 
@@ -292,6 +300,61 @@ impl Storm {
             }),
             number @ 11..=13 => self.half_truths(villain, scene, message, number).await,
             _ => ("a message", vec![json_of(&villain.makes(scene, message, end()).await)]),
+        }
+    }
+
+    /// What it has no say in, or no server has to bear.
+    async fn lies_beside_events(
+        &self,
+        villain: &mut Villain,
+        scene: &Scene<'_>,
+    ) -> (&'static str, Vec<Value>, Value) {
+        let user = &self.users[self.any(self.users.len())].id;
+        let said = self.spoken.first().map_or("$nothing", |spoken| &spoken.event_id);
+        let edu = |kind: &str, content: Value| json!([{ "edu_type": kind, "content": content }]);
+        match self.any(6) {
+            0 => ("that somebody else types", Vec::new(), {
+                let content = json!({ "room_id": scene.room_id, "user_id": user, "typing": true });
+                edu("m.typing", content)
+            }),
+            1 => ("what somebody else read", Vec::new(), {
+                let receipt = json!({ "event_ids": [said], "data": { "ts": 4_000_000_000_000_u64 } });
+                edu("m.receipt", json!({ scene.room_id.as_str(): { "m.read": { user: receipt } } }))
+            }),
+            2 => ("keys of somebody else's device", Vec::new(), {
+                let content = json!({
+                    "user_id": user, "device_id": "EVIL", "stream_id": 1, "prev_id": [], "keys": {
+                        "user_id": user, "device_id": "EVIL", "algorithms": [], "keys": {}, "signatures": {},
+                    },
+                });
+                edu("m.device_list_update", content)
+            }),
+            3 => ("a letter that somebody else wrote", Vec::new(), {
+                let messages = json!({ user: { "*": { "words": FORGED } } });
+                let content = json!({
+                    "sender": user, "type": "org.myelin.letter", "message_id": "forged", "messages": messages,
+                });
+                edu("m.direct_to_device", content)
+            }),
+            4 => (
+                "more events than fit",
+                {
+                    let message = villain.says("one of many");
+                    let message = json_of(&villain.makes(scene, message, scene.end.clone()).await);
+                    vec![message; TOO_MANY]
+                },
+                json!([]),
+            ),
+            _ => (
+                "EDUs that are none",
+                Vec::new(),
+                json!([
+                    { "edu_type": "m.typing", "content": 5 },
+                    { "edu_type": "m.receipt", "content": { scene.room_id.as_str(): [] } },
+                    { "edu_type": "m.device_list_update", "content": { "user_id": villain.user, "prev_id": "x" } },
+                    { "edu_type": "org.example.unknown", "content": {} },
+                ]),
+            ),
         }
     }
 

@@ -2,14 +2,21 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use myelin_store::maintenance::{NoKnowledge, verify};
-use serde_json::Value;
+use myelin_federation::sender::report::Standing;
+use myelin_store::{
+    maintenance::{NoKnowledge, verify},
+    tables::{DESTINATIONS, INBOUND_PDUS, OUTBOX},
+};
 
-use super::{Spoken, Storm};
+use super::{
+    Spoken, Storm,
+    clients::{may_see, sync_until_quiet},
+};
 use crate::{
     agreement::{self, State},
-    client::{percent, text},
+    client::percent,
     lawful::{self, Holding},
+    server::Server,
     user::{Room, User},
 };
 
@@ -31,8 +38,7 @@ const TYPING_ENDS: Duration = Duration::from_secs(120);
 const PAUSE_HOURS_MAX: usize = 6;
 /// A day, and what the last pause between two tries may be.
 const QUEUED_HOURS_MAX: usize = 26;
-/// Syncs after which a client that is still shown new things is shown them for ever.
-const SYNCS_MAX: usize = 50;
+const ROWS_MAX: usize = 10_000;
 
 impl Storm {
     pub(super) fn rest(&mut self) {
@@ -49,6 +55,7 @@ impl Storm {
         self.check_arrivals(&read);
         self.check_queues();
         self.check_heard();
+        self.check_newcomers();
         self.check_stores();
     }
 
@@ -139,10 +146,14 @@ impl Storm {
                 let Some(reader) = members.first().map(|user| &self.users[*user]) else { continue };
                 let server = self.world.server(name.as_str()).expect("all servers are on");
                 let truth = self.world.run(server.truth(&self.rooms[room].id));
-                let Some(event) = truth.last() else { continue };
-                let path = format!("receipt/m.read/{}", percent(event));
-                reader.acts(&self.rooms[room], &path, serde_json::json!({}));
-                read.push((room, reader.id.clone(), event.clone()));
+                for event in truth.iter().rev() {
+                    if self.world.run(may_see(reader, &self.rooms[room], event)) {
+                        let path = format!("receipt/m.read/{}", percent(event));
+                        reader.acts(&self.rooms[room], &path, serde_json::json!({}));
+                        read.push((room, reader.id.clone(), event.clone()));
+                        break;
+                    }
+                }
             }
         }
         read
@@ -156,6 +167,7 @@ impl Storm {
             }
             let mut lacking = self.missing_letters();
             lacking.extend(self.unseen_receipts(read));
+            lacking.extend(self.unknown_keys());
             if lacking.is_empty() {
                 return;
             }
@@ -195,28 +207,20 @@ impl Storm {
         self.world.run(agreement::has_server(&server, &room.id, &user.server))
     }
 
-    /// Nothing that was acknowledged waits for longer than what cannot be had is waited for.
+    /// Nothing that was acknowledged waits for longer than what cannot be had is waited for, and nothing for others.
     fn check_queues(&self) {
-        let waiting = || -> usize {
-            self.world.running().iter().map(|(_, server)| server.federation.inbound.waiting()).sum()
-        };
-        let mut hours = 0;
-        while waiting() > 0 {
-            assert!(hours < QUEUED_HOURS_MAX, "seed {}: {} PDUs wait", self.world.seed(), waiting());
-            self.world.pass(Duration::from_secs(3_600));
-            hours += 1;
-        }
-    }
-
-    /// The users of a server that it holds to be joined.
-    async fn members_at(&self, name: &str, room: &Room) -> Vec<usize> {
-        let mut members = Vec::new();
-        for (number, user) in self.users.iter().enumerate().filter(|(_, user)| user.server == name) {
-            if joined_rooms(user).await.contains(&room.id) {
-                members.push(number);
+        for hour in 0..=QUEUED_HOURS_MAX {
+            let servers = self.world.running();
+            let waiting: Vec<String> = servers
+                .iter()
+                .flat_map(|(name, server)| self.world.run(waiting_at(name.as_str(), server)))
+                .collect();
+            if waiting.is_empty() {
+                return;
             }
+            assert!(hour < QUEUED_HOURS_MAX, "seed {}: {}", self.world.seed(), waiting.join("\n"));
+            self.world.pass(Duration::from_secs(3_600));
         }
-        members
     }
 
     /// What was acknowledged is there, once.
@@ -282,44 +286,6 @@ impl Storm {
         None
     }
 
-    fn check_clients(&self) {
-        for user in &self.users {
-            self.world.run(sync_until_quiet(user));
-            self.world.run(self.check_client(user));
-        }
-    }
-
-    async fn check_client(&self, user: &User) {
-        let (seed, id) = (self.world.seed(), &user.id);
-        let joined = joined_rooms(user).await;
-        let server = self.world.server(&user.server).expect("all servers are on");
-        for room in &self.rooms {
-            let shown = user.shows(|client| client.rooms.get(&room.id).filter(|view| view.joined).cloned());
-            let is_joined = joined.contains(&room.id);
-            assert_eq!(shown.is_some(), is_joined, "seed {seed}: is {id} in {}?", room.id);
-            let Some(view) = shown else { continue };
-            let path = format!("rooms/{}/state", percent(&room.id));
-            let state = user.request(http::Method::GET, &path, None).await.expect("it is on").ok();
-            let key =
-                |event: &Value| ((text(&event["type"]), text(&event["state_key"])), text(&event["event_id"]));
-            let state: BTreeMap<_, _> = state.as_array().into_iter().flatten().map(key).collect();
-            // What state resolution took out without putting anything in its place cannot be said in a sync.
-            let shown = view.state.into_iter().filter(|(key, _)| state.contains_key(key));
-            let shown: BTreeMap<_, _> = shown.collect();
-            assert_eq!(shown, state, "seed {seed}: {id}'s state of {} is not the server's", room.id);
-            assert!(view.typing.is_empty(), "seed {seed}: {id} still sees {:?} typing", view.typing);
-            // Only who reads back later is shown what was filled in.
-            let filled_in = server.filled_in(&room.id).await;
-            let lasting = |ids: Vec<String>| -> Vec<_> {
-                ids.into_iter().filter(|id| !filled_in.contains(id)).collect()
-            };
-            let (shown, truth) = (lasting(view.timeline.clone()), lasting(server.truth(&room.id).await));
-            let from = truth.iter().position(|event| shown.first() == Some(event));
-            let from = from.unwrap_or_else(|| panic!("seed {seed}: {id} is shown nothing of {}", room.id));
-            assert_eq!(shown, truth[from..], "seed {seed}: {id}'s timeline of {}", room.id);
-        }
-    }
-
     fn check_stores(&self) {
         for (name, server) in self.world.running() {
             let report = self.world.run(verify(&server.view.store, &NoKnowledge, &mut |_| {}));
@@ -330,17 +296,19 @@ impl Storm {
     }
 }
 
-async fn joined_rooms(user: &User) -> Vec<String> {
-    let answer = user.request(http::Method::GET, "joined_rooms", None).await.expect("the server is on").ok();
-    answer["joined_rooms"].as_array().into_iter().flatten().map(text).collect()
-}
-
-async fn sync_until_quiet(user: &User) {
-    for _ in 0..SYNCS_MAX {
-        let before = user.shows(|client| client.since.clone());
-        user.syncs().await;
-        if user.shows(|client| client.since.clone()) == before {
-            return;
-        }
-    }
+/// What a server still has to do for others or because of them.
+async fn waiting_at(name: &str, server: &Server) -> Vec<String> {
+    let read = server.view.store.read();
+    let rows = [
+        ("PDUs that lack something", read.all(&INBOUND_PDUS, ROWS_MAX).await.expect("readable").len()),
+        ("EDUs for others", read.all(&OUTBOX, ROWS_MAX).await.expect("readable").len()),
+        ("servers that are behind", read.all(&DESTINATIONS, ROWS_MAX).await.expect("readable").len()),
+        ("PDUs in memory", server.federation.inbound.waiting()),
+    ];
+    let rows = rows.into_iter().filter(|(_, count)| *count > 0);
+    let mut found: Vec<_> = rows.map(|(what, count)| format!("{name} has {count} {what}")).collect();
+    let behind = server.federation.sender.destinations().into_iter();
+    let behind = behind.filter(|report| report.standing != Standing::UpToDate);
+    found.extend(behind.map(|report| format!("{name} has something for {report:?}")));
+    found
 }

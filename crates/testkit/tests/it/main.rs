@@ -36,6 +36,7 @@ mod sliding_extensions;
 mod state_resets;
 mod sticky;
 mod stories;
+mod stories_of_joins;
 mod stories_of_trust;
 mod storms;
 mod syncs;

@@ -16,6 +16,7 @@ const OPTIONS: Options = Options {
     steps_per_change_of_weather: 8,
     versions: &["12", "12", "11", "10", "9", "8", "6"],
     malice: true,
+    broad: false,
 };
 
 /// Seeds that once failed stay here.
@@ -32,19 +33,25 @@ fn fixed_seeds() {
 fn fixed_seeds_with_a_liar() {
     for seed in [
         10_006, 10_015, 10_024, 10_059, 10_063, 10_112, 20_004, 20_037, 20_088, 20_095, 20_105, 20_149,
-        20_158, 20_216, 40_418,
+        20_158, 20_216, 40_418, 40_445, 40_450,
     ] {
         Storm::run(seed, Options { versions: EVERY_VERSION, ..OPTIONS });
     }
 }
 
+#[test]
+fn fixed_seeds_of_every_kind() {
+    for seed in [50_091] {
+        Storm::run(seed, Options { versions: EVERY_VERSION, broad: true, ..OPTIONS });
+    }
+}
+
 /// A failure prints its seed: add it above.
 #[test]
-#[ignore = "two of 600 seeds fail (40445, 40450): `cargo xtask sim` shows them"]
 fn fresh_seeds() {
     let base = u64::from(std::process::id()) << 16;
     for seed in base..base + 4 {
-        Storm::run(seed, OPTIONS);
+        Storm::run(seed, Options { broad: true, ..OPTIONS });
     }
 }
 
@@ -72,7 +79,8 @@ fn storms_on_request() {
     let Some(count) = number("MYELIN_SIM_SEEDS") else { return };
     let first = number("MYELIN_SIM_SEED").unwrap_or(1_000);
     let steps = number("MYELIN_SIM_STEPS").and_then(|steps| usize::try_from(steps).ok());
-    let options = Options { steps: steps.unwrap_or(OPTIONS.steps), versions: EVERY_VERSION, ..OPTIONS };
+    let (steps, broad) = (steps.unwrap_or(OPTIONS.steps), number("MYELIN_SIM_NARROW").is_none());
+    let options = Options { steps, broad, versions: EVERY_VERSION, ..OPTIONS };
     let mut failed = Vec::new();
     for seed in first..first + count {
         match catch_unwind(|| Storm::run(seed, options)) {
