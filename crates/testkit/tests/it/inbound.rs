@@ -493,6 +493,31 @@ fn a_redaction_may_come_before_its_target() {
     assert_eq!(shown["unsigned"]["redacted_because"]["event_id"], redaction.event_id.as_str());
 }
 
+/// Whether a redaction may is seen when its target comes: who may not does not take the place of who may.
+#[test]
+fn redactions_that_come_before_their_target_do_not_displace_each_other() {
+    let stage = Stage::new();
+    let other = Puppet::connect(stage.puppet.network(), "other.test");
+    let join = json!({ "membership": "join" });
+    let join = event("@eve:other.test", "m.room.member", Some("@eve:other.test"), &join);
+    let join = stage.run(other.makes_next(&stage.home.view, &stage.room, join));
+    stage.run(other.sends(&stage.name, &[&join]));
+    let place = stage.end();
+    let target = stage.message_at("a secret", place.clone());
+    let redaction = |sender: &str| NewEvent {
+        redacts: Some(target.event_id.clone()),
+        ..event(sender, "m.room.redaction", None, &json!({}))
+    };
+    let (bobs, eves) = (redaction("@bob:remote.test"), redaction("@eve:other.test"));
+    let bobs = stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, bobs, place.clone()));
+    let eves = stage.run(other.makes_in(&stage.home.view, &stage.room, eves, place));
+    stage.sends(&[&bobs]);
+    stage.run(other.sends(&stage.name, &[&eves]));
+    stage.sends(&[&target]);
+    let held = stage.run(stage.home.view.events.load_by_id(&target.event_id)).unwrap().unwrap();
+    assert_eq!(held.pdu.content.get(), "{}");
+}
+
 #[test]
 fn a_redaction_with_its_target_in_one_transaction() {
     let stage = Stage::new();
