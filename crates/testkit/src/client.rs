@@ -111,7 +111,9 @@ impl Client {
                 let wanted = section == "join" || known.is_some();
                 if wanted && room["timeline"]["limited"] == true {
                     let from = text(&room["timeline"]["prev_batch"]);
-                    let gap = self.fill_gap(server, room_id, from, known.unwrap_or(&nothing)).await?;
+                    let gap = self.fill_gap(server, room_id, from, known.unwrap_or(&nothing)).await;
+                    // Who has forgotten the room besides reads nothing of it.
+                    let gap = if section == "leave" { gap.unwrap_or_default() } else { gap? };
                     gaps.insert(room_id.clone(), gap);
                 }
             }
@@ -131,6 +133,10 @@ impl Client {
             if self.rooms.get(room_id).is_some_and(|view| view.joined) {
                 self.take_in_joined(room_id, room, gaps.remove(room_id).unwrap_or_default(), limit);
             }
+            self.rooms.entry(room_id.clone()).or_default().joined = false;
+        }
+        for (room_id, _) in entries(&answer["rooms"]["knock"]) {
+            self.invites.remove(room_id);
             self.rooms.entry(room_id.clone()).or_default().joined = false;
         }
         for (room_id, room) in entries(&answer["rooms"]["invite"]) {

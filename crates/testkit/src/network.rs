@@ -186,6 +186,10 @@ impl Transport for Port {
                         self.network.0.own_faults.lock().push(what.clone());
                     }
                     self.network.note(&format!("{what}: {}", answer.status()));
+                    let body = String::from_utf8_lossy(answer.body());
+                    if what.contains("/federation/v1/send/") && body.contains("\"error\"") {
+                        self.network.note(&format!("{server} refuses: {body}"));
+                    }
                 }
                 Err(error) => self.network.note(&format!("{what}: {error}")),
             }

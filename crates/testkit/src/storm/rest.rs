@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use myelin_federation::sender::report::Standing;
 use myelin_store::{
     maintenance::{NoKnowledge, verify},
     tables::{DESTINATIONS, INBOUND_PDUS, OUTBOX},
@@ -308,7 +307,7 @@ async fn waiting_at(name: &str, server: &Server) -> Vec<String> {
     let rows = rows.into_iter().filter(|(_, count)| *count > 0);
     let mut found: Vec<_> = rows.map(|(what, count)| format!("{name} has {count} {what}")).collect();
     let behind = server.federation.sender.destinations().into_iter();
-    let behind = behind.filter(|report| report.standing != Standing::UpToDate);
+    let behind = behind.filter(|report| report.attempting || report.waiting.behind_from.is_some());
     found.extend(behind.map(|report| format!("{name} has something for {report:?}")));
     found
 }

@@ -93,9 +93,9 @@ fn storms_on_request() {
 }
 
 fn report(seed: u64, outcome: &Outcome) {
-    let Outcome { actions, succeeded, crashes, agreed_after_ms, .. } = outcome;
+    let Outcome { actions, succeeded, crashes, agreed_after_ms, fingerprint } = outcome;
     println!(
-        "seed {seed}: {succeeded} of {actions} actions, {crashes} crashes, agreement after {} s",
+        "seed {seed}: {succeeded} of {actions} actions, {crashes} crashes, agreement after {} s, {fingerprint:016x}",
         agreed_after_ms / 1_000
     );
 }
