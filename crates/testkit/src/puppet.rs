@@ -2,7 +2,8 @@
 //! the truth or not.
 //!
 //! It answers from what it was given by [`Puppet::knows`] and [`Puppet::knows_state`]; what the test puts into its mouth
-//! by [`Puppet::says`] goes first. [`Puppet::makes`] makes signed PDUs of any room version from 3 on.
+//! by [`Puppet::says`] goes first. [`Puppet::makes`] makes signed PDUs; in room versions 1 and 2, where a server chooses the
+//! names of its events, [`Puppet::makes_in`] and [`Puppet::makes_named`] do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,7 @@ use axum::{
     http::{Method, Request, StatusCode},
 };
 use http_body_util::BodyExt;
-use myelin_dag::{NewEvent, Parents, Pdu, SigningKey, auth_types, build, room_version};
+use myelin_dag::{Names, NewEvent, Parents, Pdu, SigningKey, auth_types, build, needs_names, room_version};
 use myelin_federation::{TransportError, x_matrix::SignedParts};
 use myelin_view::{RoomSnapshot, View};
 use parking_lot::Mutex;
@@ -53,6 +54,8 @@ struct Knowledge {
     asked: Vec<String>,
     received: Vec<Value>,
     transactions: u64,
+    /// How many events it gave names.
+    named: u64,
 }
 
 /// Where the next event of a room goes.
@@ -164,14 +167,42 @@ impl Puppet {
     /// # Panics
     /// If it cannot be built, or the room is not there.
     pub async fn makes_in(&self, view: &View, room_id: &RoomId, event: NewEvent, place: Place) -> Pdu {
+        let name = {
+            let mut knowledge = self.0.knowledge.lock();
+            knowledge.named += 1;
+            format!("$made{}:{}", knowledge.named, self.0.name)
+        };
+        self.makes_named(view, room_id, &name, event, place, &[]).await
+    }
+
+    /// The same with this name, where events have names, and with these auth events besides.
+    ///
+    /// # Panics
+    /// If it cannot be built, or the room is not there.
+    pub async fn makes_named(
+        &self,
+        view: &View,
+        room_id: &RoomId,
+        name: &str,
+        event: NewEvent,
+        place: Place,
+        besides: &[OwnedEventId],
+    ) -> Pdu {
         let room = view.room_by_id(room_id).await.expect("readable").expect("the room");
-        let auth_events = auth_events(view, &room, &event).await;
+        let mut auth_events = auth_events(view, &room, &event).await;
+        auth_events.extend_from_slice(besides);
+        // The hashes of what it refers to are left out, as in templates of Synapse.
+        let referred = place.prev_events.iter().chain(&auth_events);
+        let names = needs_names(&room.info.rules).then(|| Names {
+            event_id: name.try_into().expect("an event id"),
+            reference_hashes: referred.map(|id| (id.clone(), String::new())).collect(),
+        });
         let parents = Parents {
             room_id: Some(room_id.to_owned()),
             prev_events: place.prev_events,
             auth_events,
             depth: place.depth,
-            names: None,
+            names,
         };
         self.makes(&room.info.version, event, parents, view.env.now_ms())
     }

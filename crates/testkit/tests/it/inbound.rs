@@ -44,10 +44,14 @@ impl Stage {
     }
 
     pub(super) fn in_network(sim: &Sim, network: &Network) -> Self {
+        Self::with_version("11", sim, network)
+    }
+
+    pub(super) fn with_version(version: &str, sim: &Sim, network: &Network) -> Self {
         let name: OwnedServerName = "home.test".try_into().unwrap();
         let home = Server::start_in(network, &name, sim, Default::default());
         let alice = sim.block_on(Client::register(&home, "alice"));
-        let body = json!({ "preset": "public_chat", "room_version": "11" });
+        let body = json!({ "preset": "public_chat", "room_version": version });
         let room = sim.block_on(alice.post(&home, "/_matrix/client/v3/createRoom", &body)).ok();
         let room = room["room_id"].as_str().unwrap().try_into().unwrap();
         let puppet = Puppet::connect(network, "remote.test");

@@ -12,6 +12,7 @@ mod handshakes;
 mod histories;
 mod history;
 mod inbound;
+mod inbound_circles;
 mod inbound_lies;
 mod inbound_slow;
 mod keys;
