@@ -93,7 +93,12 @@ impl Draft<'_> {
     /// Whether it comes after the far end of what was missed: after an event that clients have not been shown.
     async fn follows_a_gap(&self, event: &Event) -> Result<bool, Error> {
         for id in &event.pdu.prev_events {
-            if self.find(id).await?.is_some_and(|prev| is_unseen(&prev)) {
+            let unseen = match self.pending_by_id(id) {
+                // What is on its way into the timeline has no place there yet.
+                Some(prev) => prev.told && is_unseen(&prev),
+                None => self.rooms().view.events.load_by_id(id).await?.is_some_and(|prev| is_unseen(&prev)),
+            };
+            if unseen {
                 return Ok(true);
             }
         }

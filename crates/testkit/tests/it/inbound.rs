@@ -162,6 +162,20 @@ fn error_of<'a>(reply: &'a Value, pdu: &Pdu) -> &'a str {
     reply["pdus"][pdu.event_id.as_str()]["error"].as_str().unwrap_or_default()
 }
 
+/// Nothing is missing between events that come together, or before the one before is durable.
+#[test]
+fn events_that_come_together_join_on_to_each_other() {
+    let stage = Stage::new();
+    let line = stage.line(6);
+    let (first, others) = line.split_at(1);
+    stage.sends(&[&first[0]]);
+    stage.sends(&others.iter().collect::<Vec<_>>());
+    let mut alice = Client::clone(&stage.alice);
+    let synced = stage.run(alice.sync(&stage.home, 10, 0));
+    let events = synced["rooms"]["join"][stage.room.as_str()]["timeline"]["events"].as_array().unwrap();
+    assert_eq!(events.len(), 10, "{events:?}");
+}
+
 #[test]
 fn what_can_be_judged_is_judged_before_the_answer() {
     let stage = Stage::new();

@@ -41,8 +41,8 @@ fn fixed_seeds_with_a_liar() {
 
 #[test]
 fn fixed_seeds_of_every_kind() {
-    for seed in [50_091] {
-        Storm::run(seed, Options { versions: EVERY_VERSION, broad: true, ..OPTIONS });
+    for (seed, steps) in [(50_091, OPTIONS.steps), (60_023, 160)] {
+        Storm::run(seed, Options { steps, versions: EVERY_VERSION, broad: true, ..OPTIONS });
     }
 }
 
