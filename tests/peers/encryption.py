@@ -58,11 +58,19 @@ def messages_to_devices(stage):
     host, guest, _ = comes_to_know(stage)
     for sender, receiver in [(host, guest), (guest, host)]:
         for n in range(3):
-            messages = {receiver.user_id: {receiver.device_id: {"n": n}}}
-            sender.call("PUT", f"/v3/sendToDevice/m.test/{sender.transaction()}", {"messages": messages})
-        arrived = lambda: [event["content"]["n"] for event in receiver.to_device if event["sender"] == sender.user_id]
-        receiver.wait(lambda: len(arrived()) == 3, f"three messages, not {arrived()}")
-        assert arrived() == [0, 1, 2], arrived()
+            to_device(sender, receiver, n)
+        receiver.wait(lambda: len(to_device_from(sender, receiver)) == 3, "three messages")
+        assert to_device_from(sender, receiver) == [0, 1, 2]
+
+
+def to_device(sender, receiver, number):
+    messages = {receiver.user_id: {receiver.device_id: {"n": number}}}
+    sender.call("PUT", f"/v3/sendToDevice/m.test/{sender.transaction()}", {"messages": messages})
+
+
+def to_device_from(sender, receiver):
+    """The numbers that have arrived."""
+    return [event["content"]["n"] for event in receiver.to_device if event["sender"] == sender.user_id]
 
 
 @scenario()

@@ -36,6 +36,23 @@ def invites(stage):
     agree(room, host, guest)
 
 
+@scenario(["1", "10", "12"])
+def an_invite_that_is_taken_back(stage):
+    """Nobody else of the guest's server is in the room, so it is told of its own people only."""
+    host, guest = stage.at_home(), stage.at_away()
+    room = host.create_room(stage.version, preset="private_chat", name="private")
+    host.act("invite", room, guest.user_id)
+    guest.sees_invite(room)
+    host.act("kick", room, guest.user_id)
+    guest.wait(lambda: room in guest.left and room not in guest.invites, "that the invite is taken back")
+    refused(403, guest.join, room, stage.home.name)
+    host.act("invite", room, guest.user_id)
+    guest.sees_invite(room)
+    guest.join(room, stage.home.name)
+    host.sees_membership(room, guest, "join")
+    agree(room, host, guest)
+
+
 @scenario()
 def a_direct_chat(stage):
     """Made with the invite in it, as clients do."""
@@ -110,14 +127,18 @@ def knocks(stage):
     host.sees_membership(room, guest, "join")
 
     stranger.knock(room, stage.home.name)
+    stranger.wait(lambda: room in stranger.knocks, "its own knock")
     host.sees_membership(room, stranger, "knock")
     host.act("kick", room, stranger.user_id)
     guest.sees_membership(room, stranger, "leave")
+    stranger.wait(lambda: room in stranger.left and room not in stranger.knocks, "that it is turned away")
 
     shy.knock(room, stage.home.name)
+    shy.wait(lambda: room in shy.knocks, "its own knock")
     host.sees_membership(room, shy, "knock")
     shy.act("leave", room)
     host.sees_membership(room, shy, "leave")
+    shy.wait(lambda: room not in shy.knocks, "that its knock is taken back")
     agree(room, host, guest)
 
 

@@ -17,6 +17,7 @@ class Network:
         self.thread.start()
         self.relays = []
         self.cuts = set()
+        self.limits = {}
 
     def relay(self, server, backend_port):
         """Starts the relay of `server`; returns its port."""
@@ -28,8 +29,15 @@ class Network:
         self.cuts.add(frozenset((one, other)))
         self.run(self.drop(one, other))
 
+    def hold_back(self, answering, asking, bytes_max):
+        """Of what one server answers the other from now on, so much passes on each connection, the rest once it is healed."""
+        self.limits[answering, asking] = Limit(bytes_max)
+
     def heal(self):
         self.cuts.clear()
+        limits, self.limits = self.limits, {}
+        for limit in limits.values():
+            self.loop.call_soon_threadsafe(limit.lifted.set)
 
     def isolate(self, server):
         for relay in self.relays:
@@ -90,7 +98,8 @@ class Relay:
         connection = Connection(source, writer, to_writer)
         self.connections.add(connection)
         try:
-            await asyncio.gather(pump(reader, to_writer), pump(to_reader, writer))
+            limit = lambda: self.network.limits.get((self.server, source))
+            await asyncio.gather(pump(reader, to_writer), pump(to_reader, writer, limit))
         finally:
             connection.close()
             self.connections.discard(connection)
@@ -106,9 +115,20 @@ class Connection:
             writer.transport.abort()
 
 
-async def pump(reader, writer):
+class Limit:
+    def __init__(self, bytes_max):
+        self.bytes_max = bytes_max
+        self.lifted = asyncio.Event()
+
+
+async def pump(reader, writer, limit_of=lambda: None):
+    passed = 0
     try:
         while data := await reader.read(65536):
+            limit = limit_of()
+            passed = passed + len(data) if limit else 0
+            if limit and passed > limit.bytes_max:
+                await limit.lifted.wait()
             writer.write(data)
             await writer.drain()
         writer.transport.abort()

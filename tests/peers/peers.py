@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import directory, encryption, ephemeral, media, membership, outages, rooms  # noqa: F401 (they register their stories)
+import directory, encryption, ephemeral, large, media, membership, outages, rooms  # noqa: F401 (they register their stories)
 from authority import Authority
 from network import Network
 from policy import PolicyServer

@@ -11,6 +11,7 @@ from waiting import SECONDS_MAX, NeverHappened
 
 SYNC_TIMEOUT_MS = 1000
 REQUEST_SECONDS_MAX = 60
+LAZILY = '{"room":{"state":{"lazy_load_members":true}}}'
 PASSWORD = "correct horse battery staple"
 
 serial = itertools.count(1)
@@ -53,6 +54,8 @@ class Person:
         self.session = requests.Session()
         self.token = None
         self.since = None
+        # Whether /sync need not show all members.
+        self.lazy = False
         self.rooms = defaultdict(Room)
         self.invites = {}
         self.knocks = {}
@@ -126,6 +129,9 @@ class Person:
         events = self.call("GET", f"/v3/rooms/{quote(room)}/state")
         return {(event["type"], event["state_key"]): event["event_id"] for event in events}
 
+    def joined_members(self, room):
+        return set(self.call("GET", f"/v3/rooms/{quote(room)}/joined_members")["joined"])
+
     def history(self, room, events_max=None):
         """From the newest event back to the creation of the room, as far as the server goes."""
         found, token = [], None
@@ -141,6 +147,8 @@ class Person:
 
     def sync(self, timeout_ms=SYNC_TIMEOUT_MS):
         query = {"timeout": timeout_ms, **({"since": self.since} if self.since else {"timeout": 0})}
+        if self.lazy:
+            query["filter"] = LAZILY
         answer = self.call("GET", "/v3/sync", **query)
         self.since = answer["next_batch"]
         rooms = answer.get("rooms", {})

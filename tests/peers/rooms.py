@@ -22,14 +22,16 @@ def a_public_room(stage):
     host.sees(room, answer)
     assert host.rooms[room].timeline[answer]["content"]["body"] == "hello yourself"
 
-    edit = guest.send(room, {
-        "msgtype": "m.text", "body": "* hello!", "m.new_content": {"msgtype": "m.text", "body": "hello!"},
-        "m.relates_to": {"rel_type": "m.replace", "event_id": answer},
-    })
+    for writer, reader, message in [(host, guest, hello), (guest, host, answer)]:
+        edit = writer.send(room, {
+            "msgtype": "m.text", "body": "* hello!", "m.new_content": {"msgtype": "m.text", "body": "hello!"},
+            "m.relates_to": {"rel_type": "m.replace", "event_id": message},
+        })
+        reader.sees(room, edit)
+        relations = reader.event(room, message)["unsigned"]["m.relations"]
+        assert relations["m.replace"]["event_id"] == edit, relations
     reaction = guest.send(room, {"m.relates_to": {"rel_type": "m.annotation", "event_id": hello, "key": "+1"}}, "m.reaction")
-    host.sees(room, edit, reaction)
-    relations = host.event(room, answer)["unsigned"]["m.relations"]
-    assert relations["m.replace"]["event_id"] == edit, relations
+    host.sees(room, reaction)
 
     own = guest.redact(room, reaction)
     host.sees(room, own)
