@@ -189,8 +189,9 @@ impl Draft<'_> {
         if self.wanting(pdu).await?.is_some() {
             return Ok(None);
         }
-        if self.prev_events().await? == pdu.prev_events {
-            let auth = self.auth_of(wish, &self.next_state_before().await?).await?;
+        let named = self.named_extremities(wish).await?;
+        if named.iter().map(|prev| &prev.pdu.event_id).eq(pdu.prev_events.iter()) {
+            let auth = self.auth_of(wish, &self.state_after_named(&named).await?).await?;
             if auth.auth_events() == pdu.auth_events {
                 return self.put_at_end(sender, event.into_pdu(), &auth, sent_by).await.map(Some);
             }

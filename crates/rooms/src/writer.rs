@@ -10,6 +10,7 @@
 
 mod commit;
 mod draft;
+mod named;
 mod notify;
 mod rows;
 mod slots;

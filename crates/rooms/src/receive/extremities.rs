@@ -18,6 +18,8 @@ use crate::{
 pub const EXTREMITIES_MAX: usize = 10;
 /// Members who are looked at to find one who may speak.
 const MEMBERS_MAX: usize = 50;
+/// Of those who may, how many try: after the branches that are named each may be refused.
+const TRIES_MAX: usize = 5;
 
 /// More than these are kept only where each adds something to the state: where nobody here may speak, nobody merges them.
 const EXTREMITIES_HELD_MAX: usize = 100;
@@ -38,19 +40,27 @@ impl Command for MergeExtremities {
         if draft.room.head.extremities.len() <= EXTREMITIES_MAX {
             return Ok(true);
         }
-        let Some(sender) = draft.who_may_merge().await? else { return Ok(false) };
-        let event = NewEvent {
-            sender: sender.user_id.clone(),
-            event_type: myelin_view::DUMMY_EVENT.into(),
-            state_key: None,
-            content: RawValue::from_string("{}".to_owned())?,
-            redacts: None,
-            sticky_duration_ms: None,
-        };
         draft.relay = Some(false);
-        draft.append(&sender, event).await?;
-        Ok(draft.room.head.extremities.len() <= EXTREMITIES_MAX)
+        for sender in draft.who_may_merge().await? {
+            match draft.append(&sender, dummy_event(&sender)?).await {
+                // Not after the branches that are named; somebody else may be.
+                Err(Error::Forbidden(_)) => {}
+                merged => return merged.map(|_| draft.room.head.extremities.len() <= EXTREMITIES_MAX),
+            }
+        }
+        Ok(false)
     }
+}
+
+fn dummy_event(sender: &Sender) -> Result<NewEvent, Error> {
+    Ok(NewEvent {
+        sender: sender.user_id.clone(),
+        event_type: myelin_view::DUMMY_EVENT.into(),
+        state_key: None,
+        content: RawValue::from_string("{}".to_owned())?,
+        redacts: None,
+        sticky_duration_ms: None,
+    })
 }
 
 impl Draft<'_> {
@@ -69,8 +79,10 @@ impl Draft<'_> {
         (*extremities, *states) = kept.into_iter().unzip();
     }
 
-    async fn who_may_merge(&self) -> Result<Option<Sender>, Error> {
+    /// Local users whose power is enough, as the room is now.
+    async fn who_may_merge(&self) -> Result<Vec<Sender>, Error> {
         let members: Vec<_> = self.room.local_joined.iter().copied().take(MEMBERS_MAX).collect();
+        let mut senders = Vec::new();
         for user in members {
             let user_id = self.rooms().view.interner.user_id(user).await?;
             let may = self.power_levels(|levels| match levels.of_user(&user_id) {
@@ -78,9 +90,12 @@ impl Draft<'_> {
                 _ => true,
             });
             if may.await? && self.room.membership(user) == Some(Membership::Join) {
-                return Ok(Some(Sender { user, user_id, guest: false, suspended: false, admin: false }));
+                senders.push(Sender { user, user_id, guest: false, suspended: false, admin: false });
+            }
+            if senders.len() == TRIES_MAX {
+                break;
             }
         }
-        Ok(None)
+        Ok(senders)
     }
 }

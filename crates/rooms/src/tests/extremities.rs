@@ -1,12 +1,15 @@
 //! Rooms in many branches at once.
 
+use std::time::Duration;
+
 use myelin_core::StateKeyNid;
 use myelin_dag::{Pdu, Verdict};
+use myelin_store::tables::Membership;
 use ruma::RoomVersionId;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::receiving::Fork;
-use crate::Received;
+use super::receiving::{Fork, remote};
+use crate::{Received, Sender};
 
 impl Fork {
     /// The number in the key of a state event that is free to all.
@@ -61,6 +64,81 @@ fn a_state_event_among_too_many_branches_counts() {
     assert_eq!(fork.world.state(&fork.room, "m.room.topic", ""), Some(json!({ "topic": "t" })));
     assert!(fork.world.state(&fork.room, "org.example.free", "0").is_some());
     assert_eq!(fork.world.snapshot(&fork.room).head.extremities.len(), 6);
+}
+
+impl Fork {
+    fn taken(&mut self, sender: &str, kind: &str, key: Option<&str>, content: Value, prev: &Pdu) -> Pdu {
+        let pdu = self.make(sender, kind, key, content, std::slice::from_ref(&prev.event_id));
+        assert_eq!(self.receive(&pdu), Received::Stored(Verdict::Accepted));
+        pdu
+    }
+
+    fn says(&mut self, count: usize, prev: &Pdu) {
+        for number in 0..count {
+            self.taken("bob", "m.room.message", None, json!({ "body": number }), prev);
+        }
+    }
+
+    fn come(&self, name: &str) -> Sender {
+        let user = self.world.user(name);
+        self.world.join(&user, &self.room).unwrap();
+        user
+    }
+
+    fn merges(&self) -> bool {
+        self.world.run(self.world.rooms.merge_extremities(self.world.snapshot(&self.room).nid())).unwrap()
+    }
+}
+
+#[test]
+fn branches_from_before_somebody_came_do_not_shut_them_out() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    let joined = fork.join("bob");
+    let carol = fork.come("carol");
+    fork.says(50, &joined);
+    let said = fork.world.say(&carol, &fork.room, "I am here").unwrap();
+    assert_eq!(fork.world.event(&said).pdu.prev_events.len(), 20);
+    assert_eq!(fork.world.snapshot(&fork.room).head.extremities.len(), 32);
+    // Where two events are of one time, resolution may put the join behind the leave.
+    fork.world.sim.clock().advance(Duration::from_secs(1));
+    fork.world.leave(&carol, &fork.room).unwrap();
+    assert_eq!(fork.world.snapshot(&fork.room).membership(carol.user), Some(Membership::Leave));
+}
+
+#[test]
+fn who_came_after_the_branches_began_merges_them() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    let joined = fork.join("bob");
+    let carol = fork.come("carol");
+    fork.world.leave(&fork.alice, &fork.room).unwrap();
+    fork.says(50, &joined);
+    assert!(!fork.merges(), "not all of them at once");
+    assert!(!fork.merges());
+    assert!(fork.merges());
+    assert_eq!(fork.world.snapshot(&fork.room).membership(carol.user), Some(Membership::Join));
+}
+
+/// Dave bans Alice while Bob bans Dave: she is in the room, but not as most of the branches that can be named have it.
+#[test]
+fn where_one_may_not_merge_another_does() {
+    let mut fork = Fork::new(RoomVersionId::V11);
+    fork.join("bob");
+    fork.join("dave");
+    fork.come("carol");
+    let users = json!({ remote("bob").as_str(): 100, remote("dave").as_str(): 50 });
+    let levels =
+        fork.world.set(&fork.alice, &fork.room, "m.room.power_levels", "", json!({ "users": users }));
+    let base = fork.world.event(&levels.unwrap()).pdu.clone();
+    let member = "m.room.member";
+    let (ban, alice) = (json!({ "membership": "ban" }), fork.alice.user_id.to_string());
+    let alice_banned = fork.taken("dave", member, Some(&alice), ban.clone(), &base);
+    fork.taken("bob", member, Some(remote("dave").as_str()), ban, &base);
+    assert_eq!(fork.world.snapshot(&fork.room).membership(fork.alice.user), Some(Membership::Join));
+    fork.says(25, &alice_banned);
+    fork.says(1, &base);
+    assert_eq!(fork.world.snapshot(&fork.room).head.extremities.len(), 27);
+    assert!(fork.merges());
+    fork.world.say(&fork.alice, &fork.room, "I am here").unwrap();
 }
 
 #[test]

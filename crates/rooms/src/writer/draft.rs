@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use myelin_core::{EventNid, UserNid, limits::PREV_EVENTS_MAX};
+use myelin_core::{EventNid, UserNid};
 use myelin_dag::{Names, NewEvent, Parents, Pdu, StateTree, auth_types, authorize, build, needs_names};
 use myelin_store::{
     Batch, CommitError,
@@ -10,7 +10,7 @@ use myelin_store::{
     tables::{EVENTS, EventRecord, Membership, ROOM_HEADS, RoomHead, SentBy},
 };
 use myelin_view::{Event, Landing, RoomSnapshot};
-use ruma::{EventId, OwnedEventId, ServerName, UserId, events::StateEventType};
+use ruma::{EventId, ServerName, UserId, events::StateEventType};
 
 use super::{
     commit::Sealed,
@@ -233,13 +233,14 @@ impl<'r> Draft<'r> {
     /// An event that would go to the end of the room, allowed there; it is not appended.
     pub(crate) async fn make(&self, event: NewEvent) -> Result<(Pdu, AuthSet), Error> {
         let info = &self.room.info;
-        let auth = self.select_auth(&event).await?;
+        let named = self.named_extremities(&event).await?;
+        let auth = self.auth_of(&event, &self.state_after_named(&named).await?).await?;
         let parents = Parents {
             room_id: Some(info.room_id.clone()),
-            prev_events: self.prev_events().await?,
+            prev_events: named.iter().map(|prev| prev.pdu.event_id.clone()).collect(),
             auth_events: auth.auth_events(),
             depth: self.next_depth(),
-            names: self.names(&auth, event.sender.server_name()).await?,
+            names: self.names(&auth, &named, event.sender.server_name())?,
         };
         let pdu = build(&info.rules, event, parents, self.rooms.view.env.now_ms(), &self.rooms.key)?;
         let allowed =
@@ -251,38 +252,19 @@ impl<'r> Draft<'r> {
     }
 
     /// What versions 1 and 2 want in an event: a name of its own, and the hashes of those that it refers to.
-    async fn names(&self, auth: &AuthSet, server: &ServerName) -> Result<Option<Names>, Error> {
+    fn names(
+        &self,
+        auth: &AuthSet,
+        prev: &[Arc<Event>],
+        server: &ServerName,
+    ) -> Result<Option<Names>, Error> {
         let rules = &self.room.info.rules;
         if !needs_names(rules) {
             return Ok(None);
         }
-        let mut reference_hashes: BTreeMap<_, _> =
-            auth.events().map(|event| event.pdu.reference(rules)).collect();
-        for nid in self.room.head.extremities.iter().take(PREV_EVENTS_MAX) {
-            reference_hashes.extend([self.event(*nid).await?.pdu.reference(rules)]);
-        }
+        let referred = auth.events().chain(prev);
+        let reference_hashes: BTreeMap<_, _> = referred.map(|event| event.pdu.reference(rules)).collect();
         Ok(Some(Names { event_id: self.rooms.random_event_id(server)?, reference_hashes }))
-    }
-
-    async fn select_auth(&self, event: &NewEvent) -> Result<AuthSet, Error> {
-        self.auth_of(event, &self.next_state_before().await?).await
-    }
-
-    /// Whether the next event made here refers to all forward extremities.
-    pub(crate) fn names_all_extremities(&self) -> bool {
-        self.room.head.extremities.len() <= PREV_EVENTS_MAX
-    }
-
-    /// The state before the next event made here: the current state, unless that is made of more than can be named.
-    pub(crate) async fn next_state_before(&self) -> Result<StateTree, Error> {
-        if self.names_all_extremities() {
-            return Ok(self.room.current_state.clone());
-        }
-        let mut named = Vec::with_capacity(PREV_EVENTS_MAX);
-        for nid in self.room.head.extremities.iter().take(PREV_EVENTS_MAX) {
-            named.push(self.event(*nid).await?);
-        }
-        self.state_after_all(&named).await
     }
 
     pub(crate) async fn auth_of(&self, event: &NewEvent, state: &StateTree) -> Result<AuthSet, Error> {
@@ -307,14 +289,6 @@ impl<'r> Draft<'r> {
             entries.extend(found.map(|event| (event_type, state_key, event)));
         }
         Ok(AuthSet::new(info, entries))
-    }
-
-    pub(crate) async fn prev_events(&self) -> Result<Vec<OwnedEventId>, Error> {
-        let mut ids = Vec::with_capacity(1);
-        for nid in self.room.head.extremities.iter().take(PREV_EVENTS_MAX) {
-            ids.push(self.event(*nid).await?.pdu.event_id.clone());
-        }
-        Ok(ids)
     }
 
     fn next_depth(&self) -> u64 {
