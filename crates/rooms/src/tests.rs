@@ -12,5 +12,6 @@ mod outliers;
 mod policy;
 mod receiving;
 mod redactions;
+mod resets;
 mod upgrades;
 pub mod world;

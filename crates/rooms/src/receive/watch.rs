@@ -57,10 +57,13 @@ impl Draft<'_> {
     }
 
     /// Whether this server had not seen it in its place, and nothing here had replaced it: somebody asked for it while
-    /// this server was not there, and it came with a state that was fetched.
+    /// this server was not there, and it came with a state that was fetched. Numbers grow: what was held before that which
+    /// it takes the place of is none.
     async fn is_news(&self, reset: &Reset) -> Result<bool, Error> {
         let after = reset.after.filter(|_| reset.kind == ResetKind::Overturned);
-        let Some(after) = after else { return Ok(false) };
+        let Some(after) = after.filter(|after| reset.before.is_none_or(|before| before < *after)) else {
+            return Ok(false);
+        };
         let after = self.event(after).await?;
         Ok(after.state_before.is_none() || after.told)
     }
