@@ -25,6 +25,8 @@ const GOALS: &[(&str, f64)] = &[
     ("typing", 60.0),
     ("inbound PDU, 1 origin", 130.0),
     ("inbound PDU, 16 origins", 130.0),
+    // A signature and a request each; the event itself is the same text for all.
+    ("outbound event, # destinations: a delivery", 100.0),
     ("netsplit, # of # members: an event of the other side", 1_000.0),
     ("netsplit, # of # members: the merge", 100_000.0),
     ("push, # members: a message", 2_000.0),

@@ -39,6 +39,7 @@ pub struct Window {
     pid: u32,
     opened: Instant,
     at_start: Counters,
+    resident_bytes: u64,
 }
 
 /// What happened in a window.
@@ -48,6 +49,8 @@ pub struct Cost {
     pub server_cpu: Duration,
     pub generator_cpu: Duration,
     pub written_bytes: u64,
+    /// How far the resident memory rose above where it began, at its highest.
+    pub memory_bytes: u64,
 }
 
 impl Cost {
@@ -62,6 +65,7 @@ impl AddAssign for Cost {
         self.server_cpu += other.server_cpu;
         self.generator_cpu += other.generator_cpu;
         self.written_bytes += other.written_bytes;
+        self.memory_bytes = self.memory_bytes.max(other.memory_bytes);
     }
 }
 
@@ -75,7 +79,9 @@ struct Counters {
 impl Window {
     pub fn open(server: &Server) -> Result<Self> {
         let pid = server.pid();
-        Ok(Self { pid, at_start: Counters::read(pid)?, opened: Instant::now() })
+        procfs::forget_peak(pid)?;
+        let resident_bytes = procfs::resident_bytes(pid)?;
+        Ok(Self { pid, resident_bytes, at_start: Counters::read(pid)?, opened: Instant::now() })
     }
 
     pub fn close(self) -> Result<Cost> {
@@ -86,6 +92,7 @@ impl Window {
             server_cpu: at_end.server_cpu.saturating_sub(self.at_start.server_cpu),
             generator_cpu: at_end.generator_cpu.saturating_sub(self.at_start.generator_cpu),
             written_bytes: at_end.written_bytes.saturating_sub(self.at_start.written_bytes),
+            memory_bytes: procfs::peak_bytes(self.pid)?.saturating_sub(self.resident_bytes),
         })
     }
 }

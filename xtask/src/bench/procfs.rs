@@ -28,8 +28,22 @@ pub fn written_bytes(pid: u32) -> Result<u64> {
 
 /// Resident memory now, in bytes.
 pub fn resident_bytes(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most resident memory at any time since [`forget_peak`], in bytes.
+pub fn peak_bytes(pid: u32) -> Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+pub fn forget_peak(pid: u32) -> Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&path, "5").with_context(|| format!("cannot write {path}"))
+}
+
+fn memory(pid: u32, name: &str) -> Result<u64> {
     let status = read(pid, "status")?;
-    let kib = field(&status, "VmRSS:").with_context(|| format!("/proc/{pid}/status has no VmRSS"))?;
+    let kib = field(&status, name).with_context(|| format!("/proc/{pid}/status has no {name}"))?;
     Ok(kib * 1024)
 }
 
@@ -132,6 +146,16 @@ mod tests {
         }
         assert!(resident_bytes(pid).unwrap() > 0);
         written_bytes(pid).unwrap();
+    }
+
+    #[test]
+    fn the_peak_of_memory_is_forgotten() {
+        let pid = std::process::id();
+        drop(std::hint::black_box(vec![7u8; 64 << 20]));
+        let peak = peak_bytes(pid).unwrap();
+        assert!(peak > 64 << 20);
+        forget_peak(pid).unwrap();
+        assert!(peak_bytes(pid).unwrap() < peak);
     }
 
     #[test]

@@ -72,8 +72,17 @@ impl Puppet {
         event::seal(event, &self.name, &self.key)
     }
 
-    /// Joins a user to a room of the server under test. Returns the join and the state before it.
+    /// Joins a user to a room of the server under test. Returns the join and the answer to it, with all members.
     pub async fn join(&mut self, room_id: &str, user: &str) -> Result<(Pdu, Value)> {
+        self.join_asking(room_id, user, "").await
+    }
+
+    /// The same without the members, as servers ask.
+    pub async fn join_partially(&mut self, room_id: &str, user: &str) -> Result<(Pdu, Value)> {
+        self.join_asking(room_id, user, "?omit_members=true").await
+    }
+
+    async fn join_asking(&mut self, room_id: &str, user: &str, query: &str) -> Result<(Pdu, Value)> {
         let (room, user_in_path) = (escaped(room_id), escaped(user));
         let uri = format!("/_matrix/federation/v1/make_join/{room}/{user_in_path}?ver={ROOM_VERSION}");
         let made = self.request(Method::GET, &uri, None).await?;
@@ -83,7 +92,7 @@ impl Puppet {
             template.as_object_mut().context("a template is an object")?.remove(field);
         }
         let pdu = event::seal(template, &self.name, &self.key);
-        let uri = format!("/_matrix/federation/v2/send_join/{room}/{}", escaped(&pdu.event_id));
+        let uri = format!("/_matrix/federation/v2/send_join/{room}/{}{query}", escaped(&pdu.event_id));
         let answer = self.request(Method::PUT, &uri, Some(&pdu.json)).await?;
         Ok((pdu, answer))
     }
@@ -93,15 +102,16 @@ impl Puppet {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let uri = format!("/_matrix/federation/v1/send/bench{number}");
-        let pdus: Vec<&Value> = pdus.iter().map(|pdu| &pdu.json).collect();
-        let content = json!({ "origin": self.name, "origin_server_ts": now_ms(), "pdus": pdus });
+        let last = pdus.last().map(|pdu| pdu.event_id.clone()).unwrap_or_default();
+        let events: Vec<&Value> = pdus.iter().map(|pdu| &pdu.json).collect();
+        let content = json!({ "origin": self.name, "origin_server_ts": now_ms(), "pdus": events });
         let authorization = self.authorization("PUT", &uri, Some(&content));
-        Transaction { uri, authorization, body: content.to_string().into() }
+        Transaction { pdus: pdus.len(), last, uri, authorization, body: content.to_string().into() }
     }
 
     /// Fails if the server under test refuses one of the events.
     pub async fn send(&mut self, transaction: &Transaction) -> Result<()> {
-        let Transaction { uri, authorization, body } = transaction;
+        let Transaction { uri, authorization, body, .. } = transaction;
         let answer = self.connection.call(Method::PUT, uri, Some(authorization), body.clone()).await?;
         let answer: Value = serde_json::from_slice(&answer)?;
         let outcomes = answer["pdus"].as_object().context("no outcomes")?;
@@ -134,6 +144,9 @@ impl Puppet {
 }
 
 pub struct Transaction {
+    /// How many PDUs, and the id of the last.
+    pub pdus: usize,
+    pub last: String,
     uri: String,
     authorization: HeaderValue,
     body: Bytes,

@@ -42,6 +42,12 @@ impl Kind {
             Self::Synapse => "synapse",
         }
     }
+
+    /// Synapse answers a transaction before it has looked at the events in it. When a hundred of one room wait, it drops
+    /// all but the last and asks for the others, ten at a time.
+    pub fn answers_early(self) -> bool {
+        self == Self::Synapse
+    }
 }
 
 pub struct Options {
@@ -60,6 +66,7 @@ struct Launch {
 }
 
 pub struct Server {
+    pub kind: Kind,
     pub address: SocketAddr,
     launch: Launch,
     home: TempDir,
@@ -78,7 +85,7 @@ impl Server {
         if options.keep {
             eprintln!("{}: in {}", kind.name(), home.path().display());
         }
-        let mut server = Self { address, launch, home, child: None };
+        let mut server = Self { kind, address, launch, home, child: None };
         server.start_again().await?;
         Ok(server)
     }

@@ -34,11 +34,8 @@ pub async fn inbound(world: &mut World) -> Result<Vec<Row>> {
         }
         world.server.settle().await?;
         let window = Window::open(&world.server)?;
-        let samples = try_join_all(sources.iter_mut().map(Source::send_all)).await?;
-        // A server may answer before it has looked at the events.
-        for source in &mut sources {
-            source.arrived().await?;
-        }
+        let time = world.sizes.time;
+        let samples = try_join_all(sources.iter_mut().map(|source| source.send_all(time))).await?;
         let cost = window.close()?;
         let mut driven = Driven { samples: Samples::default(), cost };
         samples.into_iter().for_each(|each| driven.samples.extend(each));
@@ -54,7 +51,7 @@ struct Source {
     transactions: Vec<Transaction>,
     owner: User,
     room: String,
-    last: String,
+    answers_early: bool,
 }
 
 impl Source {
@@ -77,31 +74,53 @@ impl Source {
             events.push(event);
         }
         let transactions = events.chunks(TRANSACTION_PDUS).map(|pdus| puppet.transaction(pdus)).collect();
-        Ok(Self { puppet, transactions, owner, room, last })
+        Ok(Self { puppet, transactions, owner, room, answers_early: world.server.kind.answers_early() })
     }
 
-    async fn send_all(&mut self) -> Result<Samples> {
-        bring(&mut self.puppet, &self.transactions).await
-    }
-
-    async fn arrived(&mut self) -> Result<()> {
-        arrived(&mut self.owner, &self.room, &self.last).await
+    async fn send_all(&mut self, time: Duration) -> Result<Samples> {
+        let Self { puppet, transactions, owner, room, answers_early } = self;
+        let mut lane = Lane { puppet, witness: owner, room, answers_early: *answers_early };
+        lane.bring(transactions, time).await
     }
 }
 
-/// One transaction after the other. The samples count PDUs, each with the time of its transaction.
-pub async fn bring(puppet: &mut Puppet, transactions: &[Transaction]) -> Result<Samples> {
-    let mut samples = Samples::default();
-    for transaction in transactions {
-        let begun = Instant::now();
-        puppet.send(transaction).await?;
-        (0..TRANSACTION_PDUS).for_each(|_| samples.push(begun.elapsed()));
+/// One server that sends events of one room, and a user here who sees whether they have arrived.
+pub struct Lane<'a> {
+    pub puppet: &'a mut Puppet,
+    pub witness: &'a mut User,
+    pub room: &'a str,
+    pub answers_early: bool,
+}
+
+impl Lane<'_> {
+    /// One transaction after the other, until all are brought or the time is over, and until the last event is there.
+    /// The samples count PDUs, each with the time of its transaction.
+    pub async fn bring(&mut self, transactions: &[Transaction], time: Duration) -> Result<Samples> {
+        let started = Instant::now();
+        let mut samples = Samples::default();
+        let mut last = None;
+        for transaction in transactions.iter().take_while(|_| started.elapsed() < time) {
+            let begun = Instant::now();
+            self.puppet.send(transaction).await?;
+            if self.answers_early {
+                self.arrived(&transaction.last).await?;
+            }
+            (0..transaction.pdus).for_each(|_| samples.push(begun.elapsed()));
+            last = Some(&transaction.last);
+        }
+        if let Some(last) = last {
+            self.arrived(last).await?;
+        }
+        Ok(samples)
     }
-    Ok(samples)
+
+    async fn arrived(&mut self, last: &str) -> Result<()> {
+        arrived(self.witness, self.room, last).await
+    }
 }
 
 /// Waits until `last` is the last event in the room.
-pub async fn arrived(user: &mut User, room: &str, last: &str) -> Result<()> {
+async fn arrived(user: &mut User, room: &str, last: &str) -> Result<()> {
     let begun = Instant::now();
     loop {
         let page = user.get(&format!("rooms/{room}/messages?dir=b&limit=1")).await?;

@@ -1,17 +1,17 @@
-//! A very large room: another server joins it here, and this server joins it elsewhere.
+//! A very large room: this server joins it elsewhere, and other servers join it here.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
-use serde_json::json;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
-use crate::bench::measure::Window;
-use crate::bench::procfs;
+use crate::bench::measure::{Cost, Window};
 use crate::bench::puppet::{Host, HostedRoom, Puppet, escaped, joined};
 use crate::bench::report::{Row, Unit};
+use crate::bench::user::{User, event_id, message};
 use crate::bench::world::World;
 
 const COMPLETE_MAX: Duration = Duration::from_secs(600);
@@ -25,54 +25,69 @@ pub async fn run(world: &mut World) -> Result<Vec<Row>> {
     let room = Arc::new(HostedRoom::build(&host, members));
     host.serve_room(room.clone());
     let mut user = world.fresh_user().await?;
-    let memory_before = procfs::resident_bytes(world.server.pid())?;
     let window = Window::open(&world.server)?;
     let begun = Instant::now();
     let via = host.name_of(0);
     let path = format!("join/{}?server_name={via}&via={via}", escaped(&room.room_id));
     user.post(&path, &json!({})).await?;
+    event_id(&user.send(&escaped(&room.room_id), &message("here I am")).await?)?;
     let usable = begun.elapsed();
     complete(&mut user, &room.room_id, members + 2).await?;
     let done = begun.elapsed();
     let cost = window.close()?;
-    let memory = procfs::resident_bytes(world.server.pid())?.saturating_sub(memory_before);
-    let served = serve(world, &host, &room.room_id).await?;
     let named = |what: &str| format!("room of {members} members, {what}");
-    Ok(vec![
+    let mut rows = vec![
         Row::figure(named("joining: usable"), usable.as_secs_f64(), Unit::Seconds),
         Row::figure(named("joining: complete"), done.as_secs_f64(), Unit::Seconds),
-        Row::figure(named("joining: CPU"), cost.server_cpu.as_secs_f64(), Unit::Seconds),
-        Row::figure(named("joining: memory more"), memory as f64 / 1e6, Unit::Megabytes),
-        Row::figure(named("serving a join"), served.0.as_secs_f64(), Unit::Seconds),
-        Row::figure(named("serving a join: CPU"), served.1.as_secs_f64(), Unit::Seconds),
-    ])
+    ];
+    rows.extend(costs(&named("joining"), cost));
+    let forms = [("serving a join without members", true), ("serving a join", false)];
+    for (newcomer, (what, partially)) in forms.into_iter().enumerate() {
+        // Nothing of the room is in memory any more.
+        world.server.stop().await?;
+        world.server.start_again().await?;
+        let cost = serve(world, &host, &room.room_id, NEWCOMER + newcomer, partially).await?;
+        rows.push(Row::figure(named(what), cost.wall.as_secs_f64(), Unit::Seconds));
+        rows.extend(costs(&named(what), cost));
+    }
+    Ok(rows)
 }
 
-async fn complete(user: &mut crate::bench::user::User, room: &str, members: usize) -> Result<()> {
+fn costs(name: &str, cost: Cost) -> [Row; 2] {
+    [
+        Row::figure(format!("{name}: CPU"), cost.server_cpu.as_secs_f64(), Unit::Seconds),
+        Row::figure(format!("{name}: peak of memory more"), cost.memory_bytes as f64 / 1e6, Unit::Megabytes),
+    ]
+}
+
+async fn complete(user: &mut User, room: &str, members: usize) -> Result<()> {
     let begun = Instant::now();
     loop {
         let answer = user.get(&format!("rooms/{}/joined_members", escaped(room))).await?;
         if joined(&answer)? >= members {
             return Ok(());
         }
-        if begun.elapsed() > COMPLETE_MAX {
-            bail!("{} of {members} members are known", joined(&answer)?);
-        }
+        ensure!(begun.elapsed() < COMPLETE_MAX, "{} of {members} members are known", joined(&answer)?);
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// Another server joins the room through the server under test: the whole state goes out.
-async fn serve(world: &World, host: &Host, room: &str) -> Result<(Duration, Duration)> {
-    let mut puppet = Puppet::open(host, world.server.address, NEWCOMER).await?;
-    let newcomer = puppet.user(0);
+/// Another server joins the room through the server under test, whole or as servers ask for it.
+async fn serve(world: &World, host: &Host, room: &str, newcomer: usize, partially: bool) -> Result<Cost> {
+    let mut puppet = Puppet::open(host, world.server.address, newcomer).await?;
+    let user = puppet.user(0);
     let window = Window::open(&world.server)?;
-    let begun = Instant::now();
-    let (_, answer) = puppet.join(room, &newcomer).await?;
-    let took = begun.elapsed();
-    answer["state"]
-        .as_array()
-        .filter(|state| state.len() > world.sizes.large_room)
-        .context("not all state")?;
-    Ok((took, window.close()?.server_cpu))
+    let (_, answer) = match partially {
+        true => puppet.join_partially(room, &user).await?,
+        false => puppet.join(room, &user).await?,
+    };
+    let cost = window.close()?;
+    let state = answer["state"].as_array().map_or(0, Vec::len);
+    let omitted = answer["members_omitted"] == Value::Bool(true);
+    let whole = state > world.sizes.large_room;
+    ensure!(
+        (omitted, whole) == (partially, !partially),
+        "{state} events of state, members omitted: {omitted}"
+    );
+    Ok(cost)
 }

@@ -2,10 +2,12 @@
 //!
 //! Every transaction of theirs makes the server resolve the two states anew, over a conflict that grows with each.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::federation::{TRANSACTION_PDUS, arrived, auth_of, bring, room_of};
+use super::federation::{Lane, TRANSACTION_PDUS, auth_of, room_of};
 use crate::bench::drive::Driven;
 use crate::bench::measure::Window;
 use crate::bench::puppet::{Host, Place, Puppet, Transaction, joined};
@@ -21,32 +23,30 @@ pub async fn run(world: &mut World) -> Result<Vec<Row>> {
     let mut side = Side::begin(&mut puppet, &room).await?;
     let joins: Vec<Change> = (1..members).map(|number| Change::join(number, "once")).collect();
     let joins = side.grow(&puppet, &joins);
-    bring(&mut puppet, &joins).await?;
-    arrived(&mut owner, &room, &side.last).await?;
+    let answers_early = world.server.kind.answers_early();
+    let mut lane = Lane { puppet: &mut puppet, witness: &mut owner, room: &room, answers_early };
+    lane.bring(&joins, Duration::MAX).await?;
 
     let mut here = side.clone();
     let mut there = side;
     let names: Vec<Change> = (1..=disputed).map(|number| Change::join(number, "here")).collect();
-    let names = here.grow(&puppet, &names);
+    let names = here.grow(lane.puppet, &names);
     // Half of them leave, the others have another name. What comes later in time wins.
     let changes = (1..=disputed).map(|number| match number % 2 {
         0 => Change::leave(number),
         _ => Change::join(number, "there"),
     });
-    let changes = there.grow(&puppet, &changes.collect::<Vec<_>>());
-    let (merge, merge_id) = merge(&puppet, &here, &there);
-    bring(&mut puppet, &names).await?;
-    arrived(&mut owner, &room, &here.last).await?;
+    let changes = there.grow(lane.puppet, &changes.collect::<Vec<_>>());
+    let merge = merge(lane.puppet, &here, &there);
+    lane.bring(&names, Duration::MAX).await?;
     world.server.settle().await?;
 
     let window = Window::open(&world.server)?;
-    let samples = bring(&mut puppet, &changes).await?;
-    arrived(&mut owner, &room, &there.last).await?;
+    let samples = lane.bring(&changes, Duration::MAX).await?;
     let driven = Driven { samples, cost: window.close()? };
     world.server.settle().await?;
     let window = Window::open(&world.server)?;
-    bring(&mut puppet, std::slice::from_ref(&merge)).await?;
-    arrived(&mut owner, &room, &merge_id).await?;
+    lane.bring(std::slice::from_ref(&merge), Duration::MAX).await?;
     let merged = window.close()?;
 
     let left = joined(&owner.get(&format!("rooms/{room}/joined_members")).await?)?;
@@ -136,13 +136,13 @@ impl Side {
     }
 }
 
-/// A message after both sides, by the member who changed on neither, and its id.
-fn merge(puppet: &Puppet, here: &Side, there: &Side) -> (Transaction, String) {
+/// A message after both sides, by the member who changed on neither.
+fn merge(puppet: &Puppet, here: &Side, there: &Side) -> Transaction {
     let prev_events = vec![here.last.clone(), there.last.clone()];
     let auth_events = vec![here.auth[0].clone(), here.auth[1].clone(), here.members[0].clone()];
     let depth = here.depth.max(there.depth) + 1;
     let place = Place { room_id: &here.room, prev_events, auth_events, depth };
     let content = json!({ "msgtype": "m.text", "body": "there you are" });
     let event = puppet.event(&place, &puppet.user(0), "m.room.message", None, content);
-    (puppet.transaction(std::slice::from_ref(&event)), event.event_id)
+    puppet.transaction(std::slice::from_ref(&event))
 }
