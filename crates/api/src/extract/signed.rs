@@ -181,11 +181,15 @@ impl KeySource<'_> {
     async fn current(&self, headers: Vec<XMatrix>) -> Result<Vec<(XMatrix, Base64)>, ApiError> {
         let (origin, key) = (&headers[0].origin, headers[0].key.escape_debug());
         let lacking = format!("The key '{key}' of '{origin}' could not be had, or is not valid now.");
-        let mut valid = Vec::new();
+        let (mut valid, mut refusal) = (Vec::new(), ApiError::unauthorized(lacking));
         for header in headers {
-            valid.extend(self.current_key(&header).await?.map(|key| (header, key)));
+            match self.current_key(&header).await {
+                Ok(key) => valid.extend(key.map(|key| (header, key))),
+                // Another header may do.
+                Err(busy) => refusal = busy,
+            }
         }
-        if valid.is_empty() { Err(ApiError::unauthorized(lacking)) } else { Ok(valid) }
+        if valid.is_empty() { Err(refusal) } else { Ok(valid) }
     }
 
     async fn current_key(&self, header: &XMatrix) -> Result<Option<Base64>, ApiError> {
