@@ -95,12 +95,21 @@ impl Keyring {
     /// notaries. A key is among them if it was valid at the times of *all* who want keys of that server: whoever
     /// verifies events of different times asks for all of them first and then, at no cost, for each.
     pub async fn keys_for(&self, wanted: &[Wanted]) -> PublicKeyMap {
-        if self.fetch_lacking(wanted, Asker::Here, PATIENCE).await.is_err() {
+        self.keys_on_behalf(Asker::Here, wanted).await
+    }
+
+    /// The same for what `origin` has sent: whatever names are in it, others are looked for besides.
+    pub async fn keys_brought_by(&self, origin: &ServerName, wanted: &[Wanted]) -> PublicKeyMap {
+        self.keys_on_behalf(Asker::Origin(origin), wanted).await
+    }
+
+    async fn keys_on_behalf(&self, asker: Asker<'_>, wanted: &[Wanted]) -> PublicKeyMap {
+        if self.fetch_lacking(wanted, asker, PATIENCE).await.is_err() {
             tracing::warn!("so many keys of servers are being looked for that some are not");
         }
         let mut keys = PublicKeyMap::new();
         for wanted in wanted {
-            let valid = self.known(wanted, Asker::Here).await;
+            let valid = self.known(wanted, asker).await;
             keys.entry(wanted.server.to_string())
                 .and_modify(|both| both.retain(|id, _| valid.contains_key(id)))
                 .or_insert(valid);
@@ -149,8 +158,8 @@ impl Keyring {
         key_id: &str,
         asker: IpAddr,
     ) -> Result<Option<Base64>, Busy> {
-        let asker = Asker::Stranger(asker);
         let wanted = self.now(server, key_id);
+        let asker = self.caller(&wanted, asker).await;
         let mut fetched = self.fetch_lacking(std::slice::from_ref(&wanted), asker, PATIENCE).await;
         for _ in 0..BUSY_TRIES {
             if fetched.is_ok() {
@@ -165,12 +174,32 @@ impl Keyring {
         }
     }
 
+    /// Who is at this address, if it is whose keys are wanted. Of a server with which a room is shared there are but so many,
+    /// and one whose keys expire because of strangers would be shut out.
+    async fn caller(&self, wanted: &Wanted, address: IpAddr) -> Asker<'static> {
+        let known = self.others.known(&wanted.server).await;
+        let fresh = known.newest().is_some_and(|answer| !answer.is_stale(wanted.at_ms));
+        if fresh && wanted.is_among(&known.valid_at(wanted.at_ms)) {
+            // Nobody will be asked.
+            return Asker::Stranger(address);
+        }
+        match self.view.rooms_of_server(&wanted.server).await {
+            Ok(rooms) if !rooms.is_empty() => Asker::Neighbour(address),
+            _ => Asker::Stranger(address),
+        }
+    }
+
     /// What [`Keyring::current_key`] looks for.
     pub fn now(&self, server: &ServerName, key_id: &str) -> Wanted {
         Wanted { server: server.to_owned(), key_ids: vec![key_id.to_owned()], at_ms: self.view.env.now_ms() }
     }
 
-    async fn fetch_lacking(&self, wanted: &[Wanted], asker: Asker, patience: Duration) -> Result<(), Busy> {
+    async fn fetch_lacking(
+        &self,
+        wanted: &[Wanted],
+        asker: Asker<'_>,
+        patience: Duration,
+    ) -> Result<(), Busy> {
         let lacking = self.lacking(wanted, asker).await;
         if lacking.is_empty() {
             return Ok(());
@@ -182,30 +211,30 @@ impl Keyring {
         fetched.unwrap_or(Ok(()))
     }
 
-    async fn fetch(&self, lacking: &[Wanted], asker: Asker) -> Result<(), Busy> {
+    async fn fetch(&self, lacking: &[Wanted], asker: Asker<'_>) -> Result<(), Busy> {
         let mut lacking = lacking.to_vec();
         if lacking.len() > NOTARY_FIRST && self.others.has_notaries() {
-            self.others.ask_notaries(&lacking).await;
+            self.others.ask_notaries(&lacking, asker).await;
             lacking = self.lacking(&lacking, asker).await;
         }
         let fetched = self.fetch_directly(&lacking, asker).await;
         let lacking = self.lacking(&lacking, asker).await;
         if fetched.is_ok() && !lacking.is_empty() && self.others.has_notaries() {
             let lane = self.others.lanes.enter(asker)?;
-            self.others.ask_notaries(&lacking).await;
+            self.others.ask_notaries(&lacking, asker).await;
             drop(lane);
         }
         fetched
     }
 
-    async fn fetch_directly(&self, lacking: &[Wanted], asker: Asker) -> Result<(), Busy> {
+    async fn fetch_directly(&self, lacking: &[Wanted], asker: Asker<'_>) -> Result<(), Busy> {
         let servers: BTreeSet<_> = lacking.iter().map(|wanted| &wanted.server).collect();
         let servers = stream::iter(servers.into_iter().cloned().map(Ok));
         let fetch = |server| self.others.clone().fetch(server, asker);
         servers.try_for_each_concurrent(PARALLEL_MAX, fetch).await
     }
 
-    async fn lacking(&self, wanted: &[Wanted], asker: Asker) -> Vec<Wanted> {
+    async fn lacking(&self, wanted: &[Wanted], asker: Asker<'_>) -> Vec<Wanted> {
         let mut lacking = Vec::new();
         for wanted in wanted.iter().filter(|wanted| wanted.server != self.view.server_name) {
             if !wanted.is_among(&self.known(wanted, asker).await) {
@@ -215,7 +244,7 @@ impl Keyring {
         lacking
     }
 
-    async fn known(&self, wanted: &Wanted, asker: Asker) -> PublicKeySet {
+    async fn known(&self, wanted: &Wanted, asker: Asker<'_>) -> PublicKeySet {
         if wanted.server == self.view.server_name {
             return self.own.public_keys(wanted.at_ms).await;
         }

@@ -183,7 +183,7 @@ impl Inbound {
     ) -> Result<Vec<Received>, TransactionError> {
         // What other servers made comes from this one only where it let them in.
         let relayed: Vec<bool> = formed.iter().map(|formed| formed.claims().membership().is_some()).collect();
-        let verified = self.verify(formed, &room.info.rules).await;
+        let verified = self.verify_sent_by(origin, formed, &room.info.rules).await;
         let mut answers: Vec<Option<Received>> = Vec::with_capacity(verified.len());
         let mut good: Vec<Incoming> = Vec::with_capacity(verified.len());
         for outcome in verified {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::poll_fn, task::Poll};
 
 use myelin_dag::checks::{Dropped, FormedPdu, RawPdu, SignatureError, VerifiedPdu};
-use ruma::{OwnedServerName, room_version_rules::RoomVersionRules, signatures::PublicKeyMap};
+use ruma::{OwnedServerName, ServerName, room_version_rules::RoomVersionRules, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
 
 use super::Inbound;
@@ -20,17 +20,29 @@ impl Inbound {
         rules: &RoomVersionRules,
     ) -> Vec<Result<VerifiedPdu, Dropped>> {
         let wanted: Vec<_> = formed.iter().map(|formed| wanted(formed, rules)).collect();
-        self.verify_with(formed, &wanted, rules).await
+        self.verify_with(None, formed, &wanted, rules).await
+    }
+
+    /// The same for what `origin` has sent.
+    pub(super) async fn verify_sent_by(
+        &self,
+        origin: &ServerName,
+        formed: Vec<FormedPdu>,
+        rules: &RoomVersionRules,
+    ) -> Vec<Result<VerifiedPdu, Dropped>> {
+        let wanted: Vec<_> = formed.iter().map(|formed| wanted(formed, rules)).collect();
+        self.verify_with(Some(origin), formed, &wanted, rules).await
     }
 
     /// `wanted`: for each, the keys that it claims to be signed by.
     async fn verify_with(
         &self,
+        origin: Option<&ServerName>,
         formed: Vec<FormedPdu>,
         wanted: &[Vec<Wanted>],
         rules: &RoomVersionRules,
     ) -> Vec<Result<VerifiedPdu, Dropped>> {
-        let keys = self.keys.keys_for(&together(wanted)).await;
+        let keys = self.keys_for(origin, &together(wanted)).await;
         let mut outcomes = Vec::with_capacity(formed.len());
         for (index, (formed, wanted)) in formed.into_iter().zip(wanted).enumerate() {
             if index % IN_ONE_GO == IN_ONE_GO - 1 {
@@ -41,10 +53,17 @@ impl Inbound {
                 formed.verify(&keys, rules)
             } else {
                 // What is valid for all is less than what is valid for each.
-                formed.verify(&self.keys.keys_for(wanted).await, rules)
+                formed.verify(&self.keys_for(origin, wanted).await, rules)
             });
         }
         outcomes
+    }
+
+    async fn keys_for(&self, origin: Option<&ServerName>, wanted: &[Wanted]) -> PublicKeyMap {
+        match origin {
+            Some(origin) => self.keys.keys_brought_by(origin, wanted).await,
+            None => self.keys.keys_for(wanted).await,
+        }
     }
 
     /// Those of some PDUs, fetched because they were missing, that are events with the signatures they need.
@@ -59,7 +78,7 @@ impl Inbound {
 
     pub(super) async fn verify_formed(&self, formed: Vec<FormedPdu>, rules: &RoomVersionRules) -> Verified {
         let wanted: Vec<_> = formed.iter().map(|formed| wanted(formed, rules)).collect();
-        let outcomes = self.verify_with(formed, &wanted, rules).await;
+        let outcomes = self.verify_with(None, formed, &wanted, rules).await;
         let mut verified = Verified::default();
         for (outcome, wanted) in outcomes.into_iter().zip(wanted) {
             match outcome {

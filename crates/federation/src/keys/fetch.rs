@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +19,7 @@ use serde_json::{json, value::RawValue};
 use super::{
     Wanted,
     answer::KeyAnswer,
+    attempts::Attempts,
     lanes::{Asker, Busy},
     others::{Known, Others},
 };
@@ -43,7 +45,7 @@ struct NotaryAnswer {
 
 impl Others {
     /// What is known of a server's keys; new ones are asked for in good time.
-    pub(super) async fn lookup(self: Arc<Self>, server: &ServerName, asker: Asker) -> Arc<Known> {
+    pub(super) async fn lookup(self: Arc<Self>, server: &ServerName, asker: Asker<'_>) -> Arc<Known> {
         let known = self.known(server).await;
         if known.newest().is_some_and(|answer| answer.is_stale(self.view.env.now_ms())) {
             drop(self.clone().flight(server.to_owned(), asker));
@@ -52,7 +54,13 @@ impl Others {
     }
 
     /// Asks the server itself, unless that was in vain a moment ago. Completes when the answer is stored.
-    pub(super) async fn fetch(self: Arc<Self>, server: OwnedServerName, asker: Asker) -> Result<(), Busy> {
+    pub(super) async fn fetch(
+        self: Arc<Self>,
+        server: OwnedServerName,
+        asker: Asker<'_>,
+    ) -> Result<(), Busy> {
+        // Before it is under way: nobody else who looks for the same keys waits for this.
+        let _turn = self.lanes.turn(asker).await;
         if let Some(flight) = self.flight(server, asker)? {
             flight.await;
         }
@@ -60,8 +68,9 @@ impl Others {
     }
 
     pub(super) fn is_alive(&self, server: &ServerName) {
-        self.attempts.is_alive(server);
-        self.notary_attempts.is_alive(server);
+        for attempts in [&self.attempts, &self.notary_attempts, &self.caused_notary_attempts] {
+            attempts.is_alive(server);
+        }
     }
 
     pub(super) fn has_notaries(&self) -> bool {
@@ -69,7 +78,7 @@ impl Others {
     }
 
     /// Goes on when nobody waits any more.
-    fn flight(self: Arc<Self>, server: OwnedServerName, asker: Asker) -> Result<Option<Flight>, Busy> {
+    fn flight(self: Arc<Self>, server: OwnedServerName, asker: Asker<'_>) -> Result<Option<Flight>, Busy> {
         let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(&server) {
             return Ok(Some(flight.clone()));
@@ -95,7 +104,9 @@ impl Others {
     }
 
     async fn ask(&self, server: &ServerName) {
-        let outcome = self.ask_directly(server).await;
+        let outcome = AssertUnwindSafe(self.ask_directly(server)).catch_unwind().await;
+        // Whoever waits for it does not fall with it, and it does not stay under way for ever.
+        let outcome = outcome.unwrap_or_else(|_| Err("looking for them made this server panic".to_owned()));
         let now_ms = self.view.env.now_ms();
         match outcome {
             Ok(()) => self.attempts.succeeded(server, now_ms),
@@ -115,9 +126,14 @@ impl Others {
     }
 
     /// Asks notaries, one after the other, for keys that are still lacking and that they were not asked for just now.
-    pub(super) async fn ask_notaries(self: &Arc<Self>, lacking: &[Wanted]) {
+    pub(super) async fn ask_notaries(self: &Arc<Self>, lacking: &[Wanted], asker: Asker<'_>) {
         let now_ms = self.view.env.now_ms();
-        let due = |wanted: &&Wanted| !self.notary_attempts.rests(&wanted.server, now_ms);
+        // Keys that somebody else has invented do not keep this server from those that it needs.
+        let attempts = match asker {
+            Asker::Here => &self.notary_attempts,
+            _ => &self.caused_notary_attempts,
+        };
+        let due = |wanted: &&Wanted| !attempts.rests(&wanted.server, now_ms);
         let asked: Vec<&Wanted> = lacking.iter().filter(due).collect();
         let mut lacking = asked.clone();
         for notary in &self.notaries {
@@ -139,17 +155,17 @@ impl Others {
                 break;
             }
         }
-        self.note_notaries(&asked, &lacking);
+        self.note_notaries(attempts, &asked, &lacking);
     }
 
-    fn note_notaries(&self, asked: &[&Wanted], lacking: &[&Wanted]) {
+    fn note_notaries(&self, attempts: &Attempts, asked: &[&Wanted], lacking: &[&Wanted]) {
         let now_ms = self.view.env.now_ms();
         let lacking: BTreeSet<_> = lacking.iter().map(|wanted| &wanted.server).collect();
         let asked: BTreeSet<_> = asked.iter().map(|wanted| &wanted.server).collect();
         for server in asked {
             match lacking.contains(server) {
-                true => self.notary_attempts.failed(server, now_ms, NOTARY_BACKOFF_MAX),
-                false => self.notary_attempts.succeeded(server, now_ms),
+                true => attempts.failed(server, now_ms, NOTARY_BACKOFF_MAX),
+                false => attempts.succeeded(server, now_ms),
             }
         }
     }

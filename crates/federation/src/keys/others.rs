@@ -27,6 +27,8 @@ pub(super) struct Others {
     /// To have servers' keys from themselves, and from notaries.
     pub(super) attempts: Attempts,
     pub(super) notary_attempts: Attempts,
+    /// The same for keys that others have named.
+    pub(super) caused_notary_attempts: Attempts,
     /// Requests that are on their way, by the server that they are about.
     pub(super) flights: Mutex<HashMap<OwnedServerName, Flight>>,
     pub(super) lanes: Lanes,
@@ -50,6 +52,7 @@ impl Others {
             notaries,
             attempts: Attempts::default(),
             notary_attempts: Attempts::default(),
+            caused_notary_attempts: Attempts::default(),
             flights: Mutex::default(),
             lanes: Lanes::default(),
             known: Cache::new(SERVERS_MAX),

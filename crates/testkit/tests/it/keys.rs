@@ -13,12 +13,14 @@ use axum::{
     routing::{get, post},
 };
 use http::StatusCode;
+use myelin_core::RoomNid;
 use myelin_dag::SigningKey;
 use myelin_federation::{Budget, Client, Keyring, Peers, Wanted, keys::answer::KeyAnswer};
 use myelin_store::{
     Batch,
+    codec::AtPosition,
     memory::MemoryDisk,
-    tables::{OLD_SIGNING_KEYS, OldSigningKeyRecord},
+    tables::{OLD_SIGNING_KEYS, OldSigningKeyRecord, SERVER_ROOMS, ServerRoomRecord},
 };
 use myelin_testenv::Sim;
 use myelin_testkit::{
@@ -524,4 +526,162 @@ fn servers_that_share_an_address_wait_for_each_other() {
     let asked = names.iter().map(|name| world.keys.current_key(name, "ed25519:a", address));
     let found = world.sim.block_on(futures::future::join_all(asked));
     assert!(found.iter().all(|key| matches!(key, Ok(Some(_)))), "{found:?}");
+}
+
+/// Somebody who takes a connection and never answers.
+fn tarpit(world: &World, name: &ServerName, asked: &Arc<AtomicUsize>) {
+    let counter = asked.clone();
+    let hole = move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<String>()
+    };
+    world.network.connect(name, Router::new().route("/_matrix/key/v2/server", get(hole)));
+}
+
+fn server(name: String) -> OwnedServerName {
+    name.try_into().expect("a name")
+}
+
+#[test]
+fn strangers_keep_no_server_out_with_which_a_room_is_shared() {
+    let world = World::new(&[]);
+    let (asked, day) = (Arc::new(AtomicUsize::new(0)), DAY.as_millis() as u64);
+    let peer = KeyServer::start(&world.network, there());
+    peer.says(there(), &key("a"), json!({}), world.now_ms() + day);
+    let mut batch = Batch::new();
+    let position = world.server.view.store.position();
+    let row = AtPosition { position, value: ServerRoomRecord { joined: true } };
+    batch.put(&SERVER_ROOMS, &(there().to_string(), RoomNid(1)), &row);
+    world.sim.block_on(world.server.view.store.commit(batch)).expect("stored");
+    let current = |name: &ServerName| {
+        world.sim.block_on(world.keys.current_key(name, "ed25519:a", [9, 9, 9, 9].into()))
+    };
+    assert!(matches!(current(there()), Ok(Some(_))));
+    let names: Vec<_> = (0..40).map(|n| server(format!("n{n}.evil"))).collect();
+    names.iter().for_each(|name| tarpit(&world, name, &asked));
+    world.sim.block_on(async {
+        let claims = names.iter().zip(0..).map(|(name, n)| {
+            world.keys.current_key(name, "ed25519:a", std::net::IpAddr::from([1, 2, 3, n / 8]))
+        });
+        futures::future::join_all(claims).await;
+    });
+    assert_eq!(asked.load(Ordering::SeqCst), 32, "all lanes of strangers are taken, and stay so");
+    let honest = server_name!("honest.test");
+    KeyServer::start(&world.network, honest).says(honest, &key("a"), json!({}), world.now_ms() + 9 * day);
+    assert!(current(honest).is_err(), "a stranger, too");
+    world.pass(DAY * 3 / 4);
+    peer.says(there(), &key("a"), json!({}), world.now_ms() + day);
+    assert!(matches!(current(there()), Ok(Some(_))));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(peer.asked(), 2, "what was stale is renewed");
+    world.pass(3 * DAY);
+    peer.says(there(), &key("a"), json!({}), world.now_ms() + day);
+    assert!(matches!(current(there()), Ok(Some(_))), "it had expired");
+}
+
+#[test]
+fn names_that_a_server_invents_keep_nobody_from_the_keys_that_are_needed_here() {
+    let world = World::new(&[]);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let until = world.now_ms() + DAY.as_millis() as u64;
+    let named: Vec<_> = (0..300).map(|n| server(format!("n{n}.evil"))).collect();
+    named.iter().for_each(|name| tarpit(&world, name, &asked));
+    let peers = [there(), server_name!("other.test")];
+    let wanted = |name: &ServerName| Wanted {
+        server: name.to_owned(),
+        key_ids: vec!["ed25519:a".to_owned()],
+        at_ms: 0,
+    };
+    let named: Vec<_> = named.iter().map(|name| wanted(name)).collect();
+    for name in peers {
+        KeyServer::start(&world.network, name).says(name, &key("a"), json!({}), until);
+    }
+    let evil = server_name!("evil.test");
+    let clock = world.sim.env().clock;
+    world.sim.block_on(async {
+        // Rooms of one transaction.
+        let rooms = named.chunks(30).map(|room| world.keys.keys_brought_by(evil, room));
+        let others = async {
+            clock.sleep(Duration::from_secs(1)).await;
+            assert_eq!(asked.load(Ordering::SeqCst), 8);
+            let before_ms = world.now_ms();
+            let here = [wanted(peers[0])];
+            let brought = [wanted(peers[1])];
+            let here = world.keys.keys_for(&here).await;
+            let brought = world.keys.keys_brought_by(server_name!("good.test"), &brought).await;
+            assert!(!here[peers[0].as_str()].is_empty() && !brought[peers[1].as_str()].is_empty());
+            assert!(world.now_ms() < before_ms + 100, "nobody waits but for the disk");
+        };
+        futures::future::join(futures::future::join_all(rooms), others).await;
+    });
+}
+
+#[test]
+fn keys_that_strangers_invent_do_not_keep_notaries_from_being_asked_for_others() {
+    let notary = server_name!("notary.test");
+    let world = World::new(&[notary]);
+    let teller = Notary::start(&world, notary);
+    let address = std::net::IpAddr::from([1, 2, 3, 4]);
+    let invented = world.sim.block_on(world.keys.current_key(there(), "ed25519:invented", address));
+    assert_eq!((invented, teller.asked()), (Ok(None), 1));
+    let gone = KeyServer::default();
+    gone.says(there(), &key("a"), json!({}), world.now_ms() + DAY.as_millis() as u64);
+    teller.hands_on(&gone);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], 0), ["ed25519:a"]);
+}
+
+#[test]
+fn who_makes_the_question_for_keys_panic_is_asked_again() {
+    let world = World::new(&[]);
+    let peer = KeyServer::default();
+    peer.says(there(), &key("a"), json!({}), world.now_ms() + DAY.as_millis() as u64);
+    let served = peer.clone();
+    let answer = move || {
+        let first = served.asked.fetch_add(1, Ordering::SeqCst) == 0;
+        let answer = served.answer.lock().clone().unwrap_or_default().to_string();
+        async move {
+            assert!(!first, "a test panics here");
+            answer
+        }
+    };
+    world.network.connect(there(), Router::new().route("/_matrix/key/v2/server", get(answer)));
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], 0), [""; 0]);
+    world.pass(MINUTE);
+    assert_eq!(world.keys_at(there(), &["ed25519:a"], 0), ["ed25519:a"]);
+}
+
+#[test]
+fn a_notary_asks_again_for_what_is_not_valid_long_enough() {
+    let world = World::new(&[]);
+    let peer = KeyServer::start(&world.network, there());
+    let hour = DAY.as_millis() as u64 / 24;
+    let says_for = |hours: u64| peer.says(there(), &key("a"), json!({}), world.now_ms() + hours * hour);
+    let path = "/_matrix/key/v2/query/there.test";
+    let single = |hours: u64| {
+        let path = format!("{path}?minimum_valid_until_ts={}", world.now_ms() + hours * hour);
+        world.sim.block_on(world.server.request(http::Method::GET, &path, None, None)).ok()
+    };
+    let batch = |hours: u64| {
+        let criteria = json!({ "minimum_valid_until_ts": world.now_ms() + hours * hour });
+        let body = json!({ "server_keys": { there().as_str(): { "ed25519:a": criteria } } });
+        let path = "/_matrix/key/v2/query";
+        world.sim.block_on(world.server.request(http::Method::POST, path, None, Some(&body))).ok()
+    };
+    let valid_for = |answer: Value| {
+        let until = answer["server_keys"][0]["valid_until_ts"].as_u64().expect("an answer");
+        (until.saturating_sub(world.now_ms()) + hour / 2) / hour
+    };
+    says_for(1);
+    single(0);
+    assert_eq!(peer.asked(), 1);
+    world.pass(MINUTE);
+    single(0);
+    assert_eq!(peer.asked(), 1, "it holds for long enough");
+    says_for(3);
+    assert_eq!((valid_for(single(2)), peer.asked()), (3, 2));
+    world.pass(MINUTE);
+    batch(2);
+    assert_eq!(peer.asked(), 2);
+    says_for(5);
+    assert_eq!((valid_for(batch(4)), peer.asked()), (5, 3));
 }
