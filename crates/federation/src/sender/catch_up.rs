@@ -1,22 +1,25 @@
 //! What is not in memory any more comes from the log, or, when a server was away for long, from its rooms: the newest
 //! events of each, from which it finds the rest by itself (backfill).
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use myelin_core::{Position, RoomNid, TimelineOrder};
 use myelin_store::{
     Direction,
     log::LogEntry,
-    tables::{LOG, SERVER_ROOMS, TIMELINE},
+    tables::{LOG, ReceiptRef, SERVER_ROOMS, TIMELINE},
 };
 use myelin_view::{Error, RoomSnapshot};
-use ruma::ServerName;
+use ruma::{OwnedRoomId, ServerName};
 
 use super::{
     Sender,
-    queue::Destination,
+    queue::{Destination, RECEIPTS_MAX},
     receipts::Receipt,
-    routing::own_sticky,
+    routing::{own_sticky, receipt},
     transaction::{PDUS_MAX, PendingPdu},
 };
 
@@ -43,6 +46,21 @@ struct Gap {
 struct Found {
     pdus: Vec<PendingPdu>,
     receipts: Vec<Arc<Receipt>>,
+}
+
+/// The newest receipts of all rooms, before what they say is read.
+#[derive(Default)]
+struct Newest(BTreeMap<(Position, RoomNid), (OwnedRoomId, ReceiptRef)>);
+
+impl Newest {
+    fn add(&mut self, room: &RoomSnapshot, receipts: Vec<(Position, ReceiptRef)>) {
+        let (nid, room_id) = (room.nid(), &room.info.room_id);
+        let receipts = receipts.into_iter();
+        self.0.extend(receipts.map(|(position, held)| ((position, nid), (room_id.clone(), held))));
+        while self.0.len() > RECEIPTS_MAX {
+            self.0.pop_first();
+        }
+    }
 }
 
 impl Sender {
@@ -113,7 +131,7 @@ impl Sender {
     /// The newest events of each room in which something was made here that the server has not got, and how far people
     /// here have read.
     async fn newest(&self, server: &ServerName, gap: Gap) -> Result<Found, Error> {
-        let mut found = Found::default();
+        let (mut found, mut receipts) = (Found::default(), Newest::default());
         let mut after = RoomNid(0);
         loop {
             let (first, end) =
@@ -125,14 +143,15 @@ impl Sender {
             for ((_, room), _) in rows.iter().filter(|(_, row)| row.value.joined) {
                 let room = self.view.rooms.load(*room).await?;
                 let Some(room) = room.filter(|room| room.has_server(server)) else { continue };
-                found
-                    .receipts
-                    .extend(self.routing.newest_receipts(&room, gap.from, ROOM_RECEIPTS_MAX).await?);
+                receipts.add(&room, self.routing.newest_receipts(&room, gap.from, ROOM_RECEIPTS_MAX).await?);
                 if self.has_news(&room, gap.from).await? {
                     found.pdus.extend(self.extremities(&room, gap.from).await?);
                     found.pdus.extend(self.sticky(&room, gap).await?);
                 }
             }
+        }
+        for ((position, room), (room_id, held)) in receipts.0 {
+            found.receipts.extend(receipt(&self.view, position, (room, &room_id), held).await?);
         }
         found.pdus.sort_by_key(|pdu| pdu.position);
         found.pdus.dedup_by_key(|pdu| pdu.event);
@@ -181,10 +200,5 @@ fn insert(queue: &mut Destination, found: Found) {
     let held: HashSet<_> = queue.pdus.iter().map(|pdu| pdu.event).collect();
     queue.pdus.extend(found.pdus.into_iter().filter(|pdu| !held.contains(&pdu.event)));
     queue.pdus.make_contiguous().sort_by_key(|pdu| pdu.position);
-    for receipt in found.receipts {
-        let newer = queue.receipts.get(&receipt.key()).is_none_or(|held| held.position < receipt.position);
-        if newer {
-            queue.push_receipt(receipt);
-        }
-    }
+    queue.push_receipts(found.receipts);
 }

@@ -21,7 +21,9 @@ const PDUS_MAX: usize = 1_000;
 /// Events that go in any case, kept for a server that is away.
 const TARGETED_MAX: usize = 1_000;
 /// Receipts kept for one server: they are the newest of each user, room and thread.
-const RECEIPTS_MAX: usize = 2_000;
+pub const RECEIPTS_MAX: usize = 2_000;
+/// With so many more the oldest are left out, all at once: one by one each would cost a look at all.
+const RECEIPTS_SLACK: usize = 500;
 /// A server is asked at most this often because it gave signs of life; each attempt in vain doubles it.
 const SIGN_OF_LIFE_PAUSE_MS: u64 = 1_000;
 const SIGN_OF_LIFE_DOUBLINGS_MAX: u32 = 6;
@@ -139,11 +141,30 @@ impl Destination {
 
     pub fn push_receipt(&mut self, receipt: Arc<Receipt>) {
         self.receipts.insert(receipt.key(), receipt);
-        if self.receipts.len() > RECEIPTS_MAX
-            && let Some(oldest) = self.receipts.values().min_by_key(|r| r.position).map(|r| r.key())
-        {
-            self.receipts.remove(&oldest);
+        if self.receipts.len() > RECEIPTS_MAX + RECEIPTS_SLACK {
+            self.leave_out_old_receipts();
         }
+    }
+
+    /// Those that are not known, or newer.
+    pub fn push_receipts(&mut self, receipts: Vec<Arc<Receipt>>) {
+        for receipt in receipts {
+            let held = self.receipts.get(&receipt.key());
+            if held.is_none_or(|held| held.position < receipt.position) {
+                self.receipts.insert(receipt.key(), receipt);
+            }
+        }
+        self.leave_out_old_receipts();
+    }
+
+    fn leave_out_old_receipts(&mut self) {
+        let mut positions: Vec<_> = self.receipts.values().map(|receipt| receipt.position).collect();
+        let Some(excess) = positions.len().checked_sub(RECEIPTS_MAX).filter(|excess| *excess > 0) else {
+            return;
+        };
+        let (_, oldest_kept, _) = positions.select_nth_unstable(excess);
+        let oldest_kept = *oldest_kept;
+        self.receipts.retain(|_, receipt| receipt.position >= oldest_kept);
     }
 
     /// Unless a newer one has come meanwhile.
@@ -381,6 +402,29 @@ mod tests {
         queue.building_from = None;
         queue.transaction = Some(Arc::new(transaction(Some(4), Vec::new())));
         assert_eq!(queue.oldest(), Some(Position(4)));
+    }
+
+    #[test]
+    fn of_too_many_receipts_the_oldest_are_left_out() {
+        let receipt = |position: u64| {
+            Arc::new(Receipt {
+                position: Position(position),
+                room: RoomNid(1),
+                user: UserNid(position),
+                thread_id: String::new(),
+                room_id: String::new(),
+                user_id: String::new(),
+                event_id: String::new(),
+                ts_ms: 0,
+            })
+        };
+        let mut queue = Destination::default();
+        (0..10_000).for_each(|position| queue.push_receipt(receipt(position)));
+        let oldest = |queue: &Destination| queue.receipts.values().map(|receipt| receipt.position.0).min();
+        assert!((RECEIPTS_MAX..=RECEIPTS_MAX + RECEIPTS_SLACK).contains(&queue.receipts.len()));
+        assert_eq!(oldest(&queue), Some(10_000 - queue.receipts.len() as u64));
+        queue.push_receipts((9_000..11_000).map(receipt).collect());
+        assert_eq!((queue.receipts.len(), oldest(&queue)), (RECEIPTS_MAX, Some(9_000)));
     }
 
     #[test]

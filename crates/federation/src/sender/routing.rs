@@ -11,7 +11,7 @@ use myelin_store::{
 };
 use myelin_view::{Error, RoomSnapshot, View};
 use quick_cache::sync::Cache;
-use ruma::{OwnedServerName, ServerName, events::room::member::MembershipState};
+use ruma::{OwnedServerName, RoomId, ServerName, events::room::member::MembershipState};
 
 use super::{
     receipts::{PUBLIC, Receipt},
@@ -20,6 +20,10 @@ use super::{
 
 /// Rooms for which it is remembered since when servers are in them.
 const ROOMS_MAX: usize = 1_000;
+/// Receipts, most of them from elsewhere, among which those from here are looked for: at once ...
+const RECEIPT_PAGE: usize = 500;
+/// ... and so many times.
+const RECEIPT_PAGES_MAX: usize = 10;
 
 /// Since when the servers of a room are in it, as far as they are there now.
 pub struct Since {
@@ -106,20 +110,30 @@ impl Routing {
         }
     }
 
-    /// Public receipts of users here since then.
+    /// Where users here have read in a room since then, the newest `limit`.
     pub async fn newest_receipts(
         &self,
-        room: &Arc<RoomSnapshot>,
+        room: &RoomSnapshot,
         from: Position,
         limit: usize,
-    ) -> Result<Vec<Arc<Receipt>>, Error> {
-        let (first, end) = ((room.nid(), from), (room.nid(), Position(u64::MAX)));
-        let store = &self.view.store;
-        let rows = store.range(&RECEIPTS_BY_POSITION, &first, &end, Direction::Reverse, limit).await?;
+    ) -> Result<Vec<(Position, ReceiptRef)>, Error> {
+        let (store, first) = (&self.view.store, (room.nid(), from));
+        let mut end = (room.nid(), Position(u64::MAX));
         let mut found = Vec::new();
-        for ((_, position), held) in rows {
-            if self.view.interner.is_local(held.user).await? {
-                found.extend(receipt(&self.view, position, room, held).await?);
+        for _ in 0..RECEIPT_PAGES_MAX {
+            let table = &RECEIPTS_BY_POSITION;
+            let rows = store.range(table, &first, &end, Direction::Reverse, RECEIPT_PAGE).await?;
+            for ((_, position), held) in &rows {
+                if held.receipt_type == PUBLIC && self.view.interner.is_local(held.user).await? {
+                    found.push((*position, held.clone()));
+                }
+                if found.len() == limit {
+                    return Ok(found);
+                }
+            }
+            match rows.last() {
+                Some((last, _)) if rows.len() == RECEIPT_PAGE => end = *last,
+                _ => break,
             }
         }
         Ok(found)
@@ -272,28 +286,29 @@ async fn receipt_item(
     let Some(held) = view.store.get(&RECEIPTS_BY_POSITION, &(room.nid(), position)).await? else {
         return Ok(None);
     };
-    let receipt = receipt(view, position, &room, held).await?;
+    let receipt = receipt(view, position, (room.nid(), &room.info.room_id), held).await?;
     Ok(receipt.map(|receipt| Item::Receipt { receipt, room }))
 }
 
-async fn receipt(
+/// What a receipt in this room says, if it is public and was not replaced meanwhile.
+pub(super) async fn receipt(
     view: &View,
     position: Position,
-    room: &RoomSnapshot,
+    (room, room_id): (RoomNid, &RoomId),
     held: ReceiptRef,
 ) -> Result<Option<Arc<Receipt>>, Error> {
     if held.receipt_type != PUBLIC {
         return Ok(None);
     }
     let user = held.user;
-    let key = (room.nid(), user, held.receipt_type, held.thread_id);
+    let key = (room, user, held.receipt_type, held.thread_id);
     let Some(record) = view.store.get(&RECEIPTS, &key).await? else { return Ok(None) };
     Ok(Some(Arc::new(Receipt {
         position,
-        room: room.nid(),
+        room,
         user,
         thread_id: key.3,
-        room_id: room.info.room_id.to_string(),
+        room_id: room_id.to_string(),
         user_id: view.interner.user_id(user).await?.to_string(),
         event_id: record.value.event_id,
         ts_ms: record.value.ts_ms,

@@ -137,6 +137,11 @@ impl Remote {
         }
     }
 
+    /// Transactions that it has not answered yet.
+    pub fn under_way(&self) -> usize {
+        self.ear.lock().under_way
+    }
+
     pub fn is(&self, mood: Mood) {
         self.ear.lock().mood = mood;
     }

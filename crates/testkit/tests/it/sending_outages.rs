@@ -1,10 +1,10 @@
 //! Servers that are away, and a sender that crashes: nothing is lost, and nobody waits for an unrelated message.
 
 use http::StatusCode;
-
+use myelin_store::tables::RECEIPTS_BY_POSITION;
 use serde_json::json;
 
-use crate::sending::{Arrived, Mood, Stage, typing};
+use crate::sending::{Arrived, Mood, Remote, Stage, home_name, typing};
 
 const AWAY: Mood = Mood::Fails(StatusCode::BAD_GATEWAY);
 const HOUR: u64 = 60 * 60;
@@ -187,7 +187,14 @@ fn dead_servers_do_not_keep_others_waiting() {
     stage.says(&stage.room, "first");
     stage.wait(1);
     assert_eq!(alive.messages(), ["first"]);
-    stage.wait(HOUR);
+    // What was begun before it was known that they are away has failed.
+    stage.wait(60);
+    let mut at_once = Vec::new();
+    for _ in 0..HOUR / 5 {
+        stage.wait(5);
+        at_once.push(dead.iter().map(Remote::under_way).sum::<usize>());
+    }
+    assert_eq!(at_once.iter().max(), Some(&16), "{at_once:?}");
     stage.says(&stage.room, "second");
     stage.wait(1);
     assert_eq!(alive.messages(), ["second"]);
@@ -332,4 +339,82 @@ fn the_newest_receipts_reach_who_was_away_for_a_day() {
     let [receipt] = &*receipts else { panic!("one receipt: {receipts:?}") };
     let of_alice = &receipt[stage.room.as_str()]["m.read"][&stage.alice.user_id];
     assert_eq!(of_alice["event_ids"], json!([events[2]]));
+}
+
+#[test]
+fn receipts_from_elsewhere_do_not_displace_those_from_here() {
+    let mut stage = Stage::new();
+    let event = stage.says(&stage.room, "read");
+    for number in 0..110 {
+        stage.joins(stage.remote(), &stage.room, &format!("reader{number}"));
+    }
+    stage.wait(10);
+    stage.remote().taken();
+    stage.remote().is(AWAY);
+    stage.says(&stage.room, "the first that waits");
+    stage.wait(2 * HOUR);
+    stage.reads("m.read", &event, &json!({}));
+    let reader = |number: u32| (stage.remote().puppet.user(&format!("reader{number}")).to_string(), &event);
+    let readers = (0..110).map(reader);
+    let read = readers.map(|(user, event)| (user, json!({ "event_ids": [event], "data": { "ts": 1 } })));
+    let content = json!({ stage.room.as_str(): { "m.read": read.collect::<serde_json::Map<_, _>>() } });
+    let edus = json!([{ "edu_type": "m.receipt", "content": content }]);
+    stage.run(stage.remote().puppet.sends_transaction(&home_name(), json!([]), edus));
+    let rows = stage.run(stage.home().view.store.read().all(&RECEIPTS_BY_POSITION, 1_000)).expect("readable");
+    assert_eq!(rows.len(), 111);
+    stage.wait(60);
+    stage.crash();
+    stage.wait(24 * HOUR);
+    stage.remote().is(Mood::Answers);
+    stage.remote().taken();
+    stage.joins(stage.remote(), &stage.room, "bruce");
+    stage.wait(5);
+    let receipts: Vec<_> =
+        stage.remote().taken().iter().flat_map(|arrived| arrived.edus("m.receipt")).collect();
+    let [receipt] = &*receipts else { panic!("one receipt: {receipts:?}") };
+    let read = receipt[stage.room.as_str()]["m.read"].as_object().expect("receipts");
+    assert_eq!(read.keys().collect::<Vec<_>>(), [&stage.alice.user_id]);
+}
+
+/// Looks up somebody's name there.
+fn look_up(stage: &Stage) -> StatusCode {
+    let path = format!("/_matrix/client/v3/profile/{}", stage.remote().puppet.user("bob"));
+    stage.run(stage.alice.get(stage.home(), &path)).status
+}
+
+const PROFILE: &str = "/_matrix/federation/v1/query/profile";
+
+#[test]
+fn an_answer_to_another_question_wakes_the_queue_at_once() {
+    let stage = Stage::new();
+    stage.remote().is(AWAY);
+    stage.says(&stage.room, "waiting");
+    stage.wait(24 * HOUR);
+    stage.remote().is(Mood::Answers);
+    stage.remote().taken();
+    stage.remote().puppet.says(PROFILE, StatusCode::OK, json!({ "displayname": "Bob" }));
+    assert_eq!(look_up(&stage), StatusCode::OK);
+    stage.wait(1);
+    assert_eq!(stage.remote().messages(), ["waiting"]);
+}
+
+#[test]
+fn who_takes_no_transactions_is_still_asked_and_who_answers_nothing_is_still_sent_them() {
+    let stage = Stage::new();
+    let remote = stage.remote();
+    remote.is(Mood::Hangs);
+    stage.says(&stage.room, "one");
+    stage.wait(5 * HOUR);
+    remote.puppet.says(PROFILE, StatusCode::OK, json!({ "displayname": "Bob" }));
+    assert_eq!(look_up(&stage), StatusCode::OK, "it hangs for transactions only");
+    remote.is(Mood::Answers);
+    stage.wait(5 * HOUR);
+    remote.taken();
+    remote.puppet.says(PROFILE, StatusCode::BAD_GATEWAY, json!({}));
+    for _ in 0..5 {
+        assert!(look_up(&stage).is_client_error() || look_up(&stage).is_server_error());
+    }
+    stage.says(&stage.room, "two");
+    stage.wait(1);
+    assert_eq!(remote.messages(), ["two"], "it fails for look-ups only");
 }
