@@ -1,6 +1,6 @@
 //! `/.well-known/matrix/server`: to whom a host delegates (Server-Server API, "Resolving server names", step 3).
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
@@ -99,7 +99,9 @@ impl WellKnown {
     ) -> Shared<BoxFuture<'static, Delegation>> {
         let (this, host) = (self.clone(), host.to_owned());
         let asking = async move {
-            let answer = this.ask(&host).await;
+            // Neither who waits for it falls with it nor whoever comes later.
+            let answer = AssertUnwindSafe(this.ask(&host)).catch_unwind().await;
+            let answer = answer.unwrap_or_else(|_| Err(Failure::Passing("asking it panicked".to_owned())));
             let mut entry = entry.lock();
             entry.asking = None;
             entry.hear(answer, this.env.now_ms())

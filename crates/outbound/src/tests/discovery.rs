@@ -1,6 +1,6 @@
 //! Every branch of "Resolving server names": where the connection goes, what `Host` and SNI say, whose certificate it is.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
@@ -142,6 +142,17 @@ async fn a_document_that_is_none_is_passed_over() {
         assert_eq!(ask(&world.outbound(), "plain.test").await, Ok(200), "{shown:?}");
         assert_eq!(world.seen().pop().map(|seen| seen.at).as_deref(), Some("1.0.0.23:8448"), "{shown:?}");
     }
+}
+
+#[tokio::test]
+async fn a_panic_while_a_host_is_asked_is_not_for_ever() {
+    let world = internet().await;
+    world.delegating("a.test", "1.0.0.9", r#"{"m.server": "delegate.test:99"}"#).await;
+    let outbound = world.outbound();
+    world.internet.panics.store(1, Ordering::SeqCst);
+    assert!(ask(&outbound, "a.test").await.is_err(), "nobody is at its default port");
+    world.clock.advance(Duration::from_secs(61));
+    assert_eq!(ask(&outbound, "a.test").await, Ok(200));
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -205,10 +208,14 @@ pub struct Internet {
     pub dialed: Mutex<Vec<SocketAddr>>,
     /// Answers of DNS that come first, one per question.
     pub first_answers: Mutex<Vec<IpAddr>>,
+    /// Look-ups that panic before one is answered.
+    pub panics: AtomicUsize,
 }
 
 impl Resolver for Internet {
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, LookupError>> {
+        let due = self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(due.is_err(), "a test panics here");
         if let Some(first) = self.first_answers.lock().pop() {
             return std::future::ready(Ok(vec![first])).boxed();
         }
