@@ -52,7 +52,8 @@ impl Work {
         let places = |at_once, waiting| Places { at_once, waiting };
         match self {
             Self::Ordinary => places(32, 400),
-            Self::State => places(2, 40),
+            // After an outage a server asks so in each of the rooms that it shares, and who is refused waits for minutes.
+            Self::State => places(4, 200),
             Self::Join => places(4, 80),
             Self::Invite => places(4, 80),
             Self::Media => places(32, 400),
@@ -139,7 +140,7 @@ mod tests {
         let origins = Origins::new(sim.env());
         let (a, b) = (server_name!("a.test"), server_name!("b.test"));
         let enter = |work, origin| origins.enter(work, origin).now_or_never();
-        let taken: Vec<_> = (0..2).map(|_| enter(Work::State, a)).collect();
+        let taken: Vec<_> = (0..4).map(|_| enter(Work::State, a)).collect();
         assert!(taken.iter().all(|taken| matches!(taken, Some(Ok(_)))));
         assert!(enter(Work::State, a).is_none(), "it waits");
         assert!(matches!(enter(Work::State, b), Some(Ok(_))));
@@ -156,8 +157,8 @@ mod tests {
         let a = server_name!("a.test");
         sim.block_on(async {
             let first = origins.enter(Work::State, a).await.ok();
-            let _second = origins.enter(Work::State, a).await.ok();
-            let waiting = futures::future::join_all((0..41).map(|_| origins.enter(Work::State, a)));
+            let _others = [0; 3].map(|_| origins.enter(Work::State, a).now_or_never());
+            let waiting = futures::future::join_all((0..201).map(|_| origins.enter(Work::State, a)));
             let leaving = async {
                 sim.env().clock.sleep(Duration::from_secs(1)).await;
                 drop(first);
@@ -167,7 +168,7 @@ mod tests {
             assert_eq!(served, 1, "the places are kept");
             let refused = entered.iter().filter_map(|entered| entered.as_ref().err());
             assert!(refused.clone().all(|error| error.errcode() == "M_LIMIT_EXCEEDED"));
-            assert_eq!(refused.count(), 40);
+            assert_eq!(refused.count(), 200);
         });
         assert!(origins.queues.lock().is_empty());
     }

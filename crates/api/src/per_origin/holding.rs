@@ -92,7 +92,7 @@ mod tests {
         let a = server_name!("a.test");
         let text = vec![7; 5 * PIECE_SIZE + 1];
         let enter = || origins.enter(Work::State, a).now_or_never().and_then(Result::ok);
-        let _other = enter();
+        let _others = [0; 3].map(|_| enter());
         let response = holding(enter().expect("a place"), Response::new(Body::from(text.clone())));
         assert_eq!(response.headers()[header::CONTENT_LENGTH], text.len().to_string());
         sim.block_on(async {

@@ -34,8 +34,9 @@ declare! {
         /// every request arrives from the proxy.
         trusted_proxies: Vec<std::net::IpAddr> = ["127.0.0.1", "::1"];
         /// Connections that one address may have open, and one IPv6 network of 64 bits. Addresses of `trusted_proxies` and
-        /// of private networks may have any number: everybody may stand behind them.
-        connections_per_address: u32 = 500;
+        /// of private networks may have any number: everybody may stand behind them. Other servers may open a connection for each
+        /// request; those of one that wait here for their turn are up to 1,240.
+        connections_per_address: u32 = 1500;
         /// A socket by which commands on this machine (`myelin store`, `myelin federation`) reach the running server; each
         /// server needs one of its own. Not set: `control.sock` in the directory of an embedded store,
         /// `./myelin-data/control.sock` with PostgreSQL, and none with `memory:`.
