@@ -2,7 +2,7 @@
 //! by that server's machine. What goes wrong on the way is what [`Faults`] says.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     future::pending,
     hash::{DefaultHasher, Hash, Hasher},
     net::{Ipv6Addr, SocketAddr},
@@ -48,6 +48,7 @@ struct Inner {
     trace: Mutex<Trace>,
     notaries: Mutex<Vec<OwnedServerName>>,
     own_faults: Mutex<Vec<String>>,
+    denied: Mutex<HashSet<(OwnedServerName, OwnedServerName)>>,
 }
 
 #[derive(Default)]
@@ -105,6 +106,11 @@ impl Network {
     /// Requests that were answered with an internal error, oldest first.
     pub fn own_faults(&self) -> Vec<String> {
         self.0.own_faults.lock().clone()
+    }
+
+    /// The configuration of `server` denies `other` from now on.
+    pub fn deny(&self, server: &ServerName, other: &ServerName) {
+        self.0.denied.lock().insert((server.to_owned(), other.to_owned()));
     }
 
     /// What answers under this name: to put something before it.
@@ -227,8 +233,8 @@ impl Transport for Port {
         .boxed()
     }
 
-    fn permits(&self, _: &ServerName) -> bool {
-        true
+    fn permits(&self, server: &ServerName) -> bool {
+        !self.network.0.denied.lock().contains(&(self.name.clone(), server.to_owned()))
     }
 }
 

@@ -4,9 +4,9 @@ use axum::{
     body::Body,
     extract::{FromRequest, Request},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use myelin_core::limits::REQUEST_BODY_SIZE_MAX;
 use serde::de::DeserializeOwned;
 
@@ -63,24 +63,32 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 /// Refuses by `Content-Length` before reading; without it, stops reading at the limit.
 pub async fn read(request: Request, max: usize) -> Result<Bytes, ApiError> {
     let (parts, body) = request.into_parts();
-    read_parts(&parts.headers, body, max).await
+    read_parts(&parts.headers, body, max, |_| Ok(())).await
 }
 
-pub(super) async fn read_parts(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, ApiError> {
+/// The same. `arrived` hears of each piece before it is kept, and may refuse it.
+pub(super) async fn read_parts(
+    headers: &HeaderMap,
+    mut body: Body,
+    max: usize,
+    mut arrived: impl FnMut(usize) -> Result<(), ApiError>,
+) -> Result<Bytes, ApiError> {
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > max as u64) {
         return Err(too_large(max));
     }
-    collect(body, max).await
-}
-
-async fn collect(body: Body, max: usize) -> Result<Bytes, ApiError> {
-    match Limited::new(body, max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(max)),
-        Err(error) => Err(ApiError::unknown(format!("The request broke off: {error}."))),
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::unknown(format!("The request broke off: {error}.")))?;
+        let Ok(piece) = frame.into_data() else { continue };
+        if read.len() + piece.len() > max {
+            return Err(too_large(max));
+        }
+        arrived(piece.len())?;
+        read.extend_from_slice(&piece);
     }
+    Ok(read.freeze())
 }
 
 fn too_large(max: usize) -> ApiError {

@@ -97,9 +97,9 @@ impl Claim {
         let (room, body) = match parts.method {
             Method::GET => (None, Bytes::new()),
             _ => {
-                let unverified = Unverified::from_ref(state);
-                let room = unverified.admit(self.address, &parts.headers, MAX)?;
-                (Some(room), read_in_time::<MAX>(&parts.headers, body, state).await?)
+                let mut room = Unverified::from_ref(state).room(self.address);
+                let body = read_in_time::<MAX>(&parts.headers, body, &mut room, state).await?;
+                (Some(room), body)
             }
         };
         let content = canonical(&body, DEPTH)?;
@@ -124,9 +124,11 @@ impl Claim {
 async fn read_in_time<const MAX: usize>(
     headers: &HeaderMap,
     body: Body,
+    room: &mut Room,
     state: &AppState,
 ) -> Result<Bytes, ApiError> {
-    let body = Env::from_ref(state).timeout(BODY_TIMEOUT, read_parts(headers, body, MAX)).await;
+    let reading = read_parts(headers, body, MAX, |size| room.grow(size as u64));
+    let body = Env::from_ref(state).timeout(BODY_TIMEOUT, reading).await;
     body.unwrap_or_else(|| {
         let error = ApiError::unknown("The request body did not arrive in time.");
         Err(error.with_status(StatusCode::REQUEST_TIMEOUT))

@@ -1,7 +1,15 @@
 //! Every operation of the Server-Server API gets requests that it must not believe, and values that it does not expect:
 //! whatever it answers, it is not that the server failed, and nobody is told what is not theirs.
 
+use std::{io, net::SocketAddr, time::Duration};
+
+use axum::{body::Body, extract::ConnectInfo};
 use bytes::Bytes;
+use futures::{
+    StreamExt,
+    future::{join, join_all},
+    stream,
+};
 use http::{Method, Request, Response, StatusCode, header};
 use myelin_federation::{
     Budget,
@@ -14,6 +22,7 @@ use myelin_testkit::{
 };
 use ruma::{ServerName, server_name};
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 /// `{room}`, `{event}`, `{user}`, `{txn}` stand for something of the right shape that is not the asker's.
 const SIGNED: &[(&str, &str)] = &[
@@ -118,7 +127,7 @@ struct Attack {
     network: Network,
     room_id: String,
     event_id: String,
-    _here: Server,
+    here: Server,
     _evil: Server,
 }
 
@@ -148,7 +157,7 @@ impl Attack {
             let event_id = server.truth(&room_id).await.pop().expect("an event");
             (room_id, event_id)
         });
-        Self { sim, network, room_id, event_id, _here: server, _evil: evil }
+        Self { sim, network, room_id, event_id, here: server, _evil: evil }
     }
 
     fn path(&self, template: &str) -> String {
@@ -289,5 +298,88 @@ fn parameters_that_nobody_expects() {
             let path = attack.path(template.split('?').next().unwrap_or_default()) + query;
             sane(&attack.send_signed(method, &path, ""), &path);
         }
+    }
+}
+
+#[test]
+fn bodies_that_hardly_come_keep_nobody_elses_out() {
+    let attack = Attack::new();
+    let path = "/_matrix/federation/v1/send/t1";
+    let body = json!({ "origin": evil(), "origin_server_ts": 1, "pdus": [], "edus": [] }).to_string();
+    let body = myelin_dag::canonical::canonicalize(body.as_bytes()).expect("canonical JSON");
+    assert_eq!(attack.send_signed("PUT", path, &body).status(), 200, "its key is known from now on");
+    let authorization = attack.sign("PUT", path, Some(&body)).to_string();
+    // Claims to be somebody whose key is known, announces much, and sends a kilobyte.
+    let announces = |address: u8, size: usize| {
+        let kilobyte = stream::iter([Ok::<_, io::Error>(Bytes::from(vec![b' '; 1024]))]);
+        let request = Request::put(path)
+            .header(header::AUTHORIZATION, &authorization)
+            .header(header::CONTENT_LENGTH, size)
+            .extension(ConnectInfo(SocketAddr::from(([1, 2, 3, address], 8448))));
+        let body = Body::from_stream(kilobyte.chain(stream::pending()));
+        attack.here.call(request.body(body).expect("a request"))
+    };
+    // As much as all may hold, and each of eight addresses.
+    let sizes = [13_107_200, 13_107_200, 13_107_200, 13_107_200, 13_107_200, 1_572_864];
+    let announced = (0..8).flat_map(|address| sizes.map(|size| announces(address, size)));
+    let honest = async {
+        attack.sim.env().clock.sleep(Duration::from_secs(10)).await;
+        let uri = "/_matrix/federation/v1/send/t2";
+        let authorization = attack.sign("PUT", uri, Some(&body)).to_string();
+        let request = Request::put(uri).header(header::AUTHORIZATION, authorization);
+        let request = request.body(Bytes::from(body.clone())).expect("a request");
+        attack.network.port_of(evil()).send(here(), request, Budget::ORDINARY).await.expect("an answer")
+    };
+    let (answers, honest) = attack.sim.block_on(join(join_all(announced), honest));
+    assert_eq!(honest.status(), 200, "{honest:?}");
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+    assert!(statuses.iter().all(|status| *status == 408), "nobody waits for ever: {statuses:?}");
+}
+
+#[test]
+fn each_kind_of_work_has_places_that_are_kept_until_the_answer_has_been_read() {
+    let attack = Attack::new();
+    let kinds = [
+        (32, "GET", "/_matrix/federation/v1/query/profile?user_id={user}"),
+        (4, "GET", "/_matrix/federation/v1/state_ids/{room}?event_id={event}"),
+        (4, "GET", "/_matrix/federation/v1/make_join/{room}/@x:evil.test?ver=12"),
+        (4, "PUT", "/_matrix/federation/v2/invite/{room}/{event}"),
+        (32, "GET", "/_matrix/federation/v1/media/download/abc"),
+    ];
+    let ask = async |method: &str, template: &str| {
+        let path = attack.path(template);
+        let content = (method != "GET").then_some("{}");
+        let authorization = attack.sign(method, &path, content).to_string();
+        let request =
+            Request::builder().method(method).uri(path).header(header::AUTHORIZATION, authorization);
+        let request = request.body(Body::from(content.unwrap_or_default())).expect("a request");
+        attack.here.router().oneshot(request).await.expect("the router cannot fail")
+    };
+    attack.sim.block_on(async {
+        let mut held = Vec::new();
+        for (at_once, method, template) in kinds {
+            for _ in 0..at_once {
+                let answer = ask(method, template).await;
+                assert_ne!(answer.status(), 429, "{template}");
+                held.push(answer);
+            }
+            let began_ms = attack.sim.env().now_ms();
+            assert_eq!(ask(method, template).await.status(), 429, "{template}");
+            assert_eq!(attack.sim.env().now_ms() - began_ms, 20_000, "it waited for its turn");
+        }
+        held.clear();
+        for (_, method, template) in kinds {
+            assert_ne!(ask(method, template).await.status(), 429, "{template}");
+        }
+    });
+}
+
+#[test]
+fn servers_that_are_denied_are_not_answered() {
+    let attack = Attack::new();
+    attack.network.deny(here(), evil());
+    for (method, template) in SIGNED {
+        let answer = attack.send_signed(method, &attack.path(template), "{}");
+        assert_eq!(error(&answer), (403, "M_FORBIDDEN".to_owned()), "{template}");
     }
 }
