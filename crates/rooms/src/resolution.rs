@@ -14,6 +14,7 @@ use myelin_dag::{
     resolve::{Graph, Lookup, Need, Resolution, ResolveError},
     state_tree::NodeHash,
 };
+use myelin_view::Event;
 use ruma::{EventId, OwnedEventId, events::StateEventType};
 
 pub use self::kept::Resolutions;
@@ -91,6 +92,10 @@ impl Draft<'_> {
         if roots.len() < 2 {
             return Ok(states.first().cloned().unwrap_or_default());
         }
+        if self.is_rejudging() {
+            let anew = StateTree::new().into();
+            return Ok(self.resolve_from(&anew, states).await?.0.state);
+        }
         let kept = &self.rooms().resolutions;
         if let Some(state) = kept.outcome(&roots) {
             return Ok(state);
@@ -145,26 +150,37 @@ impl Draft<'_> {
     }
 
     async fn bring_events(&self, at_hand: &mut AtHand, nids: &[EventNid]) -> Result<(), Error> {
-        let durable = self.rooms().view.events.load_many(nids).await?;
-        for (nid, event) in nids.iter().zip(durable) {
-            let event = match event {
-                Some(event) => event,
-                None => self.event(*nid).await?,
-            };
-            at_hand.nids.insert(event.pdu.event_id.clone(), Some(*nid));
-            at_hand.by_nid.insert(*nid, event.pdu.clone());
+        let (mut pending, mut durable) = (Vec::new(), Vec::with_capacity(nids.len()));
+        for nid in nids {
+            match self.pending(*nid) {
+                Some(event) => pending.push(event),
+                None => durable.push(*nid),
+            }
+        }
+        let held = self.rooms().view.events.load_many(&durable).await?;
+        for (nid, event) in durable.iter().zip(held) {
+            pending.push(event.ok_or_else(|| Error::damaged(format!("{nid:?} is missing")))?);
+        }
+        for event in pending {
+            at_hand.nids.insert(event.pdu.event_id.clone(), Some(event.nid));
+            at_hand.by_nid.insert(event.nid, self.as_judged(&event));
         }
         Ok(())
     }
 
+    /// As the events that follow see it.
+    fn as_judged(&self, event: &Event) -> Arc<Pdu> {
+        match self.rejected.contains(&event.nid) {
+            true => Arc::new((*event.pdu).clone().into_rejected()),
+            false => event.pdu.clone(),
+        }
+    }
+
     async fn bring_by_id(&self, at_hand: &mut AtHand, ids: Vec<OwnedEventId>) -> Result<(), Error> {
         for id in ids {
-            let held = match self.pending_by_id(&id) {
-                Some(event) => Some(event),
-                None => self.rooms().view.events.load_by_id(&id).await?,
-            };
+            let held = self.find(&id).await?;
             at_hand.nids.insert(id, held.as_ref().map(|event| event.nid));
-            at_hand.by_nid.extend(held.map(|event| (event.nid, event.pdu.clone())));
+            at_hand.by_nid.extend(held.map(|event| (event.nid, self.as_judged(&event))));
         }
         Ok(())
     }

@@ -14,4 +14,5 @@ mod receiving;
 mod redactions;
 mod resets;
 mod upgrades;
+mod verdicts;
 pub mod world;

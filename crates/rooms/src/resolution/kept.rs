@@ -2,7 +2,8 @@
 //! has happened since in one branch of a fork.
 //!
 //! The states determine the outcome, and they are known by their roots: what a draft made that never became durable does
-//! no harm here. Only a change of mind about whether an event is rejected makes others of them ([`Resolutions::forget`]).
+//! no harm here. Only a change of mind about whether an event is rejected makes others of them ([`Resolutions::forget`]):
+//! until it is durable or withdrawn, its room is resolved without what is here.
 
 use std::sync::{
     Arc,
@@ -95,7 +96,7 @@ impl Resolutions {
         }
     }
 
-    /// An event that counted is rejected now.
+    /// An event that counted is rejected now, or was to be.
     pub fn forget(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.clear();

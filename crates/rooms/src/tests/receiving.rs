@@ -20,7 +20,7 @@ use serde_json::{
 
 use super::world::{World, content};
 use crate::{
-    Error, Received, Sender,
+    Error, Placing, Received, Sender,
     writer::{Command, Draft},
 };
 
@@ -148,6 +148,16 @@ impl Fork {
     pub fn take_outlier(&self, pdu: &Pdu) {
         let info = self.world.snapshot(&self.room).info.clone();
         self.world.run(self.world.rooms.take_outliers(&info, vec![self.verified(pdu)])).unwrap();
+    }
+
+    /// As if another server had told that the state before an outlier is the current one with some other outliers in it.
+    pub fn place(&self, pdu: &Pdu, others: &[&Pdu]) {
+        let (world, snapshot) = (&self.world, self.world.snapshot(&self.room));
+        let event = |nid| world.run(world.view.events.load(nid)).unwrap().unwrap();
+        let state = snapshot.current_state.iter().map(|(_, nid)| event(nid).pdu.event_id.clone());
+        let state: Vec<_> = state.chain(others.iter().map(|other| other.event_id.clone())).collect();
+        let placing = world.run(world.rooms.place_outlier(snapshot.nid(), &pdu.event_id, &state));
+        assert_eq!(placing.unwrap(), Placing::Placed);
     }
 
     pub fn join(&mut self, name: &str) -> Pdu {
@@ -578,7 +588,7 @@ fn history(steps: &[Step], version: RoomVersionId) -> (Fork, World, Vec<Pdu>) {
 }
 
 /// The state before an event, and whether it is rejected: what every server must agree on.
-fn judged(world: &World, id: &OwnedEventId) -> (BTreeMap<String, String>, bool) {
+pub fn judged(world: &World, id: &OwnedEventId) -> (BTreeMap<String, String>, bool) {
     let event = world.event(id);
     let state = world.run(world.view.states.load(event.state_before.unwrap())).unwrap();
     let entries = state.iter().map(|(_, nid)| {

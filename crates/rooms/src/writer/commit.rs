@@ -58,7 +58,8 @@ impl Commit {
         let all = || sealed.landings.iter().map(|(_, landing)| landing).chain(&sealed.outside);
         let slot = turn.as_ref().map(|turn| {
             let events = all().map(|landing| landing.event.clone()).collect();
-            let advance = Advance { head: sealed.head.clone(), events, joined: sealed.joined.clone() };
+            let (head, joined) = (sealed.head.clone(), sealed.joined.clone());
+            let advance = Advance { head, events, joined, rejects_held: sealed.rejects_held };
             (turn.slot().clone(), turn.advance(advance))
         });
         for landing in sealed.landings.into_iter().map(|(_, landing)| landing).chain(sealed.outside) {
@@ -125,19 +126,25 @@ impl Outcome {
         }
         self.outside.iter().for_each(|event| self.staging.land_outside(*event));
         self.users.iter().for_each(|user| self.user_rooms.forget(*user));
-        if let Some(resolutions) = &self.resolutions {
-            resolutions.forget();
-        }
+        self.forget_resolutions();
         if let Some((slot, epoch)) = &self.slot {
-            slot.landed(*epoch, &self.nids().collect::<Vec<_>>());
+            slot.landed(*epoch, &self.nids().collect::<Vec<_>>(), self.resolutions.is_some());
         }
     }
 
     fn withdraw(&self) {
         self.nids().for_each(|event| self.staging.withdraw(event));
+        self.forget_resolutions();
         self.rooms.forget(self.head.nid());
         if let Some((slot, epoch)) = &self.slot {
             slot.failed(*epoch);
+        }
+    }
+
+    /// The new verdict was to be seen since the batch was enqueued.
+    fn forget_resolutions(&self) {
+        if let Some(resolutions) = &self.resolutions {
+            resolutions.forget();
         }
     }
 

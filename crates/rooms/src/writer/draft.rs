@@ -1,6 +1,9 @@
 //! A room as a writer is about to change it: the newest head, and the batch that will replace it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use myelin_core::{EventNid, UserNid};
 use myelin_dag::{Names, NewEvent, Parents, Pdu, StateTree, auth_types, authorize, build, needs_names};
@@ -45,6 +48,8 @@ pub struct Draft<'r> {
     carries: bool,
     /// Whether an event that counted is rejected now, or the other way round.
     pub(crate) rejects_held: bool,
+    /// Those that are rejected by their row alone.
+    pub(crate) rejected: HashSet<EventNid>,
 }
 
 impl<'r> Draft<'r> {
@@ -85,6 +90,7 @@ impl<'r> Draft<'r> {
             approved: Vec::new(),
             carries: false,
             rejects_held: false,
+            rejected: HashSet::new(),
         }
     }
 
@@ -131,19 +137,26 @@ impl<'r> Draft<'r> {
 
     /// An event of this room, durable or not.
     pub async fn event(&self, nid: EventNid) -> Result<Arc<Event>, Error> {
-        // The last one is the parent of the next, the first ones authorise it: long drafts are not searched through.
-        let mut drafted = self.landings.last().into_iter().chain(&self.landings);
-        if let Some((_, landing)) = drafted.find(|(_, landing)| landing.event.nid == nid) {
-            return Ok(landing.event.clone());
-        }
-        if let Some(landing) = self.outside.iter().find(|landing| landing.event.nid == nid) {
-            return Ok(landing.event.clone());
-        }
-        if let Some(event) = self.slot.as_ref().and_then(|slot| slot.event(nid)) {
+        if let Some(event) = self.pending(nid) {
             return Ok(event);
         }
         let event = self.rooms.view.events.load(nid).await?;
         event.ok_or_else(|| Error::damaged(format!("{nid:?} is missing")))
+    }
+
+    /// An event that the store does not have yet, or not like this.
+    pub fn pending(&self, nid: EventNid) -> Option<Arc<Event>> {
+        // The last one is the parent of the next, the first ones authorise it: long drafts are not searched through.
+        let drafted = self.landings.last().into_iter().chain(&self.landings).map(|(_, landing)| landing);
+        let mut drafted = drafted.chain(&self.outside).map(|landing| &landing.event);
+        let drafted = drafted.find(|event| event.nid == nid).cloned();
+        drafted.or_else(|| self.slot.as_ref()?.event(nid))
+    }
+
+    /// Whether an event that counted is rejected here or in what this goes on from, or the other way round, and the
+    /// store does not know yet.
+    pub(crate) fn is_rejudging(&self) -> bool {
+        self.rejects_held || self.slot.as_ref().is_some_and(|slot| slot.is_rejudging())
     }
 
     /// The row of an event that is durable.

@@ -39,6 +39,8 @@ struct Pending {
     events: HashMap<EventNid, Arc<Event>>,
     /// Users whose join the store may not have yet.
     joined: HashSet<UserNid>,
+    /// How many of them change what was judged before.
+    rejudging: usize,
 }
 
 /// A slot in use.
@@ -58,6 +60,7 @@ pub struct Advance {
     pub head: Arc<RoomSnapshot>,
     pub events: Vec<Arc<Event>>,
     pub joined: Vec<UserNid>,
+    pub rejects_held: bool,
 }
 
 impl Writers {
@@ -123,6 +126,7 @@ impl Turn {
         pending.in_flight += 1;
         pending.events.extend(advance.events.into_iter().map(|event| (event.nid, event)));
         pending.joined.extend(advance.joined);
+        pending.rejudging += usize::from(advance.rejects_held);
         pending.epoch
     }
 }
@@ -157,12 +161,18 @@ impl Slot {
         self.pending.lock().joined.contains(&user)
     }
 
-    pub fn landed(&self, epoch: u64, events: &[EventNid]) {
+    /// Whether an event that counted is about to be rejected, or the other way round.
+    pub fn is_rejudging(&self) -> bool {
+        self.pending.lock().rejudging > 0
+    }
+
+    pub fn landed(&self, epoch: u64, events: &[EventNid], rejects_held: bool) {
         let mut pending = self.pending.lock();
         if pending.epoch != epoch {
             return;
         }
         pending.in_flight -= 1;
+        pending.rejudging -= usize::from(rejects_held);
         if pending.in_flight == 0 {
             pending.joined.clear();
         }

@@ -204,6 +204,7 @@ impl Draft<'_> {
         row.value.state_is_partial &= !whole;
         if let Some(reason) = rejected {
             self.rejects_held = true;
+            self.rejected.insert(event.nid);
             row.value.verdict = VerdictRecord::Rejected { reason };
             row.value.placement = Placement::Outside;
             if let Some(order) = event.order {
