@@ -5,6 +5,7 @@ mod commits;
 mod create;
 mod directory;
 mod extremities;
+mod gaps;
 mod memberships;
 mod messages;
 mod netsplits;

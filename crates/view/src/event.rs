@@ -107,6 +107,11 @@ impl Event {
         Self { told: true, ..self }
     }
 
+    /// The same event on its way into the timeline.
+    pub fn shown(&self) -> Self {
+        Self { told: false, ..self.copy() }
+    }
+
     /// The row to store. `position` may be a placeholder for a new event.
     pub fn row(&self, placement: Placement, position: Position) -> AtPosition<EventRecord> {
         let value = EventRecord {

@@ -131,11 +131,12 @@ impl Draft<'_> {
                 None => of_others.push(by),
             }
         }
-        if !of_others.is_empty() {
+        let awaited = |pending: &Event| redacts(&pending.pdu).is_some_and(|id| places.contains_key(id));
+        if !of_others.is_empty() || self.any_pending(awaited) {
             // Of what is redacted, and of other redactions, the tables tell.
             self.all_durable().await?;
-            self.redact_by_history(of_others).await?;
         }
+        self.redact_by_history(of_others).await?;
         for event in shown {
             *event = self.redacted_early(event.clone()).await?;
         }

@@ -84,7 +84,7 @@ impl Draft<'_> {
 
     /// The far end of a gap has come after all. What it changed is in the states of those that refer to it.
     pub(super) async fn show_late(&mut self, held: &Arc<Event>) -> Result<(), Error> {
-        let event = self.redacted_early(held.clone()).await?;
+        let event = self.redacted_early(Arc::new(held.shown())).await?;
         let position = self.enter_timeline(&event).await?;
         self.note_gap_before(event.nid, position);
         self.redact_by(&event).await

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
@@ -39,9 +39,12 @@ pub struct Counts {
     pub commits: AtomicUsize,
     pub writes: AtomicUsize,
     pub bytes: AtomicUsize,
+    /// Whether a batch takes effect when its answer comes, and not when it is taken already.
+    pub lags: AtomicBool,
 }
 
 struct Counting {
+    disk: MemoryDisk,
     memory: Memory,
     counts: Arc<Counts>,
 }
@@ -54,7 +57,8 @@ impl World {
     pub fn on(disk: MemoryDisk, seed: u64) -> Self {
         let sim = Sim::new(seed);
         let counts = Arc::new(Counts::default());
-        let backend = Counting { memory: Memory::open(disk.clone()), counts: counts.clone() };
+        let backend =
+            Counting { disk: disk.clone(), memory: Memory::open(disk.clone()), counts: counts.clone() };
         let view = View::new(Store::new(Arc::new(backend)), sim.env(), server_name!("localhost").to_owned());
         let feed = view.feed.clone().run(sim.env().clock);
         sim.env().spawner.spawn("feed", Box::pin(feed));
@@ -233,6 +237,13 @@ impl Backend for Counting {
         self.counts.commits.fetch_add(1, Ordering::Relaxed);
         self.counts.writes.fetch_add(batch.writes.len(), Ordering::Relaxed);
         self.counts.bytes.fetch_add(batch.writes.iter().map(size).sum(), Ordering::Relaxed);
+        if self.counts.lags.load(Ordering::Relaxed) {
+            let memory = Memory::open(self.disk.clone());
+            return Box::pin(async move {
+                yield_once().await;
+                memory.submit(batch).await
+            });
+        }
         let answer = self.memory.submit(batch);
         Box::pin(async move {
             yield_once().await;
