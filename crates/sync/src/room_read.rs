@@ -133,7 +133,9 @@ impl Sync {
             (at, _) => {
                 let order = at.map_or(readable.until, |at| at.0.min(readable.until));
                 let state = state_at(&self.view, readable.room.nid(), order).await?;
-                if at.is_some() {
+                // What it was when they left is theirs to see, whoever may see what else.
+                let as_of_leaving = readable.access == Access::Left && order == readable.until;
+                if !as_of_leaving {
                     self.check_sight(requester, &readable, &state, order).await?;
                 }
                 state.iter().map(|(_, event)| event).collect()

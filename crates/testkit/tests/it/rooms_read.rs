@@ -131,6 +131,10 @@ fn members_now_then_and_by_membership() {
     assert_eq!(ask(&ann, &either), ["ann", "bob", "cid", "dot", "eve"], "one of the two is enough");
     assert_eq!(ask(&cid, &at), ["ann", "bob"], "from before their time, as the history is shared");
     assert_eq!(ask(&bob, &all), ["ann", "bob", "cid", "dot"], "as of leaving");
+    client.sync(&world);
+    let now = MembersRequest { at: Some(client.since.unwrap().to_string().parse().unwrap()), ..all.clone() };
+    assert_eq!(ask(&ann, &now), ["ann", "bob", "cid", "dot", "eve"]);
+    assert_eq!(ask(&bob, &now), ["ann", "bob", "cid", "dot"], "as of leaving, with a token from after that");
     let refused = world.run(world.sync.members(&dot.requester, &room, &all));
     assert!(matches!(refused, Err(Error::Forbidden(_))));
 }
@@ -154,6 +158,13 @@ fn members_of_a_time_that_is_not_shared() {
         match allowed {
             true => assert!(ask(&cid).is_ok(), "{visibility}"),
             false => assert!(matches!(ask(&cid), Err(Error::Forbidden(_))), "{visibility}"),
+        }
+        world.leave(&bob, &room).unwrap();
+        client.sync(&world);
+        let now = Some(client.since.unwrap().to_string().parse().unwrap());
+        for request in [&request, &MembersRequest { at: now, ..MembersRequest::default() }] {
+            let answer = world.run(world.sync.members(&bob.requester, &room, request));
+            assert!(answer.is_ok(), "{visibility}, having left");
         }
     }
 }
