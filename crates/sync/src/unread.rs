@@ -311,8 +311,11 @@ impl Sync {
         let in_threads = newest_of_room(read, &NOTIFYING_IN_THREADS, nid, since).await?.into_iter();
         let shared = shared.map(|((_, order), row)| (order, row.highlight));
         for (order, highlight) in shared.chain(in_threads.map(|((_, order), row)| (order, row.highlight))) {
-            let taken_back = own.remove(&order) == Some((-1, -i8::from(highlight)));
-            if !taken_back && !spans.is_quiet(order) {
+            // There the own rows say what notified.
+            if spans.is_quiet(order) {
+                continue;
+            }
+            if own.remove(&order) != Some((-1, -i8::from(highlight))) {
                 return Ok(true);
             }
         }

@@ -85,6 +85,23 @@ fn a_receipt_on_another_device_is_news_even_if_receipts_are_not_asked_for() {
 }
 
 #[test]
+fn a_mention_in_a_muted_room_is_news_even_if_messages_are_not_asked_for() {
+    let world = World::new(1);
+    let (ann, bob) = (world.user("ann"), world.user("bob"));
+    let room = world.public_room(&ann);
+    world.join(&bob, &room).unwrap();
+    change(&world, &bob, |rules| mute(rules, room.as_str(), true));
+    let mut client = Client::with_filter(&bob, r#"{"room":{"timeline":{"types":["org.other"]}}}"#);
+    let counts = |answer: &Value| answer["rooms"]["join"][room.as_str()]["unread_notifications"].clone();
+    client.sync(&world);
+    world.say(&ann, &room, "anybody?").unwrap();
+    assert!(counts(&client.sync(&world)).is_null(), "muted");
+    let mention = json!({ "body": "bob?", "m.mentions": { "user_ids": ["@bob:localhost"] } });
+    world.send(&ann, &room, "m.room.message", mention).unwrap();
+    assert_eq!(counts(&client.sync(&world)), json!({ "notification_count": 1, "highlight_count": 1 }));
+}
+
+#[test]
 fn notifications_are_listed_newest_first_of_all_rooms() {
     let world = World::new(1);
     let (ann, bob) = (world.user("ann"), world.user("bob"));
