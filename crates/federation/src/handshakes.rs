@@ -25,12 +25,14 @@ mod verify;
 
 use std::{collections::HashMap, sync::Arc};
 
+use myelin_core::RoomNid;
 use myelin_rooms::Rooms;
 use myelin_view::View;
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, RoomId};
 
 pub use self::{
+    completing::Tries,
     error::HandshakeError,
     invited::InviteRequest,
     join::JoinRequest,
@@ -50,12 +52,14 @@ pub struct Handshakes {
     joining: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
     /// A room was joined partially.
     partial: tokio::sync::Notify,
+    /// Rooms that could not be completed yet.
+    incomplete: Mutex<HashMap<RoomNid, Tries>>,
 }
 
 impl Handshakes {
     pub fn new(view: View, rooms: Arc<Rooms>, client: Arc<Client>, inbound: Arc<Inbound>) -> Self {
-        let (joins, joining, partial) = Default::default();
-        Self { view, rooms, client, inbound, joins, joining, partial }
+        let (joins, joining, partial, incomplete) = Default::default();
+        Self { view, rooms, client, inbound, joins, joining, partial, incomplete }
     }
 
     async fn turn_at(&self, room_id: &RoomId) -> tokio::sync::OwnedMutexGuard<()> {

@@ -3,7 +3,7 @@
 //! Begun again after a restart, and through another server when one does not help.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -30,28 +30,32 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// How long the keys are waited for by which something of the state was signed; after that the room does without it.
 const KEYS_AWAITED_MS: u64 = 24 * 3_600_000;
 
+/// Why a room is partial still. In memory: after a restart the counting begins again.
+#[derive(Clone, Debug, Default)]
+pub struct Tries {
+    pub failed: u32,
+    /// The last of them; `None` also where nothing went wrong, but nothing came either.
+    pub last_error: Option<HandshakeError>,
+}
+
 impl Handshakes {
+    /// What has been tried in vain to complete a partially joined room since the server started.
+    pub fn tries_to_complete(&self, room: RoomNid) -> Tries {
+        self.incomplete.lock().get(&room).cloned().unwrap_or_default()
+    }
+
     /// Completes partially joined rooms, for ever.
     pub async fn run(self: Arc<Self>) {
-        let mut failures: HashMap<RoomNid, u32> = HashMap::new();
         loop {
             let rooms = self.rooms.partial_rooms().await.unwrap_or_else(|error| {
                 tracing::error!(%error, "the partially joined rooms cannot be read");
                 Vec::new()
             });
-            failures.retain(|room, _| rooms.iter().any(|(other, _)| other == room));
-            let attempts = rooms.into_iter().map(|(room, record)| {
-                let tries = failures.get(&room).copied().unwrap_or_default();
-                self.attempt(room, record, tries).map(move |done| (room, done)).boxed()
-            });
-            let attempts: Vec<_> = attempts.collect();
-            let outcomes: Vec<_> = stream::iter(attempts).buffer_unordered(AT_ONCE).collect().await;
-            for (room, done) in outcomes {
-                if !done {
-                    *failures.entry(room).or_default() += 1;
-                }
-            }
-            let worst = failures.values().copied().max();
+            self.incomplete.lock().retain(|room, _| rooms.iter().any(|(other, _)| other == room));
+            let attempts: Vec<_> =
+                rooms.into_iter().map(|(room, record)| self.attempt(room, record).boxed()).collect();
+            stream::iter(attempts).buffer_unordered(AT_ONCE).collect::<()>().await;
+            let worst = self.incomplete.lock().values().map(|tries| tries.failed).max();
             match worst {
                 None => self.partial.notified().await,
                 Some(tries) => {
@@ -62,12 +66,20 @@ impl Handshakes {
         }
     }
 
-    async fn attempt(&self, room: RoomNid, record: PartialRoomRecord, tries: u32) -> bool {
-        let outcome = self.complete(room, &record, tries).await;
-        if let Err(error) = &outcome {
+    async fn attempt(&self, room: RoomNid, record: PartialRoomRecord) {
+        let tries = self.tries_to_complete(room).failed;
+        let last_error = match self.complete(room, &record, tries).await {
+            Ok(true) => {
+                self.incomplete.lock().remove(&room);
+                return;
+            }
+            Ok(false) => None,
+            Err(error) => Some(error),
+        };
+        if let Some(error) = &last_error {
             tracing::warn!(?room, tries, %error, "a partially joined room could not be completed; trying again later");
         }
-        outcome.is_ok_and(|whole| whole)
+        self.incomplete.lock().insert(room, Tries { failed: tries.saturating_add(1), last_error });
     }
 
     /// Whether nothing is left to come.

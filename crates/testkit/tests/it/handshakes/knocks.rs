@@ -52,6 +52,31 @@ fn a_knock_is_taken_back() {
     assert!(net.sync(1, &mut bob)["rooms"].get("knock").is_none());
 }
 
+/// Nobody of Bob's server is in the room, so nothing but the event itself tells him.
+#[test]
+fn a_knock_is_turned_away_and_an_invite_taken_back() {
+    let net = Net::new(2);
+    let ann = net.user(0, "ann");
+    let mut bob = net.user(1, "bob");
+    for version in ["7", "12"] {
+        let room = knockable(&net, &ann, version);
+        let turn_away = |bob: &myelin_testkit::client::Client| {
+            net.act(0, &ann, &room, "kick", json!({ "user_id": bob.user_id })).ok();
+            net.pass(5);
+        };
+        net.knock(1, &bob, &room, "a.test").ok();
+        assert!(net.sync(1, &mut bob)["rooms"]["knock"].get(&room).is_some());
+        turn_away(&bob);
+        let answer = net.sync(1, &mut bob);
+        assert!(answer["rooms"]["leave"].get(&room).is_some(), "{version}: {answer}");
+        net.act(0, &ann, &room, "invite", json!({ "user_id": bob.user_id })).ok();
+        assert!(net.sync(1, &mut bob)["rooms"]["invite"].get(&room).is_some());
+        turn_away(&bob);
+        let answer = net.sync(1, &mut bob);
+        assert!(answer["rooms"]["leave"].get(&room).is_some(), "{version}: {answer}");
+    }
+}
+
 #[test]
 fn who_may_not_knock_is_told_so() {
     let net = Net::new(2);

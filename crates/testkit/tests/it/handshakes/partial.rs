@@ -219,6 +219,11 @@ fn administrators_see_what_is_still_to_come() {
     net.run(net.servers[1].make_admin(&bob.user_id));
     let rooms = ask().ok()["rooms"].clone();
     assert_eq!((&rooms[0]["room_id"], &rooms[0]["resident"]), (&json!(room), &json!("a.test")));
+    assert_eq!((&rooms[0]["members_omitted"], &rooms[0]["keyless"]), (&json!(true), &json!([])));
+    net.pass(60);
+    let rooms = ask().ok()["rooms"].clone();
+    let error = rooms[0]["last_error"].as_str().unwrap_or_default();
+    assert!(rooms[0]["tries"].as_u64() >= Some(2) && error.contains("a.test"), "{rooms}");
     net.gate(0, |_| Deed::Pass);
     complete(&net, 1);
     assert_eq!(ask().ok()["rooms"], json!([]));
