@@ -3,11 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use myelin_core::{RoomNid, StateKeyNid, UserNid};
+use myelin_core::{Position, RoomNid, StateKeyNid, TimelineOrder, UserNid};
+use myelin_dag::state_tree::NodeHash;
 use myelin_store::{
+    Direction,
     log::LogEntry,
     readers::{self, LogReader},
-    tables::{ACCOUNTS, AccountKind, Membership},
+    tables::{ACCOUNTS, AccountKind, CURRENT_STATES, Membership},
 };
 
 use crate::{Error, MembershipChange, Rooms, Sender, commands::join::admits_guests};
@@ -48,6 +50,13 @@ impl Rooms {
             let guest_access = self.view.interner.lookup_state_key(GUEST_ACCESS, "").await?;
             let mut changed: Vec<Work> =
                 page.iter().filter_map(|(_, entry)| work_of(entry, guest_access)).collect();
+            for (position, entry) in &page {
+                if let (LogEntry::Resolved { room, user: None }, Some(key)) = (entry, guest_access)
+                    && self.has_turned(*room, *position, key).await?
+                {
+                    changed.push(Work::Guests(*room));
+                }
+            }
             changed.sort_unstable();
             changed.dedup();
             for work in &changed {
@@ -58,6 +67,17 @@ impl Rooms {
             }
             reader.advance(&page, !changed.is_empty()).await.map_err(store_error)?;
         }
+    }
+
+    /// Whether the current state has another event of this key since it last changed.
+    async fn has_turned(&self, room: RoomNid, at: Position, key: StateKeyNid) -> Result<bool, Error> {
+        let (from, until) = ((room, TimelineOrder::MIN), (room, TimelineOrder::from(at.next())));
+        let rows = self.view.store.range(&CURRENT_STATES, &from, &until, Direction::Reverse, 2).await?;
+        let mut events = Vec::with_capacity(rows.len());
+        for (_, row) in rows {
+            events.push(self.view.states.load(NodeHash(row.root)).await?.get(key));
+        }
+        Ok(matches!(&*events, [now, before] if now != before))
     }
 
     async fn propagate_profile(&self, user: UserNid) -> Result<(), Error> {

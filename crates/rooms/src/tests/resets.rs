@@ -1,12 +1,15 @@
-//! The state-reset watch, where the state was fetched.
+//! What state resolution alone changes: the watch sees it, also where the state was fetched, and guests leave.
 
 use myelin_dag::{NewEvent, Pdu, Verdict};
-use myelin_store::tables::{STATE_RESETS, StateResetRecord};
+use myelin_store::{
+    Batch,
+    tables::{ACCOUNTS, AccountKind, AccountRecord, Membership, STATE_RESETS, StateResetRecord},
+};
 use ruma::{OwnedEventId, RoomVersionId};
 use serde_json::{Value, json};
 
 use super::receiving::{Fork, remote};
-use crate::{Placing, Received};
+use crate::{Placing, Received, Sender};
 
 const MEMBER: &str = "m.room.member";
 
@@ -102,4 +105,34 @@ fn a_ban_that_was_fetched_is_not_undone_in_silence() {
     let [reset] = resets.as_slice() else { panic!("{resets:?}") };
     let nid = |pdu: &Pdu| Some(fork.world.event(&pdu.event_id).nid);
     assert_eq!((reset.before, reset.after), (nid(&ban), nid(&join)));
+}
+
+/// Carol has let them in, which she was not allowed to.
+#[test]
+fn guests_leave_where_resolution_shuts_them_out() {
+    let mut fork = Fork::with_moderators();
+    let guest = Sender { guest: true, ..fork.world.user("guest") };
+    let account = AccountRecord {
+        password_hash: None,
+        created_ms: 0,
+        kind: AccountKind::Guest,
+        admin: false,
+        locked: false,
+        suspended: false,
+        deactivated: false,
+        erased: false,
+    };
+    let mut batch = Batch::new();
+    batch.put(&ACCOUNTS, &guest.user, &account);
+    fork.world.run(fork.world.view.store.commit(batch)).unwrap();
+    let upkeep = crate::run_member_upkeep(fork.world.rooms.clone());
+    fork.world.sim.env().spawner.spawn("upkeep", Box::pin(upkeep));
+    let before = fork.tip();
+    let access = json!({ "guest_access": "can_join" });
+    let access = fork.make("carol", "m.room.guest_access", Some(""), access, std::slice::from_ref(&before));
+    fork.takes(&access);
+    fork.world.join(&guest, &fork.room).unwrap();
+    fork.demotes_carol(&before);
+    fork.world.run(fork.world.sim.env().clock.sleep(std::time::Duration::from_secs(1)));
+    assert_eq!(fork.world.snapshot(&fork.room).membership(guest.user), Some(Membership::Leave));
 }
