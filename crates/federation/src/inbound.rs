@@ -2,7 +2,8 @@
 //!
 //! - [`transaction`]: `PUT /send`: limits, repeats, each EDU to [`Edus`]. [`pdus`]: each PDU to its room.
 //! - [`verification`]: signatures, with the keys brought for many PDUs at once.
-//! - [`queue`] and [`worker`]: PDUs that wait for their ancestors: durable, bounded, one queue per room.
+//! - [`queue`] and [`worker`]: PDUs that wait for their ancestors: durable, bounded, one queue per room. [`lookups`]:
+//!   those that wait for keys.
 //! - [`slow`]: rooms in which judging takes long. [`arriving`]: rooms that are being joined.
 //! - [`policy`]: the signatures of policy servers.
 //! - [`history`]: older history, for those who read past what is held.
@@ -17,6 +18,7 @@ pub mod fetch;
 mod gap;
 mod history;
 mod keyless;
+mod lookups;
 mod outside;
 mod pdus;
 mod policy;
@@ -40,8 +42,8 @@ use myelin_view::View;
 pub use self::history::{Extent, Reach, Reached};
 pub use self::transaction::{Answers, Transaction, TransactionError};
 use self::{
-    absent::Absent, arriving::Arriving, history::Backfills, keyless::Keyless, queue::Queue, slow::Slow,
-    transaction::Transactions,
+    absent::Absent, arriving::Arriving, history::Backfills, keyless::Keyless, lookups::Lookups, queue::Queue,
+    slow::Slow, transaction::Transactions,
 };
 use crate::{Client, Edus, Keyring, Peers};
 
@@ -59,6 +61,7 @@ pub struct Inbound {
     arriving: Arriving,
     absent: Absent,
     keyless: Keyless,
+    lookups: Lookups,
     backfills: Backfills,
 }
 
@@ -85,6 +88,7 @@ impl Inbound {
             arriving: Arriving::default(),
             absent,
             keyless: Keyless::default(),
+            lookups: Lookups::default(),
             backfills: Backfills::default(),
         }
     }

@@ -95,21 +95,31 @@ impl Keyring {
     /// notaries. A key is among them if it was valid at the times of *all* who want keys of that server: whoever
     /// verifies events of different times asks for all of them first and then, at no cost, for each.
     pub async fn keys_for(&self, wanted: &[Wanted]) -> PublicKeyMap {
-        self.keys_on_behalf(Asker::Here, wanted).await
+        self.bring(wanted).await;
+        self.at_hand(wanted).await
+    }
+
+    /// Looks for those that lack. What is not there when this is done cannot be had now.
+    pub async fn bring(&self, wanted: &[Wanted]) {
+        self.bring_for(Asker::Here, wanted).await;
     }
 
     /// The same for what `origin` has sent: whatever names are in it, others are looked for besides.
-    pub async fn keys_brought_by(&self, origin: &ServerName, wanted: &[Wanted]) -> PublicKeyMap {
-        self.keys_on_behalf(Asker::Origin(origin), wanted).await
+    pub async fn bring_brought_by(&self, origin: &ServerName, wanted: &[Wanted]) {
+        self.bring_for(Asker::Origin(origin), wanted).await;
     }
 
-    async fn keys_on_behalf(&self, asker: Asker<'_>, wanted: &[Wanted]) -> PublicKeyMap {
+    async fn bring_for(&self, asker: Asker<'_>, wanted: &[Wanted]) {
         if self.fetch_lacking(wanted, asker, PATIENCE).await.is_err() {
             tracing::warn!("so many keys of servers are being looked for that some are not");
         }
+    }
+
+    /// Those that are here; nobody is waited for.
+    pub async fn at_hand(&self, wanted: &[Wanted]) -> PublicKeyMap {
         let mut keys = PublicKeyMap::new();
         for wanted in wanted {
-            let valid = self.known(wanted, asker).await;
+            let valid = self.known(wanted, Asker::Here).await;
             keys.entry(wanted.server.to_string())
                 .and_modify(|both| both.retain(|id, _| valid.contains_key(id)))
                 .or_insert(valid);

@@ -22,6 +22,9 @@ use super::{
 /// How long the PDUs of one room may hold up the answer; after that they are queued.
 const ROOM_BUDGET: Duration = Duration::from_secs(10);
 
+/// How long the keys of those who end invites from elsewhere may, altogether.
+const OUTSIDE_BUDGET_MS: u64 = 5_000;
+
 const NOT_JUDGED: &str = "This server could not judge it.";
 
 /// The PDUs of one room, in the order of the transaction.
@@ -59,10 +62,11 @@ impl Inbound {
         answers: &mut Answers,
     ) -> Result<HashMap<String, InRoom>, TransactionError> {
         let mut rooms: HashMap<String, InRoom> = HashMap::new();
+        let until_ms = self.view.env.now_ms() + OUTSIDE_BUDGET_MS;
         for raw in pdus {
             let Some(room_id) = room_id(raw) else { continue };
             let Ok(room_id) = <&RoomId>::try_from(room_id.as_str()) else { continue };
-            if let Some(id) = self.ended_outside(room_id, raw).await.map_err(storage)? {
+            if let Some(id) = self.ended_outside(room_id, raw, until_ms).await.map_err(storage)? {
                 answers.insert(id, None);
                 continue;
             }
@@ -128,12 +132,9 @@ impl Inbound {
     ) -> Result<Answers, TransactionError> {
         let InRoom { room, pdus } = in_room;
         let (formed, raws): (Vec<FormedPdu>, Vec<_>) = pdus.into_iter().unzip();
-        let pdus = formed.iter().zip(&raws).map(|(formed, raw)| Waiting {
-            id: formed.event_id().to_owned(),
-            raw,
-            own: formed.claims().sender.server_name() == origin,
-        });
-        let mut waiting: Vec<Waiting<'_>> = pdus.collect();
+        let pdus = formed.iter().zip(&raws);
+        let mut waiting: Vec<Waiting<'_>> =
+            pdus.map(|(formed, raw)| Waiting { id: formed.event_id().to_owned(), raw }).collect();
         let mut answers = Answers::new();
         if let Some(received) = self.judge_in_time(origin, &room, formed).await {
             let judged = std::mem::take(&mut waiting).into_iter().zip(received?);
@@ -181,9 +182,7 @@ impl Inbound {
         room: &RoomSnapshot,
         formed: Vec<FormedPdu>,
     ) -> Result<Vec<Received>, TransactionError> {
-        // What other servers made comes from this one only where it let them in.
-        let relayed: Vec<bool> = formed.iter().map(|formed| formed.claims().membership().is_some()).collect();
-        let verified = self.verify_sent_by(origin, formed, &room.info.rules).await;
+        let verified = self.verify_at_hand(formed, &room.info.rules).await;
         let mut answers: Vec<Option<Received>> = Vec::with_capacity(verified.len());
         let mut good: Vec<Incoming> = Vec::with_capacity(verified.len());
         for outcome in verified {
@@ -192,12 +191,8 @@ impl Inbound {
                     good.push(pdu.into());
                     answers.push(None);
                 }
-                Err(error)
-                    if keyless(&error).is_some_and(|server| relayed[answers.len()] && *server != *origin) =>
-                {
-                    // It waits in the queue until the keys are there.
-                    answers.push(Some(Received::Need(Vec::new())));
-                }
+                // Nothing else waits for the keys: it goes into the queue, and they are looked for.
+                Err(error) if keyless(&error).is_some() => answers.push(Some(Received::Need(Vec::new()))),
                 Err(error) => answers.push(Some(Received::Dropped(error.to_string()))),
             }
         }

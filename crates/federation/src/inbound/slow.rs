@@ -1,4 +1,4 @@
-//! Rooms in which judging takes long just now (a policy server or a notary that does not answer, a state that is hard to
+//! Rooms in which judging takes long just now (a policy server that does not answer, a disk, a state that is hard to
 //! resolve): what comes for them is queued at once, and holds up no answer.
 
 use std::collections::HashMap;

@@ -48,10 +48,16 @@ pub struct Transaction {
 }
 
 #[derive(Deserialize)]
-struct Edu<'a> {
+struct Edu {
     edu_type: String,
-    #[serde(borrow)]
-    content: &'a RawValue,
+    content: Box<RawValue>,
+}
+
+impl Edu {
+    /// Whether its server has to be in a room for it, which the same transaction may bring it into.
+    fn is_in_room(&self) -> bool {
+        matches!(self.edu_type.as_str(), "m.typing" | "m.receipt")
+    }
 }
 
 /// What became of each PDU; `Some`: what was wrong with it.
@@ -181,31 +187,35 @@ impl Inbound {
         transaction_id: &str,
         transaction: Transaction,
     ) -> Outcome {
+        let edus = transaction.edus.iter().filter_map(|raw| edu(origin, raw));
+        let (in_rooms, others): (Vec<Edu>, Vec<Edu>) = edus.partition(Edu::is_in_room);
         // Side by side: messages to devices do not wait for rooms.
         let pdus = self.receive_pdus(origin, &transaction.pdus);
-        let (answers, edus) = join(pdus, self.receive_edus(origin, &transaction.edus)).await;
+        let (answers, edus) = join(pdus, self.receive_edus(origin, others)).await;
         let answers = answers?;
         edus?;
+        self.receive_edus(origin, in_rooms).await?;
         self.remember(origin, transaction_id, &answers);
         self.count(transaction.pdus.len(), transaction.edus.len());
         Ok(Arc::new(answers))
     }
 
     async fn receive_edus(
-        &self,
+        self: &Arc<Self>,
         origin: &ServerName,
-        edus: &[Box<RawValue>],
+        edus: Vec<Edu>,
     ) -> Result<(), TransactionError> {
-        for raw in edus {
-            let Some(edu) = edu(raw) else {
-                tracing::debug!(%origin, "an EDU is none");
-                continue;
-            };
-            let taken = self.edus.receive(origin, &edu.edu_type, edu.content).await;
-            taken.map_err(|error| {
-                tracing::error!(%origin, edu_type = edu.edu_type, %error, "an EDU could not be kept");
-                TransactionError::Storage
-            })?;
+        for Edu { edu_type, content } in edus {
+            let (this, by, kind) = (self.edus.clone(), origin.to_owned(), edu_type.clone());
+            let taking = async move { this.receive(&by, &kind, &content).await };
+            match self.apart("inbound EDU", taking.boxed()).await {
+                Some(taken) => taken.map_err(|error| {
+                    tracing::error!(%origin, edu_type, %error, "an EDU could not be kept");
+                    TransactionError::Storage
+                })?,
+                // It would come again for ever.
+                None => tracing::error!(%origin, edu_type, "an EDU makes this server panic, and is dropped"),
+            }
         }
         Ok(())
     }
@@ -251,10 +261,14 @@ impl Inbound {
     }
 }
 
-fn edu(raw: &RawValue) -> Option<Edu<'_>> {
+fn edu(origin: &ServerName, raw: &RawValue) -> Option<Edu> {
     // The list, and the transaction that it is in, count as levels where clients get to see it.
     let shallow = canonical::depth(raw.get()) <= JSON_DEPTH_MAX;
-    shallow.then(|| serde_json::from_str(raw.get()).ok()).flatten()
+    let edu = shallow.then(|| serde_json::from_str(raw.get()).ok()).flatten();
+    if edu.is_none() {
+        tracing::debug!(%origin, "an EDU is none");
+    }
+    edu
 }
 
 #[cfg(test)]

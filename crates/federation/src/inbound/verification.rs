@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::poll_fn, task::Poll};
 
 use myelin_dag::checks::{Dropped, FormedPdu, RawPdu, SignatureError, VerifiedPdu};
-use ruma::{OwnedServerName, ServerName, room_version_rules::RoomVersionRules, signatures::PublicKeyMap};
+use ruma::{OwnedServerName, room_version_rules::RoomVersionRules, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
 
 use super::Inbound;
@@ -20,29 +20,28 @@ impl Inbound {
         rules: &RoomVersionRules,
     ) -> Vec<Result<VerifiedPdu, Dropped>> {
         let wanted: Vec<_> = formed.iter().map(|formed| wanted(formed, rules)).collect();
-        self.verify_with(None, formed, &wanted, rules).await
+        self.keys.bring(&together(&wanted)).await;
+        self.verify_with(formed, &wanted, rules).await
     }
 
-    /// The same for what `origin` has sent.
-    pub(super) async fn verify_sent_by(
+    /// The same with the keys that are here; nobody is waited for.
+    pub(super) async fn verify_at_hand(
         &self,
-        origin: &ServerName,
         formed: Vec<FormedPdu>,
         rules: &RoomVersionRules,
     ) -> Vec<Result<VerifiedPdu, Dropped>> {
         let wanted: Vec<_> = formed.iter().map(|formed| wanted(formed, rules)).collect();
-        self.verify_with(Some(origin), formed, &wanted, rules).await
+        self.verify_with(formed, &wanted, rules).await
     }
 
-    /// `wanted`: for each, the keys that it claims to be signed by.
+    /// With the keys that are here. `wanted`: for each, those that it claims to be signed by.
     async fn verify_with(
         &self,
-        origin: Option<&ServerName>,
         formed: Vec<FormedPdu>,
         wanted: &[Vec<Wanted>],
         rules: &RoomVersionRules,
     ) -> Vec<Result<VerifiedPdu, Dropped>> {
-        let keys = self.keys_for(origin, &together(wanted)).await;
+        let keys = self.keys.at_hand(&together(wanted)).await;
         let mut outcomes = Vec::with_capacity(formed.len());
         for (index, (formed, wanted)) in formed.into_iter().zip(wanted).enumerate() {
             if index % IN_ONE_GO == IN_ONE_GO - 1 {
@@ -53,17 +52,10 @@ impl Inbound {
                 formed.verify(&keys, rules)
             } else {
                 // What is valid for all is less than what is valid for each.
-                formed.verify(&self.keys_for(origin, wanted).await, rules)
+                formed.verify(&self.keys.at_hand(wanted).await, rules)
             });
         }
         outcomes
-    }
-
-    async fn keys_for(&self, origin: Option<&ServerName>, wanted: &[Wanted]) -> PublicKeyMap {
-        match origin {
-            Some(origin) => self.keys.keys_brought_by(origin, wanted).await,
-            None => self.keys.keys_for(wanted).await,
-        }
     }
 
     /// Those of some PDUs, fetched because they were missing, that are events with the signatures they need.
@@ -78,7 +70,8 @@ impl Inbound {
 
     pub(super) async fn verify_formed(&self, formed: Vec<FormedPdu>, rules: &RoomVersionRules) -> Verified {
         let wanted: Vec<_> = formed.iter().map(|formed| wanted(formed, rules)).collect();
-        let outcomes = self.verify_with(None, formed, &wanted, rules).await;
+        self.keys.bring(&together(&wanted)).await;
+        let outcomes = self.verify_with(formed, &wanted, rules).await;
         let mut verified = Verified::default();
         for (outcome, wanted) in outcomes.into_iter().zip(wanted) {
             match outcome {
@@ -143,7 +136,7 @@ pub fn keyless(error: &Dropped) -> Option<&OwnedServerName> {
 
 /// The keys that one event claims to be signed by, of the servers that must have signed it. Without them it is
 /// dropped by the check itself.
-fn wanted(formed: &FormedPdu, rules: &RoomVersionRules) -> Vec<Wanted> {
+pub(super) fn wanted(formed: &FormedPdu, rules: &RoomVersionRules) -> Vec<Wanted> {
     let at_ms = match rules.enforce_key_validity {
         true => formed.claims().origin_server_ts.get().into(),
         false => 0,

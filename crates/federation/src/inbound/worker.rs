@@ -1,4 +1,4 @@
-//! PDUs that were acknowledged and wait for their ancestors: durable, bounded, one queue ([`super::queue`]) and one
+//! PDUs that were acknowledged and wait for their ancestors or keys: durable, bounded, one queue ([`super::queue`]) and one
 //! worker per room.
 //!
 //! A room that is hard to follow holds up itself only. What can be had from nobody is tried again later, and given up
@@ -11,28 +11,27 @@ use myelin_core::RoomNid;
 use myelin_dag::checks::RawPdu;
 use myelin_rooms::{Incoming, Received};
 use myelin_store::{
-    Batch,
+    Batch, CommitError,
     tables::{INBOUND_PDUS, InboundPduRecord},
 };
 use myelin_view::RoomSnapshot;
-use ruma::{OwnedEventId, ServerName};
+use ruma::{EventId, OwnedEventId, ServerName};
 use serde_json::value::RawValue;
 
-use self::Outlook::{Done, Gone, Later};
+use self::Outlook::{Done, Gone, Keyless, Later};
 use super::{
     Inbound,
     gap::Filled,
     queue::{ALL_MAX, Entry, Next, Place},
     transaction::Answers,
-    verification::keyless,
+    verification::{keyless, wanted},
 };
+use crate::keys::Wanted;
 
 /// A PDU to be queued.
 pub struct Waiting<'a> {
     pub id: OwnedEventId,
     pub raw: &'a RawValue,
-    /// It is of a user of the server that brought it.
-    pub own: bool,
 }
 
 /// What one PDU may take at a time.
@@ -48,6 +47,8 @@ enum Outlook {
     Done,
     /// Somebody else has taken it off the queue: another process over the same store.
     Gone,
+    /// These keys are not here, and were not looked for.
+    Keyless { wanted: Vec<Wanted> },
     /// Who has what it lacks does not answer now.
     Later { lacks: Vec<OwnedEventId> },
 }
@@ -79,8 +80,8 @@ impl Inbound {
         let (room, received_ms) = (room.nid(), self.view.env.now_ms());
         let mut batch = Batch::new();
         let mut reserved = Vec::new();
-        for (index, Waiting { id, raw, own }) in (0_u32..).zip(pdus) {
-            match self.queue.reserve(room, &id, origin, own) {
+        for (index, Waiting { id, raw }) in (0_u32..).zip(pdus) {
+            match self.queue.reserve(room, &id, origin) {
                 Place::Taken => drop(answers.insert(id, None)),
                 Place::Full => {
                     let full = "Too much waits for this room. Send it again later.";
@@ -88,8 +89,8 @@ impl Inbound {
                 }
                 Place::Reserved => {
                     let json = raw.get().to_owned();
-                    let record = InboundPduRecord { origin: origin.to_string(), received_ms, index, json };
-                    batch.put(&INBOUND_PDUS, &(room, id.to_string()), &record);
+                    let record = InboundPduRecord { received_ms, index, json };
+                    batch.put(&INBOUND_PDUS, &key(room, &id, origin), &record);
                     reserved.push((index, id));
                 }
             }
@@ -104,8 +105,7 @@ impl Inbound {
         // Only now: whose row the worker does not find counts as taken off.
         for (index, id) in reserved {
             answers.insert(id.clone(), None);
-            let (origin, lacks) = (origin.to_owned(), Vec::new());
-            self.queue.admit(room, id, Entry { due_ms: 0, received_ms, index, attempts: 0, origin, lacks });
+            self.queue.admit(room, id, Entry::new(origin.to_owned(), received_ms, index));
         }
         self.work_on(room);
         Ok(())
@@ -115,11 +115,9 @@ impl Inbound {
     pub(super) async fn resume(self: &Arc<Self>) -> Result<(), myelin_store::Error> {
         let rows = self.view.store.read().all(&INBOUND_PDUS, ALL_MAX).await?;
         let mut rooms = BTreeSet::new();
-        for ((room, id), record) in rows {
-            let (Ok(id), Ok(origin)) = (id.try_into(), record.origin.try_into()) else { continue };
-            let (received_ms, index) = (record.received_ms, record.index);
-            let entry = Entry { due_ms: 0, received_ms, index, attempts: 0, origin, lacks: Vec::new() };
-            self.queue.restore(room, id, entry);
+        for ((room, id, origin), record) in rows {
+            let (Ok(id), Ok(origin)) = (id.try_into(), origin.try_into()) else { continue };
+            self.queue.restore(room, id, Entry::new(origin, record.received_ms, record.index));
             rooms.insert(room);
         }
         rooms.into_iter().for_each(|room| self.work_on(room));
@@ -141,8 +139,8 @@ impl Inbound {
             match self.queue.next(room, now_ms) {
                 Next::Nothing => return,
                 Next::Turn(id, entry) => {
-                    self.take_turn(room, &id, &entry).await;
-                    self.queue.worked(&entry.origin);
+                    let took_ms = self.take_turn(room, &id, &entry).await;
+                    self.queue.worked(room, &entry.origin, took_ms);
                 }
                 Next::Wait { until_ms } => {
                     let Some(news) = self.queue.news(room) else { return };
@@ -154,7 +152,8 @@ impl Inbound {
         }
     }
 
-    async fn take_turn(self: &Arc<Self>, room: RoomNid, id: &OwnedEventId, entry: &Entry) {
+    /// How long it took, milliseconds.
+    async fn take_turn(self: &Arc<Self>, room: RoomNid, id: &OwnedEventId, entry: &Entry) -> u64 {
         let _permit = self.queue.permit().await;
         let (this, queued, with) = (self.clone(), id.clone(), entry.clone());
         let attempt = async move { this.take_queued(room, &queued, &with).await };
@@ -171,26 +170,43 @@ impl Inbound {
         let now_ms = self.view.env.now_ms();
         let given_up = now_ms.saturating_sub(entry.received_ms) > AGE_MS_MAX;
         match outlook {
+            Keyless { wanted } => {
+                self.queue.set_aside(room, id, entry, now_ms + RETRY_MS_MAX);
+                self.look_for_keys(room, id, entry, wanted);
+                return now_ms.saturating_sub(began_ms);
+            }
             Later { lacks } if !given_up => {
                 let pause_ms = (RETRY_FIRST_MS << entry.attempts.min(16)).min(RETRY_MS_MAX);
-                self.queue.postpone(room, id, now_ms + pause_ms, lacks);
+                self.queue.postpone(room, id, entry, now_ms + pause_ms, lacks);
             }
-            // What came anew meanwhile is not what was judged.
-            Done | Later { .. } if !self.queue.holds(room, id, &entry.origin) => {}
-            Done | Later { .. } => self.forget_queued(room, id).await,
-            Gone => self.queue.remove(room, id),
+            Done | Later { .. } => self.forget_queued(room, id, entry).await,
+            Gone => self.queue.remove(room, id, entry),
         }
         self.slow.judged(room, began_ms, now_ms);
+        now_ms.saturating_sub(began_ms)
     }
 
-    /// The row goes after the event came: a crash in between only costs a second look.
-    async fn forget_queued(&self, room: RoomNid, id: &OwnedEventId) {
-        let mut batch = Batch::new();
-        batch.delete(&INBOUND_PDUS, &(room, id.to_string()));
-        if let Err(error) = self.view.store.commit(batch).await {
+    /// The row goes after the event came: a crash in between only costs a second look. A row that is not the one of this
+    /// entry stays: its server has brought the event anew, which is acknowledged.
+    async fn forget_queued(&self, room: RoomNid, id: &OwnedEventId, entry: &Entry) {
+        if let Err(error) = self.delete_row(&key(room, id, &entry.origin), entry).await {
             tracing::error!(%id, %error, "a queued event cannot be taken off the queue");
         }
-        self.queue.remove(room, id);
+        self.queue.remove(room, id, entry);
+    }
+
+    async fn delete_row(&self, key: &Key, entry: &Entry) -> Result<(), myelin_store::Error> {
+        let Some(row) = self.view.store.get(&INBOUND_PDUS, key).await? else { return Ok(()) };
+        if (row.received_ms, row.index) != (entry.received_ms, entry.index) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.require_equal(&INBOUND_PDUS, key, &row);
+        batch.delete(&INBOUND_PDUS, key);
+        match self.view.store.commit(batch).await {
+            Ok(_) | Err(CommitError::Conflict { .. }) => Ok(()),
+            Err(CommitError::Store(error)) => Err(error),
+        }
     }
 
     async fn take_queued(&self, room: RoomNid, id: &OwnedEventId, entry: &Entry) -> Outlook {
@@ -213,18 +229,21 @@ impl Inbound {
         entry: &Entry,
     ) -> Result<Outlook, myelin_rooms::Error> {
         let Some(snapshot) = self.view.rooms.load(room).await? else { return Ok(Done) };
-        let row = self.view.store.get(&INBOUND_PDUS, &(room, id.to_string())).await?;
+        let row = self.view.store.get(&INBOUND_PDUS, &key(room, id, &entry.origin)).await?;
         let Some(row) = row else { return Ok(Gone) };
         let Ok(raw) = RawValue::from_string(row.json) else { return Ok(Done) };
         let Ok(formed) = RawPdu(&raw).check_format(&snapshot.info.rules) else { return Ok(Done) };
-        let verified = self.verify(vec![formed], &snapshot.info.rules).await.pop();
-        let pdu = match verified {
+        let wanted = wanted(&formed, &snapshot.info.rules);
+        // What other servers made comes from this one only where it let them in.
+        let relayed = formed.claims().membership().is_some();
+        let pdu = match self.verify_at_hand(vec![formed], &snapshot.info.rules).await.pop() {
             Some(Ok(pdu)) => pdu,
             Some(Err(error)) => {
                 tracing::debug!(%id, %error, "a queued event cannot be verified");
                 return Ok(match keyless(&error) {
-                    Some(_) => Later { lacks: Vec::new() },
-                    None => Done,
+                    Some(_) if !entry.looked => Keyless { wanted },
+                    Some(server) if relayed || *server == entry.origin => Later { lacks: Vec::new() },
+                    _ => Done,
                 });
             }
             None => return Ok(Done),
@@ -239,9 +258,15 @@ impl Inbound {
     }
 }
 
-fn store_error(error: myelin_store::CommitError) -> myelin_store::Error {
+type Key = (RoomNid, String, String);
+
+fn key(room: RoomNid, id: &EventId, origin: &ServerName) -> Key {
+    (room, id.to_string(), origin.to_string())
+}
+
+fn store_error(error: CommitError) -> myelin_store::Error {
     match error {
-        myelin_store::CommitError::Store(error) => error,
+        CommitError::Store(error) => error,
         conflict => myelin_store::Error::Backend(conflict.to_string()),
     }
 }

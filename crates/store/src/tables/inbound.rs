@@ -8,8 +8,6 @@ use crate::codec::Record;
 /// A PDU that was acknowledged before it could be judged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboundPduRecord {
-    /// The server that brought it.
-    pub origin: String,
     pub received_ms: u64,
     /// Place among those received at the same time.
     pub index: u32,

@@ -239,8 +239,9 @@ tables! {
     OLD_SIGNING_KEYS = 86 "old_signing_keys": String => OldSigningKeyRecord;
 
     // What is received from other servers and waits.
-    /// PDUs that were acknowledged and wait for their room: (room, event id). Deleted once they are dealt with.
-    INBOUND_PDUS = 90 "inbound_pdus": (RoomNid, String) => InboundPduRecord;
+    /// PDUs that were acknowledged and wait for their room: (room, event id, the server that brought it). Deleted once they
+    /// are dealt with.
+    INBOUND_PDUS = 90 "inbound_pdus": (RoomNid, String, String) => InboundPduRecord;
     /// The newest transaction of a server and the answer it got.
     INBOUND_TRANSACTIONS = 91 "inbound_transactions": String => InboundTransactionRecord;
 

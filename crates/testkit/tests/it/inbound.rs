@@ -284,6 +284,22 @@ fn one_event_or_message_that_is_too_much_harms_no_other() {
 }
 
 #[test]
+fn who_joins_and_types_in_the_same_transaction_is_seen_to_type() {
+    let stage = Stage::new();
+    let other = Puppet::connect(stage.puppet.network(), "other.test");
+    let carol = other.user("carol");
+    let join = event(carol.as_str(), "m.room.member", Some(carol.as_str()), &json!({ "membership": "join" }));
+    let join = stage.run(other.makes_next(&stage.home.view, &stage.room, join));
+    let typing = json!({ "room_id": stage.room, "user_id": carol, "typing": true });
+    let edus = json!([{ "edu_type": "m.typing", "content": typing }]);
+    let reply = stage.run(other.sends_transaction(&stage.name, json!([json_of(&join)]), edus));
+    assert_eq!(reply.json, accepted(&[&join]));
+    let mut alice = Client::clone(&stage.alice);
+    stage.run(alice.sync(&stage.home, 10, 0));
+    assert!(alice.rooms[stage.room.as_str()].typing.contains(carol.as_str()));
+}
+
+#[test]
 fn a_transaction_may_be_as_large_as_synapse_makes_them() {
     let stage = Stage::new();
     let [good] = stage.line(1).try_into().unwrap();
@@ -428,15 +444,12 @@ fn a_large_state_is_fetched_as_a_whole() {
     assert!(singly <= 1 && asked.iter().any(|asked| asked.contains("/state/")), "{asked:?}");
 }
 
-#[test]
-fn auth_events_that_lack_are_fetched_and_checked() {
-    let stage = Stage::new();
+/// Carol's join, which is not held, and a message of hers that claims to be allowed by it. The puppets know both.
+pub(super) fn claims_authority(stage: &Stage, puppets: &[&Puppet]) -> (Pdu, Pdu) {
     let carol = stage.puppet.user("carol");
     let join = event(carol.as_str(), "m.room.member", Some(carol.as_str()), &json!({ "membership": "join" }));
     let join = stage.run(stage.puppet.makes_next(&stage.home.view, &stage.room, join));
     let held: Vec<_> = stage.run(state_of(&stage.home.view, &stage.room));
-    held.iter().for_each(|pdu| stage.puppet.knows(pdu));
-    // Bob's message claims that Carol's join, which is not held, allows it.
     let message = event(carol.as_str(), "m.room.message", None, &json!({ "body": "hi" }));
     let of_room = |kind: &str| {
         held.iter().find(|pdu| pdu.event_type.to_string() == kind).map(|pdu| pdu.event_id.clone())
@@ -451,6 +464,19 @@ fn auth_events_that_lack_are_fetched_and_checked() {
         names: None,
     };
     let message = stage.puppet.makes(&ruma::RoomVersionId::V11, message, parents, 1_000);
+    for puppet in puppets {
+        held.iter().for_each(|pdu| puppet.knows(pdu));
+        puppet.knows(&join);
+        puppet.knows(&message);
+    }
+    (join, message)
+}
+
+#[test]
+fn auth_events_that_lack_are_fetched_and_checked() {
+    let stage = Stage::new();
+    let (join, message) = claims_authority(&stage, &[&stage.puppet]);
+    let carol = stage.puppet.user("carol");
     stage.sends(&[&message]);
     stage.passes(Duration::from_secs(1));
     assert_eq!(stage.verdict(&join.event_id), Some(VerdictRecord::Accepted), "held as an outlier");

@@ -182,7 +182,7 @@ fn a_policy_server_is_asked_once_for_each_event_of_a_gap() {
 
 /// Bob's server brings something that is signed by a server whose keys nobody hands out.
 #[test]
-fn keys_that_do_not_come_hold_up_an_answer_for_ten_seconds_once() {
+fn keys_that_do_not_come_hold_up_no_answer() {
     let stage = stage();
     let dead = Puppet::connect(stage.puppet.network(), "dead.test");
     let keyless: OwnedServerName = "dead.test".try_into().unwrap();
@@ -194,13 +194,11 @@ fn keys_that_do_not_come_hold_up_an_answer_for_ten_seconds_once() {
     let [first, second] = stage.line(2).try_into().unwrap();
     let (reply, took_ms) = timed(&stage, stage.puppet.sends(&stage.name, &[&join, &first]));
     assert_eq!(reply.json, accepted(&[&join, &first]));
-    assert!((10_000..10_100).contains(&took_ms), "{took_ms} ms");
-    assert_eq!(queued(&stage), 2);
+    assert!(took_ms < 1_000 && stage.shows(&first), "{took_ms} ms");
     let (reply, took_ms) = timed(&stage, stage.puppet.sends(&stage.name, &[&second]));
     assert_eq!(reply.json, accepted(&[&second]));
-    assert!(took_ms < 1_000, "{took_ms} ms");
+    assert!(took_ms < 1_000 && stage.shows(&second), "{took_ms} ms");
     stage.passes(Duration::from_secs(120));
-    assert!(stage.shows(&first) && stage.shows(&second));
     assert_eq!(queued(&stage), 1, "the keys may still come");
 }
 

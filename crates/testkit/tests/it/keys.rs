@@ -600,7 +600,7 @@ fn names_that_a_server_invents_keep_nobody_from_the_keys_that_are_needed_here() 
     let clock = world.sim.env().clock;
     world.sim.block_on(async {
         // Rooms of one transaction.
-        let rooms = named.chunks(30).map(|room| world.keys.keys_brought_by(evil, room));
+        let rooms = named.chunks(30).map(|room| world.keys.bring_brought_by(evil, room));
         let others = async {
             clock.sleep(Duration::from_secs(1)).await;
             assert_eq!(asked.load(Ordering::SeqCst), 8);
@@ -608,7 +608,8 @@ fn names_that_a_server_invents_keep_nobody_from_the_keys_that_are_needed_here() 
             let here = [wanted(peers[0])];
             let brought = [wanted(peers[1])];
             let here = world.keys.keys_for(&here).await;
-            let brought = world.keys.keys_brought_by(server_name!("good.test"), &brought).await;
+            world.keys.bring_brought_by(server_name!("good.test"), &brought).await;
+            let brought = world.keys.at_hand(&brought).await;
             assert!(!here[peers[0].as_str()].is_empty() && !brought[peers[1].as_str()].is_empty());
             assert!(world.now_ms() < before_ms + 100, "nobody waits but for the disk");
         };

@@ -13,6 +13,8 @@ mod histories;
 mod history;
 mod inbound;
 mod inbound_circles;
+mod inbound_elsewhere;
+mod inbound_fair;
 mod inbound_lies;
 mod inbound_slow;
 mod keys;

@@ -98,6 +98,9 @@ fn a_corrupted_auth_chain_is_not_believed() {
     bob.sends(&room, "here I am");
     alice.sees(&room, "here I am");
     carol.sees(&room, "here I am");
+    // It may come after the first join, too, which bob's server has not heard of.
+    alice.sends(&room, "welcome");
+    bob.sees(&room, "welcome");
     world.agree(&room);
 }
 
