@@ -1,12 +1,12 @@
 //! Policy servers are asked for their signatures (Server-Server API, "Asking for a Policy Server signature on an event").
 //!
-//! One that does not answer is spared for a while: what it would have been asked about goes unsigned at once, instead of
-//! each event waiting for it. What it said is remembered for those who ask again for the same event.
+//! One that has not answered several times is spared for a while, instead of each event waiting for it: what comes from
+//! elsewhere meanwhile waits a little, what is made here is refused. An error is an answer: one event may be more than it
+//! can take. What it said is remembered for those who ask again for the same event.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use http::StatusCode;
 use myelin_core::Env;
 use myelin_dag::Pdu;
 use myelin_rooms::{PolicyServers, PolicySignatures};
@@ -22,13 +22,15 @@ const BUDGET: Budget = Budget { timeout: Duration::from_secs(8), body_size_max: 
 /// Answers that are remembered, and for how long.
 const REMEMBERED_MAX: usize = 10_000;
 const REMEMBERED_MS: u64 = 10 * 60_000;
+/// Questions in a row that got no answer, after which it is spared.
+const SILENCES_MIN: u32 = 3;
 
 type Signatures = std::collections::BTreeMap<OwnedServerName, std::collections::BTreeMap<String, String>>;
 
 pub struct PolicyClient {
     client: Arc<Client>,
     env: Env,
-    /// Which of them have failed to sign or refuse, whatever else they answer.
+    /// Which of them have not answered this question, whatever else they answer.
     health: Peers,
     /// By policy server and event: when it was said, and what.
     said: Cache<(OwnedServerName, OwnedEventId), (u64, Result<PolicySignatures, String>)>,
@@ -45,7 +47,7 @@ impl PolicyClient {
         if let Some((_, said)) = self.said.get(&key).filter(|(at_ms, _)| now_ms < at_ms + REMEMBERED_MS) {
             return said;
         }
-        if self.health.rests(via) {
+        if self.is_spared(via) {
             return Err(format!("The policy server {via} has not answered for a while."));
         }
         let answer = self.ask(via, pdu).await;
@@ -69,8 +71,7 @@ impl PolicyClient {
 
     fn note_health(&self, via: &ServerName, answer: &Result<PolicySignatures, RequestError>) {
         match answer {
-            Ok(_) => self.health.answered(via, StatusCode::OK),
-            Err(RequestError::Status { status, .. }) => self.health.answered(via, *status),
+            Ok(_) | Err(RequestError::Status { .. }) => self.health.heard_from(via),
             Err(RequestError::Transport(error)) => self.health.failed(via, error),
             Err(_) => {}
         }
@@ -84,5 +85,10 @@ impl PolicyServers for PolicyClient {
         pdu: &'a Pdu,
     ) -> BoxFuture<'a, Result<PolicySignatures, String>> {
         self.verdict(via, pdu).boxed()
+    }
+
+    fn is_spared(&self, via: &ServerName) -> bool {
+        let silences = self.health.failing(via).map_or(0, |failing| failing.times);
+        silences >= SILENCES_MIN && self.health.rests(via)
     }
 }

@@ -43,6 +43,11 @@ pub trait PolicyServers: Send + Sync + 'static {
         via: &'a ServerName,
         pdu: &'a Pdu,
     ) -> BoxFuture<'a, Result<PolicySignatures, String>>;
+
+    /// Whether it is not asked just now, as it does not answer: who can wait does better to wait.
+    fn is_spared(&self, _via: &ServerName) -> bool {
+        false
+    }
 }
 
 /// For those who have no network.
@@ -111,6 +116,12 @@ impl Rooms {
         let event = self.view.current_state_event(room, "m.room.policy", "").await?;
         let policy = event.and_then(|event| policy_of(&event.pdu));
         Ok(policy.filter(|policy| room.has_server(&policy.via)))
+    }
+
+    /// The same, if the policy server is spared just now.
+    pub async fn spared_policy(&self, room: &RoomSnapshot) -> Result<Option<RoomPolicyEventContent>, Error> {
+        let policy = self.policy(room).await?;
+        Ok(policy.filter(|policy| self.policy_servers.is_spared(&policy.via)))
     }
 
     /// The event with the signature of the policy server, which is asked if it has none; or why it gets none.

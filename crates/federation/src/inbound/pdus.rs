@@ -5,10 +5,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::join_all};
 use myelin_core::RoomNid;
-use myelin_dag::checks::{FormedPdu, RawPdu};
+use myelin_dag::checks::{FormedPdu, RawPdu, VerifiedPdu, check_policy_server};
 use myelin_rooms::{EXTREMITIES_MAX, Error, Incoming, Received};
 use myelin_view::RoomSnapshot;
-use ruma::{RoomId, ServerName};
+use ruma::{RoomId, ServerName, events::room::policy::RoomPolicyEventContent};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -183,10 +183,17 @@ impl Inbound {
         formed: Vec<FormedPdu>,
     ) -> Result<Vec<Received>, TransactionError> {
         let verified = self.verify_at_hand(formed, &room.info.rules).await;
+        let spared = self.rooms.spared_policy(room).await.map_err(storage)?;
+        let is_unsigned = |pdu: &VerifiedPdu, policy: &RoomPolicyEventContent| {
+            check_policy_server(pdu.pdu(), policy, &room.info.rules).is_err()
+        };
         let mut answers: Vec<Option<Received>> = Vec::with_capacity(verified.len());
         let mut good: Vec<Incoming> = Vec::with_capacity(verified.len());
         for outcome in verified {
             match outcome {
+                Ok(pdu) if spared.as_ref().is_some_and(|policy| is_unsigned(&pdu, policy)) => {
+                    answers.push(Some(Received::Need(Vec::new())));
+                }
                 Ok(pdu) => {
                     good.push(pdu.into());
                     answers.push(None);

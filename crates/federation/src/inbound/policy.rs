@@ -11,6 +11,8 @@ use super::Inbound;
 
 /// Events that a policy server is shown at the same time.
 const AT_ONCE: usize = 8;
+/// Attempts at which an event waits for a policy server that is spared: some minutes. Then it goes on without.
+pub(super) const PATIENT_ATTEMPTS: u32 = 3;
 
 impl Inbound {
     /// Notes at each event why the policy server of the room does not recommend it.

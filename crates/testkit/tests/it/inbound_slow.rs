@@ -180,6 +180,38 @@ fn a_policy_server_is_asked_once_for_each_event_of_a_gap() {
     assert_eq!(policy.asked().iter().filter(|asked| asked.contains(SIGN)).count(), line.len());
 }
 
+/// One event may be more than it can take.
+#[test]
+fn a_policy_server_that_fails_at_one_event_is_asked_about_the_next() {
+    let stage = stage();
+    let policy = policy_server(&stage);
+    let spam = |stage: &Stage, pdu: &Pdu| match stage.verdict(&pdu.event_id) {
+        Some(VerdictRecord::SoftFailed { reason }) => reason.contains("Spam."),
+        _ => false,
+    };
+    let refusal = json!({ "errcode": "M_FORBIDDEN", "error": "Spam." });
+    let line = stage.line(22);
+    policy.says(SIGN, StatusCode::INTERNAL_SERVER_ERROR, json!({}));
+    stage.sends(&[&line[0]]);
+    policy.says(SIGN, StatusCode::BAD_REQUEST, refusal);
+    stage.sends(&[&line[1]]);
+    assert!(spam(&stage, &line[1]), "after an error");
+    slow(&stage, "policy.test", 3_600);
+    stage.sends(&[&line[2]]);
+    slow(&stage, "policy.test", 0);
+    stage.sends(&[&line[3]]);
+    stage.passes(Duration::from_secs(1));
+    assert!(spam(&stage, &line[3]), "after silence");
+    // It is spared for a while, but what comes meanwhile is not lost by that.
+    slow(&stage, "policy.test", 3_600);
+    stage.sends(&line[4..13].iter().collect::<Vec<_>>());
+    slow(&stage, "policy.test", 0);
+    stage.sends(&line[13..].iter().collect::<Vec<_>>());
+    stage.passes(Duration::from_secs(180));
+    assert!(line[13..].iter().all(|pdu| spam(&stage, pdu)), "after much silence");
+    assert_eq!(queued(&stage), 0);
+}
+
 /// Bob's server brings something that is signed by a server whose keys nobody hands out.
 #[test]
 fn keys_that_do_not_come_hold_up_no_answer() {
