@@ -115,10 +115,23 @@ fn typing_alone_takes_the_next_bus_and_always_ends() {
     assert!(took_ms < 5_000, "the end of typing took {took_ms} ms");
 }
 
-/// Both sides of a netsplit ban the other's leader. When they meet again, all agree on one outcome.
+/// The leaders of both sides of a netsplit, of equal power, each ban somebody of the other side. Both bans stand.
 #[test]
 fn concurrent_bans_in_a_netsplit() {
-    for version in ["1", "2", "5", "6", "10", "11", "12"] {
+    for version in VERSIONS {
+        let split = Split::new(version);
+        let Split { room, bob, ben, cleo, cid, .. } = &split;
+        bob.bans(room, cid);
+        cleo.bans(room, ben);
+        split.goes_on_and_ends();
+        split.agrees_on([(bob, "join"), (ben, "ban"), (cleo, "join"), (cid, "ban")]);
+    }
+}
+
+/// One side of a netsplit bans the leader of the other. When they meet again, all agree that he was gone.
+#[test]
+fn a_ban_from_beyond_a_netsplit() {
+    for version in VERSIONS {
         let world = World::new(5).servers(["a.test", "b.test", "c.test"]);
         let alice = world.user("@alice:a.test");
         let (bob, cleo) = (world.user("@bob:b.test"), world.user("@cleo:c.test"));
@@ -147,6 +160,61 @@ fn concurrent_bans_in_a_netsplit() {
         world.wait_until("a and c agree", async || {
             world.state_of("a.test", &room).await == world.state_of("c.test", &room).await
         });
+    }
+}
+
+const VERSIONS: [&str; 7] = ["1", "2", "5", "6", "10", "11", "12"];
+
+/// Alice's room, with a leader and somebody else on each of two other servers. One of those is on its own.
+struct Split {
+    world: World,
+    room: Room,
+    alice: User,
+    bob: User,
+    ben: User,
+    cleo: User,
+    cid: User,
+}
+
+impl Split {
+    fn new(version: &str) -> Self {
+        let world = World::new(5).servers(["a.test", "b.test", "c.test"]);
+        let alice = world.user("@alice:a.test");
+        let [bob, ben, cleo, cid] =
+            ["@bob:b.test", "@ben:b.test", "@cleo:c.test", "@cid:c.test"].map(|id| world.user(id));
+        let room = alice.creates_room(json!({ "preset": "public_chat", "room_version": version }));
+        for user in [&bob, &ben, &cleo, &cid] {
+            user.joins(&room);
+            alice.sees_member(&room, user, "join");
+        }
+        alice.gives_power(&room, &bob, 50);
+        alice.gives_power(&room, &cleo, 50);
+        world.agree(&room);
+        world.cut(&["b.test"], &["a.test", "c.test"]);
+        Self { world, room, alice, bob, ben, cleo, cid }
+    }
+
+    fn goes_on_and_ends(&self) {
+        for number in 0..5 {
+            self.bob.sends(&self.room, &format!("on our side {number}"));
+            self.cleo.sends(&self.room, &format!("on yours {number}"));
+        }
+        self.world.pass(10 * MINUTE);
+        self.world.heal();
+        self.alice.sends(&self.room, "are we one again?");
+    }
+
+    /// All three servers hold one state, and it is this one.
+    fn agrees_on(&self, expected: [(&User, &str); 4]) {
+        let (world, room) = (&self.world, &self.room);
+        world.wait_until("all three hold one state", async || {
+            let here = world.state_of("a.test", room).await;
+            here == world.state_of("b.test", room).await && here == world.state_of("c.test", room).await
+        });
+        for (user, membership) in expected {
+            let held = self.alice.state(room, "m.room.member", &user.id);
+            assert_eq!(held["membership"], membership, "{} in {}", user.id, room.id);
+        }
     }
 }
 
