@@ -264,14 +264,16 @@ impl Storm {
                 let own = holdings.iter().find(|(name, _)| *name == spoken.server);
                 let there =
                     own.map(|(_, holding)| holding.joined_before(&spoken.event_id)).unwrap_or_default();
-                let stayed = |name: &str, state: &State| {
+                // A server that was let in and never heard of it has nothing to follow.
+                let stayed = |name: &str, holding: &Holding, state: &State| {
                     let mut own = there.iter().filter(|(user, _)| user.ends_with(&format!(":{name}")));
                     own.any(|(user, join)| {
-                        state.get(&("m.room.member".to_owned(), user.clone())).is_some_and(|now| now == join)
+                        let now = state.get(&("m.room.member".to_owned(), user.clone()));
+                        now.is_some_and(|now| now == join) && holding.judged(join.as_str())
                     })
                 };
                 let deaf = holdings.iter().zip(&states).find(|((name, holding), state)| {
-                    stayed(name, state) && !holding.judged(&spoken.event_id)
+                    stayed(name, holding, state) && !holding.judged(&spoken.event_id)
                 });
                 if let Some(((name, _), _)) = deaf {
                     let (Spoken { body, server, .. }, held) = (spoken, lawful::comparison(&holdings));
