@@ -73,6 +73,7 @@ impl ApiError {
         duplicate_annotation: BAD_REQUEST "M_DUPLICATE_ANNOTATION";
         unable_to_authorise_join: BAD_REQUEST "M_UNABLE_TO_AUTHORISE_JOIN";
         unable_to_grant_join: BAD_REQUEST "M_UNABLE_TO_GRANT_JOIN";
+        unable_due_to_partial_state: SERVICE_UNAVAILABLE "M_UNABLE_DUE_TO_PARTIAL_STATE";
         invite_blocked: FORBIDDEN "M_INVITE_BLOCKED";
         profile_too_large: BAD_REQUEST "M_PROFILE_TOO_LARGE";
         key_too_large: BAD_REQUEST "M_KEY_TOO_LARGE";

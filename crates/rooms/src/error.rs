@@ -1,4 +1,4 @@
-use ruma::{EventId, OwnedRoomAliasId, OwnedServerName, OwnedUserId, RoomId};
+use ruma::{EventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId};
 
 use crate::policy::Unapproved;
 
@@ -50,6 +50,9 @@ pub enum Error {
     /// `M_UNABLE_TO_AUTHORISE_JOIN`.
     #[error("This server does not know the rooms that let you join this one.")]
     UnableToAuthoriseJoin,
+    /// `M_UNABLE_DUE_TO_PARTIAL_STATE`: members of the room are still to come, and the answer needs them.
+    #[error("This server has not finished joining the room {0}. Try again later.")]
+    StillJoining(OwnedRoomId),
     /// `M_INVITE_BLOCKED`.
     #[error("{0} does not accept invitations.")]
     InviteBlocked(OwnedUserId),
@@ -87,6 +90,7 @@ impl Error {
             Self::BadState(_) => "M_BAD_STATE",
             Self::DuplicateAnnotation => "M_DUPLICATE_ANNOTATION",
             Self::BadAlias(_) => "M_BAD_ALIAS",
+            Self::StillJoining(_) => "M_UNABLE_DUE_TO_PARTIAL_STATE",
             Self::InviteBlocked(_) => "M_INVITE_BLOCKED",
             Self::ServerNotices => "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM",
             _ => "M_UNKNOWN",

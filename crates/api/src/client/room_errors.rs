@@ -38,6 +38,7 @@ impl From<Error> for ApiError {
             Error::DuplicateAnnotation => Self::duplicate_annotation(message),
             Error::UnableToGrantJoin => Self::unable_to_grant_join(message),
             Error::UnableToAuthoriseJoin => Self::unable_to_authorise_join(message),
+            Error::StillJoining(_) => Self::unable_due_to_partial_state(message),
             Error::InviteBlocked(_) => Self::invite_blocked(message),
             Error::ServerNotices => Self::cannot_leave_server_notice_room(message),
             Error::Unknown(_) => Self::unknown(message),

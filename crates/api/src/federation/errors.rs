@@ -18,9 +18,6 @@ impl From<HandshakeError> for ApiError {
                 Self::incompatible_room_version(message).with("room_version", version)
             }
             HandshakeError::Nowhere(_) => Self::unknown(message).with_status(StatusCode::NOT_FOUND),
-            HandshakeError::StillJoining(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNABLE_DUE_TO_PARTIAL_STATE", message)
-            }
             HandshakeError::Failed { .. } => Self::unknown(message).with_status(StatusCode::BAD_GATEWAY),
             HandshakeError::Refused { status, errcode, message, body } => {
                 passed_on(status, &errcode, message, &body)

@@ -1,12 +1,12 @@
-//! Invites to and knocks on a room from before this server came into it, as long as the room's members are still to come:
-//! what is held of them is that they are there, and what becomes of them the room decides.
+//! Rooms whose members are still to come. Of invites and knocks from before this server came into one, all that is held is
+//! that they are there; what becomes of them the room decides.
 
 use std::sync::Arc;
 
 use myelin_rooms::{Error, Sender};
 use myelin_store::tables::Membership;
 use myelin_view::RoomSnapshot;
-use ruma::RoomId;
+use ruma::{RoomId, UserId};
 
 use super::{HandshakeError, Handshakes};
 
@@ -35,8 +35,21 @@ impl Handshakes {
     pub(super) async fn await_members(&self, room: Arc<RoomSnapshot>) -> Result<(), HandshakeError> {
         let room = self.view.completed(room).await.map_err(Error::from)?;
         match room.members_omitted {
-            true => Err(HandshakeError::StillJoining(room.info.room_id.to_string())),
+            true => Err(Error::StillJoining(room.info.room_id.clone()).into()),
             false => Ok(()),
+        }
+    }
+
+    /// What the user is in the room is known then: somebody who is banned must not come in for want of knowing it.
+    pub(super) async fn await_membership(
+        &self,
+        room: Arc<RoomSnapshot>,
+        user_id: &UserId,
+    ) -> Result<(), HandshakeError> {
+        let user = self.view.interner.lookup_user(user_id).await.map_err(Error::from)?;
+        match user.and_then(|user| room.membership(user)) {
+            Some(_) => Ok(()),
+            None => self.await_members(room).await,
         }
     }
 }

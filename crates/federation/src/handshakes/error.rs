@@ -24,9 +24,6 @@ pub enum HandshakeError {
     /// `404 M_UNKNOWN`: nobody is known who could be asked.
     #[error("No server is known that is in the room {0}. Give one with 'via'.")]
     Nowhere(String),
-    /// `M_UNABLE_DUE_TO_PARTIAL_STATE`: members of the room are still to come, and the answer needs them.
-    #[error("This server has not finished joining the room {0}. Try again later.")]
-    StillJoining(String),
     /// What another server answered, to be passed on.
     #[error("{message}")]
     Refused { status: StatusCode, errcode: String, message: String, body: Value },

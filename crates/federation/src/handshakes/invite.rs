@@ -37,15 +37,19 @@ impl Handshakes {
         user_id: &UserId,
         change: MembershipChange,
     ) -> Result<(), HandshakeError> {
+        let room = self.view.room_by_id(room_id).await.map_err(Error::from)?;
         if self.view.is_local(user_id) {
+            if let Some(room) = room {
+                self.await_membership(room, user_id).await?;
+            }
             return Ok(self.rooms.invite(sender, room_id, user_id, change).await.map(drop)?);
         }
         let server = user_id.server_name();
         if !self.client.permits(server) {
             return Err(HandshakeError::Forbidden(format!("This server does not talk with {server}.")));
         }
-        // Somebody who is banned must not be brought in for want of knowing it.
-        if let Some(room) = self.view.room_by_id(room_id).await.map_err(Error::from)? {
+        if let Some(room) = room {
+            // Somebody who is banned must not be brought in for want of knowing it.
             self.await_members(room).await?;
         }
         let drafted = self.rooms.draft_invite(sender, room_id, user_id, &change).await?;

@@ -8,7 +8,7 @@ use myelin_dag::{
 };
 use myelin_rooms::{Adoption, Error, Join, MembershipChange, Partial, ProtoEvent, Sender};
 use myelin_store::tables::KeylessRecord;
-use myelin_view::RoomInfo;
+use myelin_view::{RoomInfo, RoomSnapshot};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, RoomVersionId, ServerName,
     events::room::member::MembershipState,
@@ -97,14 +97,12 @@ impl Handshakes {
     async fn join_here(&self, sender: &Sender, request: &JoinRequest) -> Result<Way, HandshakeError> {
         let room = self.view.room_by_id(&request.room_id).await.map_err(Error::from)?;
         let Some(room) = room else { return Ok(Way::Elsewhere) };
-        // Nobody is left in it anywhere: then it is nobody else's.
-        let here = room.has_server(&self.view.server_name) || room.servers.is_empty();
-        if !here {
+        if !self.is_here(&room) {
             return Ok(Way::Elsewhere);
         }
         let join = || Join { change: request.change.clone(), update: false };
         let mut joined = self.rooms.join(sender, &request.room_id, join()).await;
-        if matches!(joined, Err(Error::Forbidden(_)))
+        if matches!(joined, Err(Error::Forbidden(_) | Error::StillJoining(_)))
             && self.has_waited_for_invite(sender, &request.room_id).await?
         {
             joined = self.rooms.join(sender, &request.room_id, join()).await;
@@ -115,8 +113,15 @@ impl Handshakes {
             Err(Error::UnableToGrantJoin | Error::UnableToAuthoriseJoin) if room.servers.len() > 1 => {
                 Ok(Way::Elsewhere)
             }
+            // Members of other servers know whether the user is banned.
+            Err(Error::StillJoining(_)) => Ok(Way::Elsewhere),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether what becomes of it is decided here. Where nobody is left anywhere, it is nobody else's.
+    pub(super) fn is_here(&self, room: &RoomSnapshot) -> bool {
+        room.has_server(&self.view.server_name) || room.servers.is_empty()
     }
 
     async fn join_through(

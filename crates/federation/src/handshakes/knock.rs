@@ -29,7 +29,8 @@ impl Handshakes {
         change: MembershipChange,
     ) -> Result<(), HandshakeError> {
         let room = self.view.room_by_id(room_id).await.map_err(Error::from)?;
-        if room.is_some_and(|room| room.has_server(&self.view.server_name) || room.servers.is_empty()) {
+        if let Some(room) = room.filter(|room| self.is_here(room)) {
+            self.await_membership(room, &sender.user_id).await?;
             return Ok(self.rooms.knock(sender, room_id, change).await.map(drop)?);
         }
         let (this, sender, room_id, via) = (self.clone(), sender.clone(), room_id.to_owned(), via.to_vec());

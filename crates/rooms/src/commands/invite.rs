@@ -67,6 +67,7 @@ impl Command for Invite<'_> {
 
     async fn act(&self, draft: &mut Draft<'_>) -> Result<OwnedEventId, Error> {
         draft.require_joined(self.sender)?;
+        draft.require_known(self.target.user)?;
         if draft.membership(self.target.user) == Some(Membership::Invite)
             && let Some(event) = draft.member_event(self.target.user).await?
         {

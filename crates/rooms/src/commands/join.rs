@@ -68,6 +68,7 @@ impl Command for JoinCommand<'_> {
         if sender.guest && !guests_may_join(draft).await? {
             return Err(Error::GuestAccess);
         }
+        draft.require_known(sender.user)?;
         if let Some(user) = self.rooms.authorising_user_of(draft, &sender.user_id).await? {
             content.insert(AUTHORISED_VIA.to_owned(), user.as_str().into());
         }

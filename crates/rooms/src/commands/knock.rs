@@ -48,6 +48,7 @@ impl Command for Knock<'_> {
             }
             _ => {}
         }
+        draft.require_known(self.sender.user)?;
         let content = self.change.content(&MembershipState::Knock, &self.profile);
         let event = draft.append_member(self.sender, &self.sender.user_id, &content).await?;
         Ok(id_of(&event))

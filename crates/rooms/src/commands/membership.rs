@@ -84,6 +84,14 @@ impl Draft<'_> {
         }
     }
 
+    /// Somebody of whom nothing is known as long as members are still to come may be banned.
+    pub(crate) fn require_known(&self, user: UserNid) -> Result<(), Error> {
+        if self.room.members_omitted && self.membership(user).is_none() {
+            return Err(Error::StillJoining(self.room.info.room_id.clone()));
+        }
+        Ok(())
+    }
+
     pub(crate) fn require_joined(&self, sender: &Sender) -> Result<(), Error> {
         if self.room.is_joined(sender.user) {
             return Ok(());

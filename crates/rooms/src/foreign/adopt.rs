@@ -164,6 +164,8 @@ impl Command for Adopt<'_> {
         }
         draft.room.info = self.info.clone();
         draft.room.partial = self.adoption.partial.is_some();
+        draft.room.members_omitted =
+            self.adoption.partial.as_ref().is_some_and(|partial| partial.members_omitted);
         let judged = draft.judge_after(&self.adoption.join, &self.state.tree).await?;
         if !judged.verdict.is_accepted() {
             return Ok(judged.verdict);
@@ -213,8 +215,14 @@ impl Draft<'_> {
         let gone: Vec<_> = self.room.members.keys().filter(|user| !there.contains(user)).copied().collect();
         for user in gone {
             let user_id = self.rooms().view().interner.user_id(user).await?;
+            let server = user_id.server_name();
+            if self.room.members_omitted {
+                // What has become of them is still to come: till then local users keep the invite that they hold.
+                self.take_out(user, server, position);
+                continue;
+            }
             let at = if self.is_local(&user_id) { self.tell(user) } else { position };
-            self.drop_member(user, user_id.server_name(), at).await?;
+            self.drop_member(user, server, at).await?;
         }
         for (change, event) in members {
             if self.room.members.get(&change.user) != Some(&(change.membership, *event)) {

@@ -198,7 +198,6 @@ impl Draft<'_> {
         position: Position,
     ) -> Result<(), Error> {
         let room = self.room.nid();
-        let there_before = self.room.has_server(server);
         let held = self.room.members.get(&user).copied().filter(|_| *server == *self.rooms.view.server_name);
         if let Some((membership, event)) = held
             && !matches!(membership, Membership::Leave | Membership::Ban)
@@ -209,11 +208,17 @@ impl Draft<'_> {
             let change = UserChange::Membership { room, membership, event };
             self.batch.put(&USER_STREAM, &(user, position), &change);
         }
-        self.batch.delete(&MEMBERS, &(room, user));
         self.users.push(user);
+        self.take_out(user, server, position);
+        Ok(())
+    }
+
+    /// The room's side of that.
+    pub(crate) fn take_out(&mut self, user: UserNid, server: &ServerName, position: Position) {
+        let there_before = self.room.has_server(server);
+        self.batch.delete(&MEMBERS, &(self.room.nid(), user));
         self.room.remove_member(user, server);
         self.note_server(server, there_before, position);
-        Ok(())
     }
 
     async fn member_of(&self, event: &Event) -> Result<Option<Change>, Error> {

@@ -37,8 +37,17 @@ pub struct Net {
 
 impl Net {
     pub fn new(count: usize) -> Self {
+        Self::over(count, Sim::new(7), Network::default())
+    }
+
+    /// The same with a network in which time passes: who does not answer is not waited for without end.
+    pub fn in_time(count: usize) -> Self {
         let sim = Sim::new(7);
-        let network = Network::default();
+        let network = Network::new(&sim);
+        Self::over(count, sim, network)
+    }
+
+    fn over(count: usize, sim: Sim, network: Network) -> Self {
         let names = ["a.test", "b.test", "c.test", "d.test"];
         let start = |name: &&str| {
             let name = <&ServerName>::try_from(*name).expect("a server name");
@@ -56,6 +65,20 @@ impl Net {
 
     pub fn pass(&self, seconds: u64) {
         self.run(self.sim.env().clock.sleep(std::time::Duration::from_secs(seconds)));
+    }
+
+    /// Simulated milliseconds that something takes.
+    pub fn takes_ms(&self, deed: impl FnOnce()) -> u64 {
+        let began_ms = self.sim.env().now_ms();
+        deed();
+        self.sim.env().now_ms() - began_ms
+    }
+
+    /// What a user is to a room, as `asks` is told.
+    pub fn membership(&self, at: usize, asks: &Client, room: &str, user: &Client) -> Value {
+        let (room, user) = (percent(room), percent(&user.user_id));
+        let path = format!("/_matrix/client/v3/rooms/{room}/state/m.room.member/{user}");
+        self.run(asks.get(&self.servers[at], &path)).json["membership"].clone()
     }
 
     pub fn user(&self, at: usize, name: &str) -> Client {

@@ -9,7 +9,7 @@ use super::{Net, gate::Deed};
 
 impl Net {
     /// Asks, and hangs up after a second.
-    fn hangs_up(&self, at: usize, user: &Client, path: &str, body: &Value) {
+    pub fn hangs_up(&self, at: usize, user: &Client, path: &str, body: &Value) {
         let asked = user.post(&self.servers[at], path, body);
         let answer = self.sim.block_on(self.sim.env().timeout(Duration::from_secs(1), asked));
         assert!(answer.is_none(), "there was something to wait for");
@@ -18,12 +18,6 @@ impl Net {
 
 fn slow(part: &'static str) -> impl Fn(&str) -> Deed + Clone {
     move |path| if path.contains(part) { Deed::Wait(Duration::from_secs(20)) } else { Deed::Pass }
-}
-
-fn membership(net: &Net, at: usize, asks: &Client, room: &str, user: &Client) -> Value {
-    let path =
-        format!("/_matrix/client/v3/rooms/{}/state/m.room.member/{}", percent(room), percent(&user.user_id));
-    net.run(asks.get(&net.servers[at], &path)).json["membership"].clone()
 }
 
 #[test]
@@ -79,7 +73,7 @@ fn an_invite_that_was_signed_is_in_the_room() {
     let path = format!("/_matrix/client/v3/rooms/{}/invite", percent(&room));
     net.hangs_up(0, &ann, &path, &json!({ "user_id": bob.user_id }));
     net.pass(60);
-    assert_eq!(membership(&net, 0, &ann, &room, &bob), "invite");
+    assert_eq!(net.membership(0, &ann, &room, &bob), "invite");
     net.act(1, &bob, &room, "join", json!({})).ok();
 }
 
@@ -96,8 +90,8 @@ fn a_rejection_and_a_knock_that_the_room_has_heard_of_are_held() {
     let path = format!("/_matrix/client/v3/knock/{}?via=a.test", percent(&room));
     net.hangs_up(1, &ben, &path, &json!({}));
     net.pass(60);
-    assert_eq!(membership(&net, 0, &ann, &room, &bob), "leave");
-    assert_eq!(membership(&net, 0, &ann, &room, &ben), "knock");
+    assert_eq!(net.membership(0, &ann, &room, &bob), "leave");
+    assert_eq!(net.membership(0, &ann, &room, &ben), "knock");
     assert!(net.sync(1, &mut bob)["rooms"].get("invite").is_none());
     assert!(net.sync(1, &mut ben)["rooms"]["knock"].get(&room).is_some());
 }

@@ -123,3 +123,74 @@ fn nobody_of_another_server_is_invited_before_the_members_are_known() {
     net.sync(0, &mut amy);
     assert!(amy.invites.contains_key(&room));
 }
+
+/// Mallory was never heard of here, Mike was banned during an earlier stay of his server; Ben is welcome.
+#[test]
+fn who_is_banned_does_not_come_in_for_want_of_members() {
+    let net = Net::new(2);
+    let (ann, bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    let [mallory, mike, ben] = ["mallory", "mike", "ben"].map(|name| net.user(1, name));
+    let room = large_room(&net, &ann);
+    net.set(0, &ann, &room, "m.room.power_levels", json!({ "invite": 0 })).ok();
+    net.join(1, &mike, &room, "a.test").ok();
+    complete(&net, 1);
+    for user in [&mike, &mallory] {
+        net.act(0, &ann, &room, "ban", json!({ "user_id": user.user_id })).ok();
+    }
+    net.pass(5);
+    withhold(&net);
+    join_partially(&net, &bob, &room);
+    let unable = |answer| refused(&answer, StatusCode::SERVICE_UNAVAILABLE, "M_UNABLE_DUE_TO_PARTIAL_STATE");
+    for user in [&mike, &mallory] {
+        refused(&net.join(1, user, &room, "a.test"), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+        let own = format!("m.room.member/{}", percent(&user.user_id));
+        unable(net.set(1, user, &room, &own, json!({ "membership": "join" })));
+        unable(net.act(1, &bob, &room, "invite", json!({ "user_id": user.user_id })));
+    }
+    let path = format!("/_matrix/client/v3/rooms/{}/messages?dir=b", percent(&room));
+    refused(&net.run(mallory.get(&net.servers[1], &path)), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    net.join(1, &ben, &room, "a.test").ok();
+    assert!((0..2).all(|at| net.members(at, &room).contains(&ben.user_id)));
+    net.set(0, &ann, &room, "m.room.join_rules", json!({ "join_rule": "knock" })).ok();
+    net.pass(5);
+    unable(net.knock(1, &mallory, &room, "a.test"));
+    assert!(is_partial(&net, 1));
+    net.gate(0, |_| Deed::Pass);
+    complete(&net, 1);
+    refused(&net.knock(1, &mallory, &room, "a.test"), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    assert_eq!(net.state(0, &room), net.state(1, &room));
+}
+
+/// Ben and Bea were invited during an earlier stay of their server.
+#[test]
+fn an_invite_from_an_earlier_stay_is_kept_accepted_and_rejected() {
+    let net = Net::new(2);
+    let (ann, bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    let (mut ben, bea) = (net.user(1, "ben"), net.user(1, "bea"));
+    let mut invited: Vec<_> = (0..150).map(|n| format!("@many{n}:a.test")).collect();
+    invited.push(bob.user_id.clone());
+    let room = net.create(0, &ann, json!({ "preset": "private_chat", "name": "Large", "invite": invited }));
+    let invite = |user: &Client| net.act(0, &ann, &room, "invite", json!({ "user_id": user.user_id })).ok();
+    net.act(1, &bob, &room, "join", json!({})).ok();
+    complete(&net, 1);
+    invite(&ben);
+    invite(&bea);
+    net.pass(5);
+    net.act(1, &bob, &room, "leave", json!({})).ok();
+    net.pass(5);
+    invite(&bob);
+    withhold(&net);
+    join_partially(&net, &bob, &room);
+    assert!(is_partial(&net, 1));
+    net.sync(1, &mut ben);
+    assert!(ben.invites.contains_key(&room));
+    net.gate(0, |_| Deed::Pass);
+    for (user, action) in [(&ben, "join"), (&bea, "leave")] {
+        let path = format!("/_matrix/client/v3/rooms/{}/{action}", percent(&room));
+        net.sim.block_on(user.post(&net.servers[1], &path, &json!({}))).ok();
+    }
+    net.pass(60);
+    assert_eq!(net.state(0, &room), net.state(1, &room));
+    assert_eq!(net.membership(0, &ann, &room, &ben), "join");
+    assert_eq!(net.membership(0, &ann, &room, &bea), "leave");
+}
