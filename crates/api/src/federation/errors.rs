@@ -18,6 +18,7 @@ impl From<HandshakeError> for ApiError {
                 Self::incompatible_room_version(message).with("room_version", version)
             }
             HandshakeError::Nowhere(_) => Self::unknown(message).with_status(StatusCode::NOT_FOUND),
+            HandshakeError::UnderWay(_) => Self::unknown(message).with_status(StatusCode::GATEWAY_TIMEOUT),
             HandshakeError::Failed { .. } => Self::unknown(message).with_status(StatusCode::BAD_GATEWAY),
             HandshakeError::Refused { status, errcode, message, body } => {
                 passed_on(status, &errcode, message, &body)

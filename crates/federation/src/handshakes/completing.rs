@@ -98,11 +98,19 @@ impl Handshakes {
         let (info, room_id) = (&snapshot.info, &snapshot.info.room_id);
         if record.members_omitted {
             return self
-                .ask_each(room_id, &servers, |server| self.complete_through(server, info, record))
+                .ask_until(
+                    room_id,
+                    &servers,
+                    |server| self.complete_through(server, info, record),
+                    fails_here,
+                )
                 .await;
         }
         let came = match self.have_keys_come(record).await {
-            true => self.ask_each(room_id, &servers, |server| self.add_through(server, info, record)).await,
+            true => {
+                let add = |server| self.add_through(server, info, record);
+                self.ask_until(room_id, &servers, add, fails_here).await
+            }
             false => Ok(false),
         };
         if self.awaits_keys(record) || matches!(came, Ok(true)) {
@@ -221,6 +229,11 @@ impl Handshakes {
         let held = self.view.interner.lookup_events(&ids).await?;
         Ok(ids.into_iter().filter(|id| !held.contains_key(id)).collect())
     }
+}
+
+/// What one server refuses another may give, however long that takes.
+fn fails_here(error: &HandshakeError) -> bool {
+    matches!(error, HandshakeError::Rooms(Error::Store(_)))
 }
 
 /// A state that does not fit is the fault of who gave it.

@@ -24,6 +24,9 @@ pub enum HandshakeError {
     /// `404 M_UNKNOWN`: nobody is known who could be asked.
     #[error("No server is known that is in the room {0}. Give one with 'via'.")]
     Nowhere(String),
+    /// `504 M_UNKNOWN`: it may still come to a good end.
+    #[error("Joining the room {0} takes long, and goes on. Try again in a while.")]
+    UnderWay(String),
     /// What another server answered, to be passed on.
     #[error("{message}")]
     Refused { status: StatusCode, errcode: String, message: String, body: Value },
@@ -38,7 +41,10 @@ impl HandshakeError {
             RequestError::Status { status, errcode, message, body }
                 if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS =>
             {
-                let message = format!("{server} says: {message}");
+                let message = match message.is_empty() {
+                    true => format!("{server} answers: {status}"),
+                    false => format!("{server} says: {message}"),
+                };
                 Self::Refused { status, errcode, message, body }
             }
             other => Self::failed(server, other.to_string()),
@@ -49,8 +55,23 @@ impl HandshakeError {
         Self::Failed { server: server.to_owned(), reason: reason.into() }
     }
 
-    /// Whether the room itself said no, so that no other server will say yes.
+    /// Whether it is of no use to ask another server: the room itself said no, or a server has let the user in.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::Refused { errcode, .. } if errcode == "M_FORBIDDEN" || errcode == "M_INCOMPATIBLE_ROOM_VERSION")
+        match self {
+            Self::Refused { errcode, .. } => {
+                matches!(errcode.as_str(), "M_FORBIDDEN" | "M_INCOMPATIBLE_ROOM_VERSION")
+            }
+            Self::UnderWay(_) | Self::Rooms(myelin_rooms::Error::Store(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Of the failures of several servers the one that says most about the room is told.
+    pub(super) fn telling(&self) -> u8 {
+        match self {
+            Self::Failed { .. } => 0,
+            Self::Refused { errcode, .. } if errcode.starts_with("M_UNABLE_TO_") => 2,
+            _ => 1,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Joining a room, here or through other servers (Server-Server API, "Joining Rooms").
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use myelin_dag::{
     Pdu,
@@ -18,6 +18,11 @@ use serde_json::value::RawValue;
 
 use super::{HandshakeError, Handshakes, given_state::GivenState, route::QUICK};
 use crate::{Budget, uri::segment};
+
+/// How long somebody waits for a join, which goes on after that: reverse proxies wait for three minutes.
+const PATIENCE: Duration = Duration::from_secs(150);
+/// How long a join that another server has signed may take to be seen here.
+const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// What somebody wants to join.
 #[derive(Debug, Clone)]
@@ -67,10 +72,14 @@ impl Handshakes {
         sender: &Sender,
         request: &JoinRequest,
     ) -> Result<(), HandshakeError> {
-        match self.join_here(sender, request).await? {
-            Way::Done => Ok(()),
-            Way::Elsewhere => self.join_once(sender, request).await,
-        }
+        let joined = async {
+            match self.join_here(sender, request).await? {
+                Way::Done => Ok(()),
+                Way::Elsewhere => self.join_once(sender, request).await,
+            }
+        };
+        let joined = self.view.env.timeout(PATIENCE, joined).await;
+        joined.unwrap_or_else(|| Err(HandshakeError::UnderWay(request.room_id.to_string())))
     }
 
     pub(super) async fn join_elsewhere(
@@ -137,7 +146,8 @@ impl Handshakes {
         let answer: Joined = answer.map_err(|error| HandshakeError::of_request(server, error))?;
         let signed = self.signed_join(server, &info, &answer, &raw, &event.event_id).await?;
         if self.rooms.is_resident(&info.room_id).await? {
-            return self.wait_for_join(sender, &info).await;
+            let raw = answer.event.unwrap_or(raw);
+            return self.see_join(server, sender, &info, raw).await;
         }
         self.take_room(server, &info, answer, signed).await
     }
@@ -237,9 +247,17 @@ impl Handshakes {
         made.map_err(|error| HandshakeError::of_request(server, error))
     }
 
-    /// This server is in the room: the join comes as any other event does.
-    async fn wait_for_join(&self, sender: &Sender, info: &RoomInfo) -> Result<(), HandshakeError> {
-        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+    /// This server is in the room: the join is an event like any other, and there before the transaction that brings it.
+    async fn see_join(
+        &self,
+        server: &ServerName,
+        sender: &Sender,
+        info: &RoomInfo,
+        join: Box<RawValue>,
+    ) -> Result<(), HandshakeError> {
+        if let Err(error) = self.inbound.receive_pdus(server, &[join]).await {
+            tracing::warn!(room_id = %info.room_id, %server, %error, "a signed join is not taken; it comes again");
+        }
         let arrived = async {
             loop {
                 let seen = self.view.feed.caught_up().await;
@@ -250,10 +268,8 @@ impl Handshakes {
                 self.view.feed.moved_past(seen).await;
             }
         };
-        match self.view.env.timeout(PATIENCE, arrived).await {
-            Some(done) => done,
-            None => Err(HandshakeError::Nowhere(info.room_id.to_string())),
-        }
+        let arrived = self.view.env.timeout(ARRIVAL, arrived).await;
+        arrived.unwrap_or_else(|| Err(HandshakeError::UnderWay(info.room_id.to_string())))
     }
 }
 

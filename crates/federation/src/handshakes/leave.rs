@@ -1,6 +1,6 @@
 //! Leaving a room, rejecting an invite, taking back a knock (Server-Server API, "Leaving Rooms (Rejecting Invites)").
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use myelin_rooms::{Error, MembershipChange, Sender};
 use ruma::{RoomId, ServerName, events::room::member::MembershipState};
@@ -10,6 +10,9 @@ use super::{
     join::{Draft, send_uri},
     route::QUICK,
 };
+
+/// How long servers are asked to take a leave of a room that is known from outside only: longer than one request takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Handshakes {
     /// Idempotent. What is known of from outside only is left through a server in the room; if none of them answers, it
@@ -21,28 +24,41 @@ impl Handshakes {
         change: MembershipChange,
     ) -> Result<(), HandshakeError> {
         if self.rooms.outside(&sender.user_id, room_id).await?.is_none() {
-            self.has_waited_for_invite(sender, room_id).await?;
-            return Ok(self.rooms.leave(sender, room_id, change).await?);
+            return self.leave_here(sender, room_id, change).await;
         }
         let (this, sender, room_id) = (self.clone(), sender.clone(), room_id.to_owned());
         self.to_the_end(async move { this.leave_elsewhere(&sender, &room_id, change).await }).await
     }
 
+    async fn leave_here(
+        &self,
+        sender: &Sender,
+        room_id: &RoomId,
+        change: MembershipChange,
+    ) -> Result<(), HandshakeError> {
+        self.has_waited_for_invite(sender, room_id).await?;
+        Ok(self.rooms.leave(sender, room_id, change).await?)
+    }
+
+    /// Waits for no join: who rejects an invite must not have to wait for a server that does not let anybody in.
     async fn leave_elsewhere(
         &self,
         sender: &Sender,
         room_id: &RoomId,
         change: MembershipChange,
     ) -> Result<(), HandshakeError> {
-        let _turn = self.turn_at(room_id).await;
         let servers = self.servers_for(room_id, &[], &sender.user_id).await?;
         let asked =
             self.ask_each(room_id, &servers, |server| self.leave_through(server, sender, room_id, &change));
-        match asked.await {
-            Ok(()) => Ok(()),
+        let asked = self.view.env.timeout(PATIENCE, asked).await;
+        match asked.transpose() {
+            Ok(Some(())) => Ok(()),
             Err(HandshakeError::Rooms(error @ Error::Store(_))) => Err(error.into()),
-            Err(error) => {
-                tracing::info!(%room_id, user = %sender.user_id, %error, "nobody takes the leave: it stays here");
+            // Somebody else has joined meanwhile.
+            _ if self.rooms.is_resident(room_id).await? => self.leave_here(sender, room_id, change).await,
+            outcome => {
+                let error = outcome.err();
+                tracing::info!(%room_id, user = %sender.user_id, ?error, "nobody takes the leave: it stays here");
                 Ok(self.rooms.leave_outside(sender, room_id, change.reason).await?)
             }
         }

@@ -40,7 +40,7 @@ struct InWhichRoom {
 
 impl Inbound {
     /// When this is done, each is judged or durably queued, or nothing is to come of it.
-    pub(super) async fn receive_pdus(
+    pub(crate) async fn receive_pdus(
         self: &Arc<Self>,
         origin: &ServerName,
         pdus: &[Box<RawValue>],

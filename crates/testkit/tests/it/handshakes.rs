@@ -1,6 +1,7 @@
 //! Joining, knocking, inviting and leaving between servers, through the real routers of both sides.
 
 mod arriving;
+mod fall_back;
 mod gate;
 mod hang_ups;
 mod invites;

@@ -14,6 +14,8 @@ use super::Net;
 pub enum Deed {
     Pass,
     Wait(Duration),
+    /// The server does what it was asked; its answer comes so much later.
+    Answer(Duration),
     /// The server is not asked.
     Say(StatusCode, Value),
 }
@@ -45,12 +47,18 @@ impl Net {
                 let path = request.uri().path().to_owned();
                 let deed = rule(&path);
                 noted.0.lock().push(path);
+                let mut late = Duration::ZERO;
                 match deed {
                     Deed::Pass => {}
+                    Deed::Answer(time) => late = time,
                     Deed::Wait(time) => clock.sleep(time).await,
                     Deed::Say(status, json) => return (status, json.to_string()).into_response(),
                 }
-                server.oneshot(request).await.expect("the router cannot fail").into_response()
+                let answer = server.oneshot(request).await.expect("the router cannot fail").into_response();
+                if !late.is_zero() {
+                    clock.sleep(late).await;
+                }
+                answer
             }
         };
         self.network.connect(&self.servers[at].view.server_name, Router::new().fallback(answer));
