@@ -35,6 +35,8 @@ impl Handshakes {
         request: &JoinRequest,
     ) -> Shared<Receiver<Outcome>> {
         let mut joins = self.joins.0.lock();
+        // What broke off is not under way.
+        joins.retain(|_, joining| joining.clone().now_or_never().is_none());
         if let Some(joining) = joins.get(&wish) {
             return joining.clone();
         }

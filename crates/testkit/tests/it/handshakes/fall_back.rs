@@ -1,7 +1,14 @@
 //! What becomes of a wish when servers do not help: the next one is asked, as long as that may be of use, and who wishes
 //! is told what says most.
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::StatusCode;
 use myelin_testkit::client::percent;
@@ -161,4 +168,20 @@ fn who_is_let_in_by_another_server_is_in_at_once() {
         assert!(took_ms < 10_000, "{took_ms}");
         assert_eq!(net.state(0, &room), net.state(1, &room));
     }
+}
+
+/// A defect in this server is no reason to refuse the same for ever.
+#[test]
+fn a_join_that_panicked_is_begun_anew() {
+    let net = Net::new(2);
+    let (ann, bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    let room = net.public_room(0, &ann, "12");
+    let panicked = Arc::new(AtomicBool::new(false));
+    net.gate(0, move |path| {
+        let first = path.contains("make_join") && !panicked.swap(true, Ordering::Relaxed);
+        assert!(!first, "on purpose");
+        Deed::Pass
+    });
+    assert!(catch_unwind(AssertUnwindSafe(|| net.join(1, &bob, &room, "a.test"))).is_err());
+    net.join(1, &bob, &room, "a.test").ok();
 }
