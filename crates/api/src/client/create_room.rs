@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Router, extract::State, routing::post};
+use futures::{FutureExt, StreamExt, stream};
 use myelin_federation::{AddressInvite, Handshakes, Identity};
 use myelin_rooms::{CreateRoom, InitialState, MembershipChange, Preset, Rooms, Visibility};
 use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId};
@@ -22,6 +23,8 @@ pub fn routes() -> Router<AppState> {
 
 /// Addresses that a new room invites.
 const INVITES_MAX: usize = 20;
+/// Users of other servers who are invited at the same time.
+const AT_ONCE: usize = 10;
 
 #[derive(Deserialize)]
 struct Body {
@@ -93,11 +96,20 @@ async fn create_room(
     let (is_direct, sender) = (body.is_direct, auth.sender());
     let remote = body.invite.iter().filter(|user_id| user_id.server_name() != sender.user_id.server_name());
     let remote: BTreeSet<OwnedUserId> = remote.cloned().collect();
+    let alone = body.invite.len() + addresses.len() == 1;
     let room_id = rooms.create_room(&sender, &body.into()).await?;
-    for user_id in remote {
-        // The room is there; who cannot be invited now can be invited again.
-        if let Err(error) = handshakes.invite(&sender, &room_id, &user_id, direct(is_direct)).await {
-            tracing::info!(%room_id, %user_id, %error, "nobody was invited to a new room");
+    let invites = remote.iter().map(|user_id| {
+        let invited = handshakes.invite(&sender, &room_id, user_id, direct(is_direct));
+        invited.map(move |invited| (user_id, invited))
+    });
+    let invites: Vec<_> = invites.collect();
+    let invited: Vec<_> = stream::iter(invites).buffer_unordered(AT_ONCE).collect().await;
+    for (user_id, invited) in invited {
+        let Err(error) = invited else { continue };
+        tracing::info!(%room_id, %user_id, %error, "nobody was invited to a new room");
+        // The room is there; who cannot be invited now can be invited again. But nobody should talk to nobody.
+        if is_direct && alone {
+            return Err(error.into());
         }
     }
     for invite in addresses {

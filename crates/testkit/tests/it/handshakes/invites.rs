@@ -5,9 +5,9 @@ use myelin_api::rate_limit::{Limit, RateLimits};
 use myelin_store::memory::MemoryDisk;
 use myelin_testkit::{server::Server, settings::Settings};
 use ruma::server_name;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Net, VERSIONS, refused};
+use super::{Net, VERSIONS, gate::Deed, refused};
 
 #[test]
 fn an_invite_is_shown_with_what_helps_to_recognise_the_room_and_accepted() {
@@ -128,4 +128,41 @@ fn an_invite_outlives_a_restart() {
     net.sync(1, &mut bob);
     assert!(bob.invites.contains_key(&room));
     net.act(1, &bob, &room, "join", json!({})).ok();
+}
+
+/// Otherwise somebody talks to nobody.
+#[test]
+fn a_direct_chat_with_somebody_who_cannot_be_invited_is_an_error() {
+    let net = Net::new(2);
+    let ann = net.user(0, "ann");
+    let create = |body: Value| net.run(ann.post(&net.servers[0], "/_matrix/client/v3/createRoom", &body));
+    let nobody = "@nobody:b.test";
+    let direct = create(json!({ "is_direct": true, "invite": [nobody] }));
+    refused(&direct, StatusCode::NOT_FOUND, "M_NOT_FOUND");
+    // Who is still missing from others can be invited again.
+    create(json!({ "invite": [nobody] })).ok();
+    create(json!({ "is_direct": true, "invite": [nobody, "@x:b.test"] })).ok();
+    net.network.disconnect("b.test".try_into().unwrap());
+    let dead = create(json!({ "is_direct": true, "invite": ["@x:b.test"] }));
+    refused(&dead, StatusCode::BAD_GATEWAY, "M_UNKNOWN");
+}
+
+#[test]
+fn the_users_of_a_new_room_are_invited_side_by_side() {
+    let net = Net::new(4);
+    let ann = net.user(0, "ann");
+    let users: Vec<_> = (1..4).map(|at| net.user(at, "user")).collect();
+    for at in 1..4 {
+        net.gate(at, |path| match path.contains("/invite/") {
+            true => Deed::Wait(std::time::Duration::from_secs(15)),
+            false => Deed::Pass,
+        });
+    }
+    let invited: Vec<_> = users.iter().map(|user| &user.user_id).collect();
+    let mut room = String::new();
+    let took_ms = net.takes_ms(|| room = net.create(0, &ann, json!({ "invite": invited })));
+    assert!(took_ms < 20_000, "{took_ms}");
+    for user in &users {
+        assert_eq!(net.membership(0, &ann, &room, user), "invite");
+    }
 }
