@@ -130,6 +130,33 @@ fn an_invite_outlives_a_restart() {
     net.act(1, &bob, &room, "join", json!({})).ok();
 }
 
+/// Bob's server is not in the room.
+#[test]
+fn an_invite_that_is_taken_back_is_shown_no_more() {
+    let net = Net::new(2);
+    let (ann, mut bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    for version in ["1", "11", "12"] {
+        let room = net.create(0, &ann, json!({ "invite": [bob.user_id], "room_version": version }));
+        net.sync(1, &mut bob);
+        assert!(bob.invites.contains_key(&room));
+        net.act(0, &ann, &room, "kick", json!({ "user_id": bob.user_id, "reason": "a mistake" })).ok();
+        net.pass(5);
+        let answer = net.sync(1, &mut bob);
+        let leave = &answer["rooms"]["leave"][&room]["timeline"]["events"][0]["content"];
+        assert_eq!(
+            (&leave["membership"], &leave["reason"]),
+            (&json!("leave"), &json!("a mistake")),
+            "{answer}"
+        );
+        (bob.since, bob.rooms, bob.invites) = Default::default();
+        net.sync(1, &mut bob);
+        assert!(!bob.invites.contains_key(&room));
+        refused(&net.join(1, &bob, &room, "a.test"), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+        net.act(0, &ann, &room, "invite", json!({ "user_id": bob.user_id })).ok();
+        net.act(1, &bob, &room, "join", json!({})).ok();
+    }
+}
+
 /// Otherwise somebody talks to nobody.
 #[test]
 fn a_direct_chat_with_somebody_who_cannot_be_invited_is_an_error() {

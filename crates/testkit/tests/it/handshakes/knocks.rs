@@ -1,7 +1,7 @@
 //! Knocking on rooms of other servers.
 
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Net, refused};
 
@@ -9,15 +9,6 @@ fn knockable(net: &Net, ann: &myelin_testkit::client::Client, version: &str) -> 
     let rules =
         json!([{ "type": "m.room.join_rules", "state_key": "", "content": { "join_rule": "knock" } }]);
     net.create(0, ann, json!({ "room_version": version, "name": "Den", "initial_state": rules }))
-}
-
-fn membership(net: &Net, ann: &myelin_testkit::client::Client, room: &str, user: &str) -> Value {
-    let path = format!(
-        "/_matrix/client/v3/rooms/{}/state/m.room.member/{}",
-        myelin_testkit::client::percent(room),
-        myelin_testkit::client::percent(user)
-    );
-    net.run(ann.get(&net.servers[0], &path)).json["membership"].clone()
 }
 
 #[test]
@@ -28,7 +19,7 @@ fn a_knock_is_heard_and_answered_with_an_invite() {
     for version in ["7", "10", "12"] {
         let room = knockable(&net, &ann, version);
         net.knock(1, &bob, &room, "a.test").ok();
-        assert_eq!(membership(&net, &ann, &room, &bob.user_id), "knock");
+        assert_eq!(net.membership(0, &ann, &room, &bob), "knock");
         let answer = net.sync(1, &mut bob);
         let events = answer["rooms"]["knock"][&room]["knock_state"]["events"].as_array().unwrap().clone();
         assert!(events.iter().any(|event| event["content"]["name"] == "Den"), "{answer}");
@@ -48,7 +39,7 @@ fn a_knock_is_taken_back() {
     let room = knockable(&net, &ann, "11");
     net.knock(1, &bob, &room, "a.test").ok();
     net.act(1, &bob, &room, "leave", json!({})).ok();
-    assert_eq!(membership(&net, &ann, &room, &bob.user_id), "leave");
+    assert_eq!(net.membership(0, &ann, &room, &bob), "leave");
     assert!(net.sync(1, &mut bob)["rooms"].get("knock").is_none());
 }
 

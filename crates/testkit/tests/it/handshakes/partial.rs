@@ -127,7 +127,10 @@ fn who_leaves_meanwhile_leaves_nothing_behind() {
     let path = format!("/_matrix/client/v3/rooms/{}/leave", percent(&room));
     net.sim.block_on(bob.post(&net.servers[1], &path, &json!({}))).ok();
     complete(&net, 1);
+    assert_eq!(net.membership(0, &ann, &room, &bob), "join");
     net.network.connect("a.test".try_into().unwrap(), net.servers[0].router());
+    net.pass(120);
+    assert_eq!(net.membership(0, &ann, &room, &bob), "leave", "it hears of it after the outage");
     assert_eq!(net.join(1, &bob, &room, "a.test").status, StatusCode::OK);
 }
 
