@@ -54,12 +54,23 @@ pub struct Handshakes {
     partial: tokio::sync::Notify,
     /// Rooms that could not be completed yet.
     incomplete: Mutex<HashMap<RoomNid, Tries>>,
+    /// A state of so many events at most is given whole to servers that join.
+    whole_state_max: usize,
 }
 
+/// Completing a state that is no larger later would cost more.
+pub const WHOLE_STATE_MAX: usize = 100;
+
 impl Handshakes {
-    pub fn new(view: View, rooms: Arc<Rooms>, client: Arc<Client>, inbound: Arc<Inbound>) -> Self {
+    pub fn new(
+        view: View,
+        rooms: Arc<Rooms>,
+        client: Arc<Client>,
+        inbound: Arc<Inbound>,
+        whole_state_max: usize,
+    ) -> Self {
         let (joins, joining, partial, incomplete) = Default::default();
-        Self { view, rooms, client, inbound, joins, joining, partial, incomplete }
+        Self { view, rooms, client, inbound, joins, joining, partial, incomplete, whole_state_max }
     }
 
     async fn turn_at(&self, room_id: &RoomId) -> tokio::sync::OwnedMutexGuard<()> {

@@ -46,6 +46,7 @@ pub use self::{
     edus::{EduError, Edus, PresencePolicy},
     handshakes::{
         BoundInvite, HandshakeError, Handshakes, InviteRequest, JoinRequest, PartialInvite, SendJoin,
+        WHOLE_STATE_MAX,
     },
     identity::{AddressInvite, Identity, IdentityError, IdentitySetup, IdentityTransport, NoIdentityServers},
     inbound::{Inbound, Reach, Reached},
@@ -88,6 +89,8 @@ pub struct Setup {
     /// Asked for the keys of servers that do not answer (`federation.trusted_key_servers`).
     pub notaries: Vec<OwnedServerName>,
     pub presence: PresencePolicy,
+    /// Usually [`WHOLE_STATE_MAX`]: of a larger room members are left out of what joining servers get at once.
+    pub whole_state_max: usize,
 }
 
 /// The parts of federation in one process; whoever needs one takes that one. Cheap to clone.
@@ -108,7 +111,7 @@ pub struct Federation {
 impl Federation {
     /// Complete, but nothing runs yet: see [`Federation::start`].
     pub fn new(setup: Setup) -> Self {
-        let Setup { view, rooms, users, sync, key, wire, notaries, presence } = setup;
+        let Setup { view, rooms, users, sync, key, wire, notaries, presence, whole_state_max } = setup;
         let Wire { peers, client, .. } = wire;
         let keys = Arc::new(Keyring::new(view.clone(), client.clone(), &peers, key, notaries));
         let devices = Arc::new(Devices::new(view.clone(), users.clone(), client.clone()));
@@ -117,7 +120,8 @@ impl Federation {
         let inbound =
             Inbound::new(view.clone(), rooms_in, client_in, keys.clone(), peers.clone(), edus.clone());
         let inbound = Arc::new(inbound);
-        let handshakes = Handshakes::new(view.clone(), rooms.clone(), client.clone(), inbound.clone());
+        let (rooms_in, client_in) = (rooms.clone(), client.clone());
+        let handshakes = Handshakes::new(view.clone(), rooms_in, client_in, inbound.clone(), whole_state_max);
         let sender = Sender::new(view.clone(), client.clone(), &peers, presence);
         let serve = Arc::new(Serve::new(view.clone(), rooms));
         let remote = Arc::new(Remote::new(view, client.clone(), serve.clone()));

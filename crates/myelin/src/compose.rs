@@ -72,6 +72,7 @@ impl Server {
                 incoming: config.federation.incoming_presence,
                 outgoing: config.federation.outgoing_presence,
             },
+            whole_state_max: myelin_federation::WHOLE_STATE_MAX,
         });
         let media = Media::new(myelin_media::Setup {
             view: view.clone(),

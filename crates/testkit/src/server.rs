@@ -88,7 +88,7 @@ impl Server {
     /// # Panics
     /// If the parts do not fit together: a test cannot go on.
     pub fn start_with(network: &Network, settings: Settings, sim: &Sim, platters: MemoryDisk) -> Self {
-        let Settings { edge: config, accounts, identity_servers } = settings;
+        let Settings { edge: config, accounts, identity_servers, whole_state_max } = settings;
         let name = &*config.server_name.clone();
         let sim = sim.machine();
         let env = sim.env();
@@ -108,6 +108,7 @@ impl Server {
             wire,
             notaries: network.notaries(),
             presence: PresencePolicy::default(),
+            whole_state_max,
         });
         let media = Media::new(myelin_media::Setup {
             view: view.clone(),

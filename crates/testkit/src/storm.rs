@@ -57,6 +57,8 @@ pub struct Options {
     pub malice: bool,
     /// Users and liars do more kinds of things. Seeds that failed before there was more to do need `false`.
     pub broad: bool,
+    /// Rooms are joined before all their members are known.
+    pub omits_members: bool,
 }
 
 /// What a storm was like.
@@ -100,7 +102,8 @@ impl Storm {
     /// With the seed, when something does not hold.
     pub fn run(seed: u64, options: Options) -> Outcome {
         let names: Vec<_> = (0..options.servers).map(|number| format!("s{number}.test")).collect();
-        let world = World::new(seed).servers(names.iter().map(String::as_str));
+        let world = World::new(seed).omitting_members(options.omits_members);
+        let world = world.servers(names.iter().map(String::as_str));
         let mut storm = Self {
             world,
             options,

@@ -19,7 +19,7 @@
 //! `/sync`. Nothing waits for real time: conditions are waited for in simulated time, with a limit.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
     time::Duration,
@@ -35,6 +35,7 @@ use crate::{
     faults::Faults,
     network::Network,
     server::Server,
+    settings::Settings,
     user::{Room, User},
 };
 
@@ -51,6 +52,7 @@ struct Inner {
     seed: u64,
     sim: Sim,
     network: Network,
+    omits_members: Cell<bool>,
     places: RefCell<BTreeMap<OwnedServerName, Place>>,
 }
 
@@ -64,7 +66,20 @@ impl World {
         let sim = Sim::new(seed);
         let network = Network::new(&sim);
         network.set_faults(Faults::healthy());
-        Self(Rc::new(Inner { seed, sim, network, places: RefCell::default() }))
+        Self(Rc::new(Inner {
+            seed,
+            sim,
+            network,
+            omits_members: Cell::default(),
+            places: RefCell::default(),
+        }))
+    }
+
+    /// Servers that start from now on leave members out of every room that somebody joins through them, however small.
+    #[must_use]
+    pub fn omitting_members(self, omits: bool) -> Self {
+        self.0.omits_members.set(omits);
+        self
     }
 
     /// Servers that have just been installed and switched on.
@@ -172,7 +187,11 @@ impl World {
         let place = self.0.places.borrow_mut().remove(&name);
         let Some(Place::Off(platters)) = place else { panic!("'{name}' is on, or not of this world") };
         self.0.network.note(&format!("{name} starts"));
-        let server = Server::start_in(&self.0.network, &name, &self.0.sim, platters);
+        let mut settings = Settings::new(&name);
+        if self.0.omits_members.get() {
+            settings.whole_state_max = 0;
+        }
+        let server = Server::start_with(&self.0.network, settings, &self.0.sim, platters);
         self.0.places.borrow_mut().insert(name, Place::On(Rc::new(server)));
     }
 

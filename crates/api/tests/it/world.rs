@@ -105,6 +105,7 @@ impl World {
             wire,
             notaries: Vec::new(),
             presence: PresencePolicy::default(),
+            whole_state_max: myelin_federation::WHOLE_STATE_MAX,
         });
         let media = Media::new(myelin_media::Setup {
             view: view.clone(),

@@ -51,7 +51,8 @@ impl Handshakes {
         let info = self.rooms.resident_info(room_id).await?;
         let (event, taken) = self.take(origin, &info, event_id, event, MembershipState::Join).await?;
         let state = &taken.state_before;
-        let answer = self.rooms.join_answer(&info, event.pdu(), state, omit_members).await?;
+        let whole_max = if omit_members { self.whole_state_max } else { usize::MAX };
+        let answer = self.rooms.join_answer(&info, event.pdu(), state, whole_max).await?;
         Ok(self.join_body(event.pdu(), &taken, answer))
     }
 

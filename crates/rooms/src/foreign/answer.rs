@@ -12,8 +12,6 @@ use crate::{Error, Rooms};
 
 /// Events read at a time.
 const PAGE: usize = 500;
-/// A state that is no larger is given whole: completing it later would cost more.
-const WHOLE_MAX: usize = 100;
 /// Members that name a room without a name (Client-Server API, "Calculating the display name for a room").
 const HEROES_MAX: usize = 5;
 
@@ -26,16 +24,17 @@ pub struct JoinAnswer {
 }
 
 impl Rooms {
-    /// `omit_members`: leave out members as far as nothing else needs them, and in the auth chain what is in the state.
+    /// Of a state of more events than `whole_max`, members are left out as far as nothing else needs them, and of the auth
+    /// chain what is in the state.
     pub async fn join_answer(
         &self,
         info: &RoomInfo,
         join: &Pdu,
         state_before: &StateTree,
-        omit_members: bool,
+        whole_max: usize,
     ) -> Result<JoinAnswer, Error> {
         let all: Vec<EventNid> = state_before.iter().map(|(_, event)| event).collect();
-        let omit_members = omit_members && all.len() > WHOLE_MAX;
+        let omit_members = all.len() > whole_max;
         let state =
             if omit_members { self.without_most_members(state_before, join).await? } else { all.clone() };
         let members_omitted = state.len() < all.len();

@@ -17,6 +17,7 @@ const OPTIONS: Options = Options {
     versions: &["12", "12", "11", "10", "9", "8", "6"],
     malice: true,
     broad: false,
+    omits_members: false,
 };
 
 /// Seeds that once failed stay here.
@@ -43,6 +44,13 @@ fn fixed_seeds_with_a_liar() {
 fn fixed_seeds_of_every_kind() {
     for (seed, steps) in [(50_091, OPTIONS.steps), (60_023, 160)] {
         Storm::run(seed, Options { steps, versions: EVERY_VERSION, broad: true, ..OPTIONS });
+    }
+}
+
+#[test]
+fn fixed_seeds_with_members_omitted() {
+    for seed in [1, 2, 3, 4] {
+        Storm::run(seed, Options { malice: false, omits_members: true, ..OPTIONS });
     }
 }
 
@@ -80,7 +88,8 @@ fn storms_on_request() {
     let first = number("MYELIN_SIM_SEED").unwrap_or(1_000);
     let steps = number("MYELIN_SIM_STEPS").and_then(|steps| usize::try_from(steps).ok());
     let (steps, broad) = (steps.unwrap_or(OPTIONS.steps), number("MYELIN_SIM_NARROW").is_none());
-    let options = Options { steps, broad, versions: EVERY_VERSION, ..OPTIONS };
+    let omits_members = number("MYELIN_SIM_OMITS").is_some();
+    let options = Options { steps, broad, omits_members, versions: EVERY_VERSION, ..OPTIONS };
     let mut failed = Vec::new();
     for seed in first..first + count {
         match catch_unwind(|| Storm::run(seed, options)) {
