@@ -94,10 +94,10 @@ fn each_of_many_that_are_undone_at_once_is_recorded() {
 fn a_ban_that_was_fetched_is_not_undone_in_silence() {
     let mut fork = Fork::with_moderators();
     let join = fork.member("dave", "dave", "join");
-    fork.misses(&[join.clone()]);
+    fork.misses(std::slice::from_ref(&join));
     let before = fork.tip();
     let ban = fork.member("carol", "dave", "ban");
-    fork.misses(&[ban.clone()]);
+    fork.misses(std::slice::from_ref(&ban));
     assert_eq!(fork.world.state(&fork.room, MEMBER, "@dave:remote"), Some(json!({ "membership": "ban" })));
     assert_eq!(fork.resets(), [], "the ban is news");
     fork.demotes_carol(&before);
