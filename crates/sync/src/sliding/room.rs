@@ -6,7 +6,7 @@ use myelin_core::{EventNid, Position, TimelineOrder, TimelineToken};
 use myelin_dag::StateTree;
 use myelin_store::tables::Membership;
 use myelin_view::{Event, RoomSnapshot};
-use ruma::OwnedEventId;
+use ruma::{OwnedEventId, events::room::member::MembershipState};
 
 use super::{Answering, recency::bump_in, request::Dialect, state::StateNews, told::Task};
 use crate::{
@@ -153,6 +153,8 @@ impl Sync {
     ) -> Result<Told, Error> {
         let held = &task.interest.held;
         let mut told = Told::nothing();
+        // Where state resolution took the user out, that shows in no event.
+        let shown = member.pdu.membership() != Some(MembershipState::Join);
         let event =
             answering.context.writer.write(member, Seen { membership: held.membership }, None).await?;
         let mut out = Object::open(&mut told.json);
@@ -160,11 +162,11 @@ impl Sync {
         out.number("bump_stamp", held.position.0);
         let required = &task.interest.config.required_state;
         let own = member.pdu.state_key.as_deref().unwrap_or_default();
-        if required.lazy_members() || required.matches("m.room.member", own) {
+        if shown && (required.lazy_members() || required.matches("m.room.member", own)) {
             out.array("required_state", [&event]);
         }
         if task.interest.config.timeline_limit > 0 {
-            out.array("timeline", [&event]);
+            out.array("timeline", shown.then_some(&event));
             out.bool("limited", false);
             out.string("prev_batch", &TimelineToken(held.position.into()).to_string());
             out.number("num_live", u64::from(answering.is_live(held.position.into())));
