@@ -93,6 +93,10 @@ impl<'v> Sight<'v> {
         if self.is_own_membership(event) {
             return Ok(Look::Seen);
         }
+        // Who holds it redacted lets nobody take part in the room, itself included.
+        if event.pdu.is_state_of("m.room.server_acl", "") {
+            return Ok(Look::Seen);
+        }
         let sent_ms = u64::from(event.pdu.origin_server_ts.get());
         if !event.pdu.is_state() && sent_ms < self.expired_before_ms {
             return Ok(Look::Hidden);
