@@ -3,7 +3,7 @@
 //!
 //! On other text the members are wrong, but nothing panics.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, iter};
 
 use super::text::unescape;
 
@@ -64,22 +64,7 @@ impl<'a> Outline<'a> {
 
 /// How deep arrays and objects are nested.
 pub fn depth(json: &str) -> usize {
-    let bytes = json.as_bytes();
-    let (mut at, mut depth, mut deepest) = (0, 0_usize, 0);
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'"' => {
-                at = string_end(bytes, at);
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-        at += 1;
-    }
-    deepest
+    brackets(json.as_bytes(), 0).map(|(_, depth)| depth).max().unwrap_or_default()
 }
 
 /// What a string of canonical JSON says; `None` for other values.
@@ -114,23 +99,30 @@ fn value_end(bytes: &[u8], start: usize) -> usize {
 }
 
 fn container_end(bytes: &[u8], start: usize) -> usize {
+    brackets(bytes, start).find(|(_, depth)| *depth == 0).map_or(bytes.len(), |(end, _)| end)
+}
+
+/// The brackets from `start` on that are in no string: where each ends, and how many are open after it.
+fn brackets(bytes: &[u8], start: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
     let (mut at, mut depth) = (start, 0_usize);
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'"' => {
-                at = string_end(bytes, at);
-                continue;
+    iter::from_fn(move || {
+        loop {
+            match bytes.get(at)? {
+                b'"' => {
+                    at = string_end(bytes, at);
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {
+                    at += 1;
+                    continue;
+                }
             }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth -= 1,
-            _ => {}
+            at += 1;
+            return Some((at, depth));
         }
-        at += 1;
-        if depth == 0 {
-            return at;
-        }
-    }
-    bytes.len()
+    })
 }
 
 #[cfg(test)]

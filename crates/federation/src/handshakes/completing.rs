@@ -13,7 +13,7 @@ use myelin_core::RoomNid;
 use myelin_rooms::{Completion, Error, Given};
 use myelin_store::tables::{KeylessRecord, PartialRoomRecord};
 use myelin_view::RoomInfo;
-use ruma::{OwnedEventId, OwnedServerName, ServerName};
+use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 
 use super::{
     HandshakeError, Handshakes,
@@ -160,10 +160,7 @@ impl Handshakes {
         record: &PartialRoomRecord,
     ) -> Result<bool, HandshakeError> {
         let join = self.join_of(record).await?;
-        let state = fetch::state(&self.client, server, &info.room_id, &join, Budget::LARGE).await;
-        let state = state.map_err(|error| HandshakeError::of_request(server, error))?;
-        let GivenState { ids: state, keyless, .. } =
-            self.take_state(info, &state.pdus, &state.auth_chain).await?;
+        let GivenState { ids: state, keyless, .. } = self.whole_state(server, info, &join).await?;
         let given = Given::Whole(server.to_owned());
         let keyless = self.awaited(record, keyless);
         let finished = self.finish(info, Completion { join: record.join, given, state, keyless }).await;
@@ -184,10 +181,7 @@ impl Handshakes {
             .map_err(of_request)?;
         let lacking = self.not_held(ids.pdu_ids.iter().chain(&ids.auth_chain_ids)).await?;
         let GivenState { keyless, .. } = if lacking.len() > fetch::ONE_BY_ONE_MAX {
-            let state = fetch::state(&self.client, server, &info.room_id, &join, Budget::LARGE)
-                .await
-                .map_err(of_request)?;
-            self.take_state(info, &state.pdus, &state.auth_chain).await?
+            self.whole_state(server, info, &join).await?
         } else {
             let events = fetch::events(&self.client, server, &lacking).await.into_iter();
             let given: Result<Vec<_>, _> = events.filter_map(Result::transpose).collect();
@@ -199,6 +193,17 @@ impl Handshakes {
         let finished =
             self.finish(info, Completion { join: record.join, given: Given::Lacking, state, keyless }).await;
         finished.map_err(|error| not_so(server, error))
+    }
+
+    async fn whole_state(
+        &self,
+        server: &ServerName,
+        info: &RoomInfo,
+        join: &EventId,
+    ) -> Result<GivenState, HandshakeError> {
+        let state = fetch::state(&self.client, server, &info.room_id, join, Budget::LARGE).await;
+        let state = state.map_err(|error| HandshakeError::of_request(server, error))?;
+        Ok(self.take_state(info, &state.pdus, &state.auth_chain).await?)
     }
 
     async fn finish(&self, info: &RoomInfo, completion: Completion) -> Result<bool, HandshakeError> {
