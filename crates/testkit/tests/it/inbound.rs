@@ -522,61 +522,6 @@ fn what_nobody_gives_is_tried_again_and_delays_nothing_else() {
 }
 
 #[test]
-fn a_redaction_may_come_before_its_target() {
-    let stage = Stage::new();
-    let place = stage.end();
-    let target = stage.message_at("a secret", place.clone());
-    let mut redaction = event("@bob:remote.test", "m.room.redaction", None, &json!({ "reason": "oops" }));
-    redaction.redacts = Some(target.event_id.clone());
-    let redaction = stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, redaction, place));
-    stage.sends(&[&redaction]);
-    stage.sends(&[&target]);
-    let path = format!("/_matrix/client/v3/rooms/{}/event/{}", stage.room, target.event_id);
-    let shown = stage.run(stage.alice.get(&stage.home, &path)).ok();
-    assert_eq!(shown["content"], json!({}), "{shown}");
-    assert_eq!(shown["unsigned"]["redacted_because"]["event_id"], redaction.event_id.as_str());
-}
-
-/// Whether a redaction may is seen when its target comes: who may not does not take the place of who may.
-#[test]
-fn redactions_that_come_before_their_target_do_not_displace_each_other() {
-    let stage = Stage::new();
-    let other = Puppet::connect(stage.puppet.network(), "other.test");
-    let join = json!({ "membership": "join" });
-    let join = event("@eve:other.test", "m.room.member", Some("@eve:other.test"), &join);
-    let join = stage.run(other.makes_next(&stage.home.view, &stage.room, join));
-    stage.run(other.sends(&stage.name, &[&join]));
-    let place = stage.end();
-    let target = stage.message_at("a secret", place.clone());
-    let redaction = |sender: &str| NewEvent {
-        redacts: Some(target.event_id.clone()),
-        ..event(sender, "m.room.redaction", None, &json!({}))
-    };
-    let (bobs, eves) = (redaction("@bob:remote.test"), redaction("@eve:other.test"));
-    let bobs = stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, bobs, place.clone()));
-    let eves = stage.run(other.makes_in(&stage.home.view, &stage.room, eves, place));
-    stage.sends(&[&bobs]);
-    stage.run(other.sends(&stage.name, &[&eves]));
-    stage.sends(&[&target]);
-    let held = stage.run(stage.home.view.events.load_by_id(&target.event_id)).unwrap().unwrap();
-    assert_eq!(held.pdu.content.get(), "{}");
-}
-
-#[test]
-fn a_redaction_with_its_target_in_one_transaction() {
-    let stage = Stage::new();
-    let target = stage.message_at("a secret", stage.end());
-    let mut redaction = event("@bob:remote.test", "m.room.redaction", None, &json!({}));
-    redaction.redacts = Some(target.event_id.clone());
-    let redaction =
-        stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, redaction, after(&target)));
-    assert_eq!(stage.sends(&[&target, &redaction]), accepted(&[&target, &redaction]));
-    let held = stage.run(stage.home.view.events.load_by_id(&target.event_id)).unwrap().unwrap();
-    assert_eq!(held.pdu.content.get(), "{}");
-    assert!(held.redacted_by.is_some());
-}
-
-#[test]
 fn extremities_that_pile_up_are_merged_unseen() {
     let stage = Stage::new();
     let place = stage.end();

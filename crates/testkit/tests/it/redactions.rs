@@ -7,7 +7,7 @@ use myelin_dag::Pdu;
 use myelin_testkit::puppet::{Place, Puppet};
 use serde_json::{Value, json};
 
-use super::inbound::{Stage, after, event};
+use super::inbound::{Stage, accepted, after, event};
 
 /// Bob may redact what others say; Dave says something; Eve may not redact it. Each is of another server.
 struct Scene {
@@ -103,15 +103,21 @@ fn what_nobody_was_allowed_to_redact_is_shown() {
 }
 
 #[test]
-fn a_redaction_may_stand_before_its_target_in_one_transaction() {
-    let stage = Stage::new();
-    let place = stage.end();
-    let target = stage.message_at("a secret", place.clone());
-    let mut redaction = event("@bob:remote.test", "m.room.redaction", None, &json!({}));
-    redaction.redacts = Some(target.event_id.clone());
-    let redaction = stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, redaction, place));
-    stage.sends(&[&redaction, &target]);
-    assert_eq!(shown(&stage, &target)["content"], json!({}));
+fn a_redaction_comes_with_its_target_in_one_transaction() {
+    for target_first in [true, false] {
+        let stage = Stage::new();
+        let place = stage.end();
+        let target = stage.message_at("a secret", place.clone());
+        let mut redaction = event("@bob:remote.test", "m.room.redaction", None, &json!({}));
+        redaction.redacts = Some(target.event_id.clone());
+        let place = if target_first { after(&target) } else { place };
+        let redaction = stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, redaction, place));
+        let pdus = if target_first { [&target, &redaction] } else { [&redaction, &target] };
+        assert_eq!(stage.sends(&pdus), accepted(&pdus));
+        let shown = shown(&stage, &target);
+        assert_eq!(shown["content"], json!({}));
+        assert_eq!(shown["unsigned"]["redacted_because"]["event_id"], redaction.event_id.as_str());
+    }
 }
 
 #[test]
