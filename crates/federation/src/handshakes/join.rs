@@ -78,7 +78,7 @@ impl Handshakes {
                 Way::Elsewhere => self.join_once(sender, request).await,
             }
         };
-        let joined = self.view.env.timeout(PATIENCE, joined).await;
+        let joined = self.view.env.timeout(PATIENCE, Box::pin(joined)).await;
         joined.unwrap_or_else(|| Err(HandshakeError::UnderWay(request.room_id.to_string())))
     }
 
