@@ -200,6 +200,7 @@ impl State {
                 changed.push(*room);
             }
         }
+        changed.sort_unstable();
         changed.iter().for_each(|room| self.note_typing(*room));
         changed
     }

@@ -1,7 +1,7 @@
 //! The PDUs of a transaction: each to its room, the rooms side by side, and each room only so long (Server-Server API,
 //! "Checks performed on receipt of a PDU").
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::join_all};
 use myelin_core::RoomNid;
@@ -60,8 +60,8 @@ impl Inbound {
         origin: &ServerName,
         pdus: &[Box<RawValue>],
         answers: &mut Answers,
-    ) -> Result<HashMap<String, InRoom>, TransactionError> {
-        let mut rooms: HashMap<String, InRoom> = HashMap::new();
+    ) -> Result<BTreeMap<String, InRoom>, TransactionError> {
+        let mut rooms: BTreeMap<String, InRoom> = BTreeMap::new();
         let until_ms = self.view.env.now_ms() + OUTSIDE_BUDGET_MS;
         for raw in pdus {
             let Some(room_id) = room_id(raw) else { continue };

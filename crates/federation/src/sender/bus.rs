@@ -98,7 +98,7 @@ impl Sender {
     }
 
     async fn repeat_typing(&self) -> Result<(), Error> {
-        let posted: Vec<_> = self.state.lock().board.keys().copied().collect();
+        let posted: BTreeSet<_> = self.state.lock().board.keys().copied().collect();
         for nid in posted {
             let Some(room) = self.view.rooms.load(nid).await? else { continue };
             // Whoever left the room meanwhile is not shown as typing any more.

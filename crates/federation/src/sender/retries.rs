@@ -38,6 +38,7 @@ impl Sender {
                     next = next.min(Duration::from_millis(queue.health.retry_at_ms.saturating_sub(now_ms)));
                 }
             }
+            due.sort_unstable();
             due.iter().for_each(|server| state.make_ready(server, now_ms));
         }
         self.start_ready();

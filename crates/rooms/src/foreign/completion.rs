@@ -8,7 +8,7 @@ mod likeness;
 mod replay;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -200,7 +200,7 @@ impl Draft<'_> {
         record: &PartialRoomRecord,
     ) -> Result<Position, Error> {
         let position = self.batch.log(&LogEntry::Completed { room: self.room.nid() });
-        let mut members: HashMap<_, _> =
+        let mut members: BTreeMap<_, _> =
             state.members.iter().map(|(change, event)| (change.user, (change.clone(), *event))).collect();
         for (_, before, now) in state.tree.diff(&self.room.current_state.clone()) {
             if let Some(event) = before {

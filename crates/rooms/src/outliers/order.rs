@@ -1,6 +1,6 @@
 //! What is to be checked after what: auth events before those that they authorise.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ruma::{EventId, OwnedEventId};
 
@@ -21,7 +21,9 @@ pub fn in_order(
     let mut waiting: HashMap<&EventId, usize> = HashMap::with_capacity(graph.len());
     let mut dependents: HashMap<&EventId, Vec<&OwnedEventId>> = HashMap::new();
     let mut missing = BTreeSet::new();
-    for (id, wanted) in graph {
+    // In order, so that the outcome is the same each time.
+    let sorted: BTreeMap<_, _> = graph.iter().collect();
+    for (id, wanted) in sorted {
         let wanted: BTreeSet<_> = wanted.iter().filter(|id| !is_known(id)).collect();
         waiting.insert(id, wanted.len());
         for other in wanted {
@@ -67,6 +69,13 @@ mod tests {
         let ordered = ordered(&[("c", &["a", "b"]), ("b", &["a"]), ("a", &["k"])], "k");
         assert_eq!(ordered.order, [id("a"), id("b"), id("c")]);
         assert!(ordered.missing.is_empty() && ordered.left_out.is_empty());
+    }
+
+    /// Runs of the simulator repeat themselves.
+    #[test]
+    fn what_can_come_at_the_same_time_has_an_order_of_its_own() {
+        let ordered = ordered(&[("b", &["a"]), ("d", &["a"]), ("c", &["a"]), ("e", &["a"]), ("a", &[])], "k");
+        assert_eq!(ordered.order, [id("a"), id("e"), id("d"), id("c"), id("b")]);
     }
 
     #[test]
