@@ -21,9 +21,10 @@ pub struct Args {
     /// Steps of each storm.
     #[arg(long)]
     steps: Option<u64>,
-    /// Only what users and liars did when the oldest seeds in the lists of the test failed.
+    /// What users and liars do (`narrow`, `broad`, `full`): seeds in the lists of the test need what there was when they
+    /// failed.
     #[arg(long)]
-    narrow: bool,
+    breadth: Option<String>,
     /// Optimised: pays off from some hundreds of seeds on.
     #[arg(long)]
     release: bool,
@@ -37,8 +38,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     cargo.args(["--", "--exact", TEST, "--nocapture"]);
     cargo.env("MYELIN_SIM_SEEDS", args.seeds.to_string()).env("MYELIN_SIM_SEED", args.seed.to_string());
-    if args.narrow {
-        cargo.env("MYELIN_SIM_NARROW", "1");
+    if let Some(breadth) = &args.breadth {
+        cargo.env("MYELIN_SIM_BREADTH", breadth);
     }
     if let Some(steps) = args.steps {
         cargo.env("MYELIN_SIM_STEPS", steps.to_string());

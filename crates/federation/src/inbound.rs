@@ -40,6 +40,9 @@ use myelin_rooms::Rooms;
 use myelin_view::View;
 
 pub use self::history::{Extent, Reach, Reached};
+pub use self::queue::{
+    ALL_MAX as WAITING_MAX, OF_ORIGIN_MAX as WAITING_OF_ORIGIN_MAX, OF_ROOM_MAX as WAITING_OF_ROOM_MAX,
+};
 pub use self::transaction::{Answers, Transaction, TransactionError};
 use self::{
     absent::Absent, arriving::Arriving, history::Backfills, keyless::Keyless, lookups::Lookups, queue::Queue,

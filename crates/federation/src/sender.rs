@@ -45,6 +45,9 @@ use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::{Notify, Semaphore};
 
+pub use self::queue::{
+    PDUS_MAX as QUEUED_PDUS_MAX, RECEIPTS_MAX as QUEUED_RECEIPTS_MAX, RECEIPTS_SLACK as QUEUED_RECEIPTS_SLACK,
+};
 use self::{counters::Counters, queue::Destination, routing::Routing};
 use crate::{Client, Peers, PresencePolicy};
 

@@ -36,7 +36,9 @@ pub(crate) async fn differences(servers: &[(OwnedServerName, Rc<Server>)], room_
 }
 
 /// The same after everybody had their say, in vain: then two servers may also have parted of which each has the other in
-/// the room and one soft-fails the last that the other says. That each is right by what it accepted is checked elsewhere.
+/// the room and one soft-fails the last that the other says. Their extremities then differ by that and by nothing else (but
+/// for those that others come after); the
+/// states are those after the extremities (`lawful` checks that of each server by itself), and so may differ.
 pub(crate) async fn lasting_differences(
     servers: &[(OwnedServerName, Rc<Server>)],
     room_id: &str,
@@ -52,6 +54,7 @@ async fn compare(servers: &[(OwnedServerName, Rc<Server>)], room_id: &str, lasti
         {
             let state = current_state(server, room_id).await;
             let tips = extremities(server, room_id).await;
+            let tips = if lasting { not_passed(server, tips).await } else { tips };
             sides.push(Side { name, server, room, state, tips });
         }
     }
@@ -59,12 +62,36 @@ async fn compare(servers: &[(OwnedServerName, Rc<Server>)], room_id: &str, lasti
     let names: Vec<_> = sides.iter().map(|side| side.name).collect();
     for (index, one) in sides.iter().enumerate() {
         for other in &sides[index + 1..] {
-            if !has_parted(one, other, lasting).await && !has_parted(other, one, lasting).await {
-                found.extend(differences_of(one, other, &names).await);
+            let soft_failed = [soft_fails_end_of(one, other).await, soft_fails_end_of(other, one).await];
+            // Who is out of the room by the other's account is not told what is said there.
+            if (soft_failed[0] && !one.room.has_server(other.name))
+                || (soft_failed[1] && !other.room.has_server(one.name))
+            {
+                continue;
             }
+            if !lasting || soft_failed == [false, false] {
+                found.extend(differences_in_state(one, other));
+            }
+            found.extend(differences_in_extremities(one, other, &names).await);
         }
     }
     found
+}
+
+/// The extremities that no other one comes after: an event that came later than what comes after it stays one until the
+/// next event here names it, which takes somebody who may speak.
+async fn not_passed(server: &Server, tips: BTreeSet<String>) -> BTreeSet<String> {
+    let (mut pending, mut passed) = (Vec::new(), BTreeSet::new());
+    if tips.len() > 1 {
+        pending.extend(tips.iter().cloned());
+    }
+    while let Some(id) = pending.pop() {
+        let event_id = <&EventId>::try_from(id.as_str()).expect("an event id");
+        let Some(event) = server.view.events.load_by_id(event_id).await.expect("readable") else { continue };
+        let prevs = event.pdu.prev_events.iter().map(ToString::to_string);
+        pending.extend(prevs.filter(|prev| passed.insert(prev.clone())));
+    }
+    tips.difference(&passed).cloned().collect()
 }
 
 /// Events of strangers (of none of the servers that are looked at) which one server was told and another was not, and what
@@ -94,10 +121,7 @@ async fn kept_to_one(
     found
 }
 
-async fn has_parted(one: &Side<'_>, other: &Side<'_>, lasting: bool) -> bool {
-    if !lasting && one.room.has_server(other.name) {
-        return false;
-    }
+async fn soft_fails_end_of(one: &Side<'_>, other: &Side<'_>) -> bool {
     for tip in &other.tips {
         if is_soft_failed(one.server, tip).await {
             return true;
@@ -106,24 +130,30 @@ async fn has_parted(one: &Side<'_>, other: &Side<'_>, lasting: bool) -> bool {
     false
 }
 
-async fn differences_of(one: &Side<'_>, other: &Side<'_>, names: &[&OwnedServerName]) -> Vec<String> {
-    let mut found = Vec::new();
+fn differences_in_state(one: &Side<'_>, other: &Side<'_>) -> Vec<String> {
     let keys: BTreeSet<_> = one.state.keys().chain(other.state.keys()).collect();
-    for key in keys.into_iter().filter(|key| one.state.get(*key) != other.state.get(*key)) {
+    let differing = keys.into_iter().filter(|key| one.state.get(*key) != other.state.get(*key));
+    let described = differing.map(|key| {
         let [here, there] = [one, other].map(|side| side.state.get(key).map_or("-", String::as_str));
-        found.push(format!("{} '{}': {here} at {}, {there} at {}", key.0, key.1, one.name, other.name));
-    }
+        format!("{} '{}': {here} at {}, {there} at {}", key.0, key.1, one.name, other.name)
+    });
+    described.collect()
+}
+
+async fn differences_in_extremities(
+    one: &Side<'_>,
+    other: &Side<'_>,
+    names: &[&OwnedServerName],
+) -> Option<String> {
     let here: BTreeSet<_> = one.tips.difference(&other.tips).cloned().collect();
     let there: BTreeSet<_> = other.tips.difference(&one.tips).cloned().collect();
     let mut explained = below_soft_failed(other.server, &here).await;
     explained.extend(below_soft_failed(one.server, &there).await);
     explained.extend(kept_to_one(one.server, other.server, &here, names).await);
     explained.extend(kept_to_one(other.server, one.server, &there, names).await);
-    if !here.is_subset(&explained) || !there.is_subset(&explained) {
-        let (name, other_name) = (one.name, other.name);
-        found.push(format!("extremities: {:?} at {name}, {:?} at {other_name}", one.tips, other.tips));
-    }
-    found
+    let (name, other_name) = (one.name, other.name);
+    let same = here.is_subset(&explained) && there.is_subset(&explained);
+    (!same).then(|| format!("extremities: {:?} at {name}, {:?} at {other_name}", one.tips, other.tips))
 }
 
 pub(crate) async fn current_state(server: &Server, room_id: &str) -> State {

@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::{Method, StatusCode};
+use myelin_core::{SyncToken, TimelineOrder};
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Server};
+use crate::{
+    gaps::{self, Told},
+    server::{Answer, Server},
+};
 
 /// Pages read to fill one gap.
 const GAP_PAGES_MAX: usize = 500;
@@ -92,6 +96,7 @@ impl Client {
             path = format!("{path}&since={since}");
         }
         let answer = self.try_get(server, &path).await?.ok();
+        self.check_gaps(server, &answer, limit).await;
         let gaps = self.fill_gaps(server, &answer).await?;
         self.take_in(&answer, gaps, limit);
         self.since = Some(text(&answer["next_batch"]));
@@ -100,6 +105,25 @@ impl Client {
 
     async fn try_get(&self, server: &Server, path: &str) -> Option<Answer> {
         server.try_request(Method::GET, path, Some(&self.token), None).await
+    }
+
+    /// Nobody who follows a room is to page back for what the server has had to show.
+    async fn check_gaps(&self, server: &Server, answer: &Value, limit: usize) {
+        let order = |token: &str| token.parse().map(|token: SyncToken| TimelineOrder::from(token.position));
+        let Some(since) = self.since.as_deref().map(|since| order(since).expect("a token")) else { return };
+        let until = order(answer["next_batch"].as_str().unwrap_or_default()).expect("a token");
+        for (room_id, room) in ["join", "leave"].iter().flat_map(|section| entries(&answer["rooms"][section]))
+        {
+            let timeline = &room["timeline"];
+            let last =
+                self.rooms.get(room_id).filter(|view| view.joined).and_then(|view| view.timeline.last());
+            let Some(last) = last.filter(|_| timeline["limited"] == true) else { continue };
+            let shown = timeline["events"].as_array().into_iter().flatten();
+            let shown = shown.filter_map(|event| event["event_id"].as_str()).collect();
+            let state_fits_start = !self.state_after;
+            let told = Told { room_id, last, since: Some(since), until, shown, limit, state_fits_start };
+            gaps::check(server, &self.user_id, &told).await;
+        }
     }
 
     async fn fill_gaps(&self, server: &Server, answer: &Value) -> Option<BTreeMap<String, Vec<Value>>> {

@@ -1,6 +1,6 @@
 //! An independent look at what a server holds of a room: every event that it did not reject is signed, and authorised by
-//! its auth events and by the state before it; and that state is what the specification says it is, computed here over
-//! whole maps and walked chains.
+//! its auth events and by the state before it; what it rejected or soft-failed is not; and that state is what the
+//! specification says it is, computed here over whole maps and walked chains.
 //!
 //! Knows the rules from ruma, the tables from `myelin-store`, and nothing of how `myelin-rooms` goes about it.
 
@@ -13,30 +13,30 @@ use std::{
 
 use myelin_core::EventNid;
 use myelin_dag::{Pdu, StateTree, checks::RawPdu, state_tree::NodeHash};
-use myelin_store::tables::{AUTH_CHAINS, EVENTS, VerdictRecord};
+use myelin_store::{
+    Direction,
+    tables::{AUTH_CHAINS, CURRENT_STATES, EVENTS, VerdictRecord},
+};
 use myelin_view::{Event, RoomInfo};
 use ruma::{
     EventId, OwnedEventId, RoomId,
     events::{StateEventType, room::member::MembershipState},
     room_version_rules::RoomVersionRules,
     signatures::PublicKeyMap,
-    state_res::{
-        self, Event as _, StateMap, check_state_dependent_auth_rules, check_state_independent_auth_rules,
-    },
+    state_res::{self, Event as _, StateMap},
 };
 use serde_json::value::RawValue;
 
 use crate::server::Server;
 
 const EVENTS_MAX: usize = 1_000_000;
+const STATES_MAX: usize = 100_000;
 
 type Map = StateMap<OwnedEventId>;
 
 /// What one server holds of one room.
 pub(crate) struct Holding {
     info: Arc<RoomInfo>,
-    /// Something of the state is still to come.
-    partial: bool,
     events: HashMap<OwnedEventId, Arc<Event>>,
     by_nid: HashMap<EventNid, OwnedEventId>,
     /// Held for themselves, without what authorises them: memberships from rooms that the server was not in.
@@ -46,6 +46,8 @@ pub(crate) struct Holding {
     /// The forward extremities, and the state of the room.
     tips: Vec<EventNid>,
     current: Map,
+    /// What the state of the room has been, if events were held against it in vain.
+    once_current: Vec<Arc<Map>>,
 }
 
 impl Holding {
@@ -57,13 +59,13 @@ impl Holding {
         let rows = view.store.read().all(&EVENTS, EVENTS_MAX).await.expect("readable");
         let mut holding = Self {
             info: room.info.clone(),
-            partial: room.partial,
             events: HashMap::new(),
             by_nid: HashMap::new(),
             bare: HashSet::new(),
             states: HashMap::new(),
             tips: room.head.extremities.clone(),
             current: Map::new(),
+            once_current: Vec::new(),
         };
         for (nid, row) in rows.into_iter().filter(|(_, row)| row.value.room == room.nid()) {
             let event = Event::from_row(nid, row, &room.info).expect("rows are events");
@@ -79,12 +81,29 @@ impl Holding {
         }
         let roots: HashSet<_> = holding.events.values().filter_map(|event| event.state_before).collect();
         for root in roots {
-            let tree = view.states.load(root).await.expect("states that are referred to are there");
-            let map = holding.map_of(server, &tree).await;
-            holding.states.insert(root, Arc::new(map));
+            holding.state_of(server, root).await;
         }
         holding.current = holding.map_of(server, &room.current_state).await;
+        if holding.events.values().any(|event| is_soft_failed(event)) {
+            let (nid, direction) = (room.nid(), Direction::Forward);
+            let rows = view.store.scan(&CURRENT_STATES, &nid, direction, STATES_MAX).await.expect("readable");
+            let roots: HashSet<_> = rows.into_iter().map(|(_, row)| NodeHash(row.root)).collect();
+            for root in roots {
+                let state = holding.state_of(server, root).await;
+                holding.once_current.push(state);
+            }
+        }
         Some(holding)
+    }
+
+    async fn state_of(&mut self, server: &Server, root: NodeHash) -> Arc<Map> {
+        if let Some(known) = self.states.get(&root) {
+            return known.clone();
+        }
+        let tree = server.view.states.load(root).await.expect("states that are referred to are there");
+        let map = Arc::new(self.map_of(server, &tree).await);
+        self.states.insert(root, map.clone());
+        map
     }
 
     async fn map_of(&self, server: &Server, tree: &StateTree) -> Map {
@@ -99,9 +118,10 @@ impl Holding {
 
     /// The state before each event that has a whole one.
     pub(crate) fn states_before(&self) -> BTreeMap<OwnedEventId, Arc<Map>> {
-        let with_state = self.events.values().filter(|event| event.carries(false)).filter_map(|event| {
-            Some((event.pdu.event_id.clone(), self.states.get(&event.state_before?)?.clone()))
-        });
+        let with_state = self
+            .events
+            .values()
+            .filter_map(|event| Some((event.pdu.event_id.clone(), self.whole_state_before(event)?.clone())));
         with_state.collect()
     }
 
@@ -137,6 +157,7 @@ impl Holding {
                 _ => vec![
                     self.check_signatures(event, keys),
                     self.check_auth(event),
+                    self.check_soft_failed(event),
                     self.check_state(event),
                     self.check_redaction(event),
                 ],
@@ -153,7 +174,7 @@ impl Holding {
     fn check_current(&self) -> Result<(), String> {
         let after = |tip| self.state_after(self.by_nid.get(tip)?);
         let states: Option<Vec<Map>> = self.tips.iter().map(after).collect();
-        let states = states.filter(|states| !self.partial && !states.is_empty());
+        let states = states.filter(|states| !states.is_empty());
         match states.and_then(|states| self.resolve(states)) {
             Some(expected) if expected != self.current => {
                 let keys: HashSet<_> = expected.keys().chain(self.current.keys()).collect();
@@ -207,31 +228,10 @@ impl Holding {
         formed.verify(keys, self.rules()).map(drop).map_err(|dropped| dropped.to_string())
     }
 
-    fn check_auth(&self, event: &Event) -> Result<(), String> {
-        let rules = &self.rules().authorization;
-        let pdu = &*event.pdu;
-        if self.bare.contains(&pdu.event_id) {
-            return Ok(());
-        }
-        check_state_independent_auth_rules(rules, pdu, |id| self.pdu(id))?;
-        // In a room that is not complete yet the auth events tell who is in it; it is judged again when it is.
-        if self.partial || event.state_is_partial {
-            return Ok(());
-        }
-        // An event of another server may have come with no more than its auth events.
-        let Some(state) = event.state_before.and_then(|root| self.states.get(&root)) else { return Ok(()) };
-        check_state_dependent_auth_rules(rules, pdu, |event_type, key| {
-            self.pdu(state.get(&(event_type.clone(), key.to_owned()))?)
-        })
-    }
-
-    /// The state before an event is the resolution of the states after its prev events, where all of those are held, and the
-    /// room is complete.
+    /// The state before an event is the resolution of the states after its prev events, where all of those are held, and
+    /// nothing lacks in them.
     fn check_state(&self, event: &Event) -> Result<(), String> {
-        if self.partial || event.state_is_partial {
-            return Ok(());
-        }
-        let Some(held) = event.state_before.and_then(|root| self.states.get(&root)) else { return Ok(()) };
+        let Some(held) = self.whole_state_before(event) else { return Ok(()) };
         let prevs: Option<Vec<Map>> = event.pdu.prev_events.iter().map(|id| self.state_after(id)).collect();
         let Some(expected) = prevs.and_then(|states| self.resolve(states)) else { return Ok(()) };
         let differing = expected.iter().filter(|(key, id)| held.get(*key) != Some(*id));
@@ -245,9 +245,14 @@ impl Holding {
         }
     }
 
+    /// `None` for outliers, and where something lacks in it as the room was partially joined.
+    fn whole_state_before(&self, event: &Event) -> Option<&Arc<Map>> {
+        self.states.get(&event.state_before.filter(|_| !event.state_is_partial)?)
+    }
+
     fn state_after(&self, id: &EventId) -> Option<Map> {
-        let event = self.events.get(id).filter(|event| event.carries(false))?;
-        let mut state = (**self.states.get(&event.state_before?)?).clone();
+        let event = self.events.get(id)?;
+        let mut state = (**self.whole_state_before(event)?).clone();
         if let (Some(key), false) = (&event.pdu.state_key, event.pdu.rejected()) {
             let event_type = StateEventType::from(event.pdu.event_type.to_string());
             state.insert((event_type, key.clone()), event.pdu.event_id.clone());
@@ -293,13 +298,15 @@ impl Holding {
     }
 }
 
-/// Events before which two servers hold different states. Who has not completed a room knows of which
-/// states it does not have all.
+fn is_soft_failed(event: &Event) -> bool {
+    matches!(event.verdict, VerdictRecord::SoftFailed { .. })
+}
+
+/// Events before which two servers hold different whole states, or that they do not judge alike.
 pub(crate) fn contradictions(holdings: &[(String, Holding)]) -> Vec<String> {
     let mut first: BTreeMap<OwnedEventId, Arc<Map>> = BTreeMap::new();
     let mut found = Vec::new();
-    let complete: Vec<_> = holdings.iter().map(|(_, holding)| holding).filter(|h| !h.partial).collect();
-    for (id, state) in complete.iter().flat_map(|holding| holding.states_before()) {
+    for (id, state) in holdings.iter().flat_map(|(_, holding)| holding.states_before()) {
         let known = first.entry(id.clone()).or_insert_with(|| state.clone());
         if *known != state {
             let keys: HashSet<_> = known.keys().chain(state.keys()).collect();
@@ -307,7 +314,7 @@ pub(crate) fn contradictions(holdings: &[(String, Holding)]) -> Vec<String> {
             found.push(format!("two states before {id}: they differ in {key:?}"));
         }
     }
-    found.extend(verdicts::unlike_verdicts(&complete));
+    found.extend(verdicts::unlike_verdicts(holdings.iter().map(|(_, holding)| holding)));
     found
 }
 

@@ -6,7 +6,8 @@
 //! - [`settings`]: what a server is told besides.
 //! - [`network`]: what servers reach each other by; [`faults`]: what goes wrong on the way.
 //! - [`puppet`]: a remote server in the hands of a test.
-//! - [`client`]: a client that keeps what it was shown, as a real one does.
+//! - [`client`]: a client that keeps what it was shown, as a real one does; `gaps`: whether what it was not shown at once is
+//!   really apart.
 //! - [`sliding`]: the same for sliding sync.
 //! - [`world`]: several servers and their users, as stories are told; [`user`]: what users do and see in them.
 //! - [`workload`]: many clients doing random things, with crashes, and the checks of what must hold.
@@ -21,6 +22,7 @@ mod agreement;
 pub mod client;
 pub mod disk;
 pub mod faults;
+mod gaps;
 mod lawful;
 mod machine;
 pub mod network;

@@ -33,6 +33,9 @@ use crate::{
 const TRACE_MAX: usize = 400;
 /// Pieces of a body that is read as it comes.
 const PIECE_SIZE_MAX: usize = 4_096;
+/// What one transaction may carry (Server-Server API, "Transactions").
+pub(crate) const TRANSACTION_PDUS_MAX: usize = 50;
+const TRANSACTION_EDUS_MAX: usize = 100;
 /// What a duplicated request is late by, in milliseconds.
 const DUPLICATE_LATE_MS: usize = 10_000;
 
@@ -103,7 +106,7 @@ impl Network {
         self.0.trace.lock().all.finish()
     }
 
-    /// Requests that were answered with an internal error, oldest first.
+    /// Requests that were answered with an internal error, and transactions that carry too much, oldest first.
     pub fn own_faults(&self) -> Vec<String> {
         self.0.own_faults.lock().clone()
     }
@@ -174,6 +177,9 @@ impl Transport for Port {
     ) -> BoxFuture<'a, Result<Response<Bytes>, TransportError>> {
         async move {
             let what = format!("{} -> {server} {} {}", self.name, request.method(), request.uri());
+            if self.network.0.carries_too_much(&self.name, &request) {
+                self.network.0.own_faults.lock().push(format!("too much in one transaction: {what}"));
+            }
             let exchange = Exchange { network: &self.network.0, from: &self.name, to: server };
             let outcome = match &self.network.0.env {
                 None => exchange.run(request).await,
@@ -239,6 +245,17 @@ impl Transport for Port {
 }
 
 impl Inner {
+    /// Of servers on machines: what puppets send is up to the test.
+    fn carries_too_much(&self, from: &ServerName, request: &Request<Bytes>) -> bool {
+        let of_machine = self.nodes.lock().get(from).is_some_and(|node| node.machine.is_some());
+        if !of_machine || !request.uri().path().starts_with("/_matrix/federation/v1/send/") {
+            return false;
+        }
+        let body: serde_json::Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let count = |field: &str| body[field].as_array().map_or(0, Vec::len);
+        count("pdus") > TRANSACTION_PDUS_MAX || count("edus") > TRANSACTION_EDUS_MAX
+    }
+
     /// What has arrived, handed on as if it were arriving; where it is cut off, the rest never comes.
     fn in_pieces(&self, body: Bytes) -> Pieces {
         let Some(env) = self.env.clone() else { return stream::iter([Ok(body)]).boxed() };

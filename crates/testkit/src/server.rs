@@ -273,7 +273,7 @@ impl Server {
         self.timeline(room_id).await.into_iter().map(|(_, id)| id).collect()
     }
 
-    async fn timeline(&self, room_id: &str) -> Vec<(TimelineOrder, String)> {
+    pub(crate) async fn timeline(&self, room_id: &str) -> Vec<(TimelineOrder, String)> {
         let room_id = <&RoomId>::try_from(room_id).expect("a room id");
         let room = self.view.interner.lookup_room(room_id).await.expect("readable").expect("the room");
         let store = &self.view.store;

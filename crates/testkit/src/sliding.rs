@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::Method;
+use myelin_core::{SlidingToken, TimelineOrder};
 use serde_json::{Value, json};
 
 use crate::{
     client::{Client, RoomView, percent, text},
+    gaps::{self, Told},
     server::{Answer, Server},
 };
 
@@ -82,6 +84,7 @@ impl Sliding {
         } else {
             answer.ok()
         };
+        self.check_gaps(server, body, &answer).await;
         let mut next = self.clone();
         for (room_id, room) in entries(&answer["rooms"]) {
             next.take_in_room(server, room_id, room).await?;
@@ -90,6 +93,32 @@ impl Sliding {
         next.pos = Some(text(&answer["pos"]));
         *self = next;
         Some(answer)
+    }
+
+    /// As [`Client`] does; where the client asks for all rooms alike.
+    async fn check_gaps(&self, server: &Server, body: &Value, answer: &Value) {
+        let mut lists = entries(&body["lists"]);
+        let (Some((_, list)), None, true) =
+            (lists.next(), lists.next(), body["room_subscriptions"].is_null())
+        else {
+            return;
+        };
+        let limit = list["timeline_limit"].as_u64().and_then(|limit| limit.try_into().ok());
+        let until = answer["pos"].as_str().and_then(|pos| pos.parse::<SlidingToken>().ok());
+        let (Some(limit), Some(until)) = (limit, until) else { return };
+        for (room_id, room) in entries(&answer["rooms"]) {
+            let joins_on = room["initial"] != true && room["unstable_expanded_timeline"] != true;
+            let last = self.rooms.get(room_id).filter(|view| joins_on && view.joined);
+            let Some(last) = last.and_then(|view| view.timeline.last()).filter(|_| room["limited"] == true)
+            else {
+                continue;
+            };
+            let shown = room["timeline"].as_array().into_iter().flatten();
+            let shown = shown.filter_map(|event| event["event_id"].as_str()).collect();
+            let until = TimelineOrder::from(until.position);
+            let told = Told { room_id, last, since: None, until, shown, limit, state_fits_start: false };
+            gaps::check(server, &self.client.user_id, &told).await;
+        }
     }
 
     async fn take_in_room(&mut self, server: &Server, room_id: &str, room: &Value) -> Option<()> {

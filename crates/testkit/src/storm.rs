@@ -2,7 +2,8 @@
 //! servers crash; then the weather clears, and everybody has to agree. What must hold:
 //!
 //! - all the time: no event is held that the rules do not allow, and the state before an event is the same on every server;
-//!   no request fails with an internal error; no client is shown an event twice or with a gap;
+//!   no request fails with an internal error; no client is shown an event twice, or a gap where its server has none; what
+//!   waits is bounded;
 //! - in the end: all servers in a room hold the same state and the same extremities; what was acknowledged is there, once;
 //!   every client shows what its server holds; every to-device message that was taken has arrived, once; who read what
 //!   is known to all; nobody types; nothing is left in a queue; every store is sound.
@@ -10,6 +11,7 @@
 //! Everything follows from the seed.
 
 mod actions;
+mod bounds;
 mod clients;
 mod devices;
 mod malice;
@@ -28,11 +30,12 @@ use self::{
 };
 use crate::{
     below,
-    client::text,
+    client::{Client, text},
     faults::Faults,
     lawful::{self, Holding},
     puppet::Puppet,
     server::{Answer, signing_key},
+    sliding::Sliding,
     user::{Room, User},
     world::World,
 };
@@ -55,10 +58,19 @@ pub struct Options {
     pub versions: &'static [&'static str],
     /// One of the servers in the rooms lies.
     pub malice: bool,
-    /// Users and liars do more kinds of things. Seeds that failed before there was more to do need `false`.
-    pub broad: bool,
+    pub breadth: Breadth,
     /// Rooms are joined before all their members are known.
     pub omits_members: bool,
+}
+
+/// What users and liars do. A seed that failed before there was more to do fails only with that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Breadth {
+    Narrow,
+    /// Rarer actions, and lies beside events.
+    Broad,
+    /// Liars are in rooms of every version, and users follow their rooms by both kinds of sync.
+    Full,
 }
 
 /// What a storm was like.
@@ -85,6 +97,8 @@ pub struct Storm {
     world: World,
     options: Options,
     users: Vec<User>,
+    /// By sliding sync they follow their rooms, too.
+    sliding: Vec<Sliding>,
     rooms: Vec<Room>,
     spoken: Vec<Spoken>,
     /// Messages whose answer did not come; asked again under the same transaction id in the end.
@@ -108,6 +122,7 @@ impl Storm {
             world,
             options,
             users: Vec::new(),
+            sliding: Vec::new(),
             rooms: Vec::new(),
             spoken: Vec::new(),
             unanswered: Vec::new(),
@@ -134,6 +149,10 @@ impl Storm {
         {
             self.users.push(self.world.user(&format!("@u{number}:{name}")));
         }
+        if self.options.breadth >= Breadth::Full {
+            let followed = self.users.iter().map(|user| Sliding::of(&user.shows(Client::clone), "storm"));
+            self.sliding = followed.collect();
+        }
         if self.options.malice {
             self.villain = Some(Villain::new(Puppet::connect(self.world.network(), malice::NAME)));
         }
@@ -158,11 +177,19 @@ impl Storm {
         }
         match self.any(16) {
             0 if self.rooms.len() < ROOMS_MAX => self.create_room(),
-            1 | 2 => self.world.run(self.users[self.any(self.users.len())].syncs()),
+            1 | 2 => self.sync(self.any(self.users.len())),
             3 => self.world.pass(Duration::from_secs(self.any(20) as u64)),
             4 if self.chance(8) => self.world.pass(Duration::from_secs(60 * self.any(200) as u64)),
             14 | 15 if self.villain.is_some() => self.do_harm(),
             _ => self.act(),
+        }
+    }
+
+    fn sync(&mut self, user: usize) {
+        self.world.run(self.users[user].syncs());
+        let server = self.world.server(&self.users[user].server);
+        if let (Some(server), Some(sliding)) = (server, self.sliding.get_mut(user)) {
+            self.world.run(sliding.try_sync(&server, &clients::sliding_request(), 0));
         }
     }
 
@@ -284,6 +311,7 @@ impl Storm {
     fn check_always(&self) {
         let faults = self.world.network().own_faults();
         assert!(faults.is_empty(), "seed {}: {}", self.world.seed(), faults.join("\n"));
+        self.check_bounds();
         let keys = self.keys();
         for room in &self.rooms {
             let mut holdings = Vec::new();

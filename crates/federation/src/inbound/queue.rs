@@ -17,9 +17,9 @@ use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, futures::Notified};
 
 /// PDUs that wait for one room, those of them that one server brought, those that it brought for all rooms, and altogether.
-const OF_ROOM_MAX: usize = 1_000;
+pub const OF_ROOM_MAX: usize = 1_000;
 const OF_SHARE_MAX: usize = 250;
-const OF_ORIGIN_MAX: usize = 2_000;
+pub const OF_ORIGIN_MAX: usize = 2_000;
 pub const ALL_MAX: usize = 20_000;
 /// Rooms that are worked on at the same time, altogether and for what one server brought: a server that answers slowly
 /// leaves room for the others.

@@ -17,13 +17,13 @@ use super::{
 };
 
 /// Events kept in memory for one server; beyond, they are read from the log when their time comes.
-const PDUS_MAX: usize = 1_000;
+pub const PDUS_MAX: usize = 1_000;
 /// Events that go in any case, kept for a server that is away.
 const TARGETED_MAX: usize = 1_000;
 /// Receipts kept for one server: they are the newest of each user, room and thread.
 pub const RECEIPTS_MAX: usize = 2_000;
 /// With so many more the oldest are left out, all at once: one by one each would cost a look at all.
-const RECEIPTS_SLACK: usize = 500;
+pub const RECEIPTS_SLACK: usize = 500;
 /// A server is asked at most this often because it gave signs of life; each attempt in vain doubles it.
 const SIGN_OF_LIFE_PAUSE_MS: u64 = 1_000;
 const SIGN_OF_LIFE_DOUBLINGS_MAX: u32 = 6;

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Storm, malice};
+use super::{Breadth, Storm, malice};
 use crate::client::percent;
 
 /// A request that changes something.
@@ -34,7 +34,7 @@ impl Storm {
     pub(super) fn any_action(&mut self) -> Action {
         self.done += 1;
         let (user, room) = (self.any(self.users.len()), self.any(self.rooms.len()));
-        if self.options.broad && self.chance(4) {
+        if self.options.breadth >= Breadth::Broad && self.chance(4) {
             return self.rarer_action(user, room);
         }
         match self.any(43) {

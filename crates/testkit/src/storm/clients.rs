@@ -63,8 +63,10 @@ impl Storm {
     }
 
     /// Who followed the storm shows what clients show that come now. Ends what the clients know: goes last.
-    pub(super) fn check_newcomers(&self) {
+    pub(super) fn check_newcomers(&mut self) {
+        let mut sliding = std::mem::take(&mut self.sliding).into_iter();
         for user in &self.users {
+            let followed = sliding.next();
             self.world.run(async {
                 sync_until_quiet(user).await;
                 let server = self.world.server(&user.server).expect("all servers are on");
@@ -77,6 +79,10 @@ impl Storm {
                     joined.map(|(room, view)| (room.clone(), view.read.clone())).collect()
                 };
                 assert_eq!(read(&old), read(&fresh), "{context}: who read what");
+                if let Some(mut followed) = followed {
+                    slide_until_quiet(&mut followed, &server, &context).await;
+                    compare_followed(&format!("{context} (sliding)"), followed, &fresh);
+                }
                 let sliding = slid_anew(&server, &old, &context).await;
                 compare_rooms(&context, &fresh, &sliding.rooms, &sliding.invites);
                 let unread = |view: &RoomView| view.unread.filter(|_| view.joined);
@@ -116,18 +122,40 @@ async fn synced_anew(server: &Server, old: &Client) -> Client {
 }
 
 async fn slid_anew(server: &Server, old: &Client, context: &str) -> Sliding {
-    let body = json!({
+    let mut sliding = Sliding::of(old, "after the storm");
+    slide_until_quiet(&mut sliding, server, context).await;
+    sliding
+}
+
+/// Everything of all rooms.
+pub(super) fn sliding_request() -> Value {
+    json!({
         "lists": { "all": { "timeline_limit": TIMELINE_LIMIT, "required_state": everything() } },
         "extensions": { "receipts": { "enabled": true }, "typing": { "enabled": true } },
-    });
-    let mut sliding = Sliding::of(old, "after the storm");
+    })
+}
+
+async fn slide_until_quiet(sliding: &mut Sliding, server: &Server, context: &str) {
     for _ in 0..SYNCS_MAX {
-        let answer = sliding.sync(server, &body, 0).await;
+        let answer = sliding.sync(server, &sliding_request(), 0).await;
         if answer["rooms"] == json!({}) && answer["extensions"] == json!({}) {
-            return sliding;
+            return;
         }
     }
     panic!("{context}: sliding sync always has something new");
+}
+
+/// Who comes into a room by sliding sync is not told of every old receipt.
+fn compare_followed(context: &str, mut followed: Sliding, fresh: &Client) {
+    for (id, view) in followed.rooms.iter_mut().filter(|(_, view)| view.joined) {
+        let read = fresh.rooms.get(id).map(|view| view.read.clone()).unwrap_or_default();
+        let wrong = view.read.iter().find(|(user, event)| read.get(*user) != Some(event));
+        assert!(wrong.is_none(), "{context}: {wrong:?} read that in {id}");
+        view.read = read;
+    }
+    let invites = followed.invites.into_iter().map(|room| (room, Value::Null)).collect();
+    let followed = Client { rooms: followed.rooms, invites, ..Client::default() };
+    compare_rooms(context, &followed, &fresh.rooms, &fresh.invites.keys().cloned().collect());
 }
 
 fn compare_rooms(

@@ -3,11 +3,11 @@
 //! held up, and all agree in the end.
 
 use http::{Method, StatusCode};
-use myelin_dag::{NewEvent, Parents, Pdu, build, needs_names, room_version};
+use myelin_dag::{Names, NewEvent, Parents, Pdu, build, needs_names, room_version};
 use ruma::{OwnedEventId, OwnedUserId, RoomId, RoomVersionId, ServerName, events::TimelineEventType};
 use serde_json::{Value, json};
 
-use super::{Storm, devices::FORGED};
+use super::{Breadth, Storm, devices::FORGED};
 use crate::{
     client::percent,
     puppet::{Place, Puppet, end_of, json_of, state_of},
@@ -49,29 +49,44 @@ impl Villain {
         self.puppet.key().public_key_set()
     }
 
-    /// As any server does. What comes of it is seen later.
-    async fn joins(&self, room: &Room, via: &ServerName) -> Option<()> {
+    /// As any server does, in room versions from `oldest` on. What comes of it is seen later.
+    async fn joins(&mut self, room: &Room, via: &ServerName, oldest: u8) -> Option<()> {
         let (room_id, user) = (percent(&room.id), percent(self.user.as_str()));
-        let versions: Vec<_> = (3..=12).map(|version| format!("ver={version}")).collect();
+        let versions: Vec<_> = (oldest..=12).map(|version| format!("ver={version}")).collect();
         let uri = format!("/_matrix/federation/v1/make_join/{room_id}/{user}?{}", versions.join("&"));
         let made = self.puppet.try_requests(via, Method::GET, &uri, None).await.ok()?;
         let room_version: RoomVersionId = made.json["room_version"].as_str()?.try_into().ok()?;
         let event = &made.json["event"];
-        let ids = |field: &str| serde_json::from_value::<Vec<OwnedEventId>>(event[field].clone()).ok();
+        let (prev_events, auth_events) = (ids_in(&event["prev_events"])?, ids_in(&event["auth_events"])?);
         let content = json!({ "membership": "join" });
         let join = NewEvent::state(self.user.clone(), "m.room.member", self.user.as_str(), &content).ok()?;
+        let names = self.names(&room_version, prev_events.iter().chain(&auth_events));
         let parents = Parents {
             room_id: Some(room.id.as_str().try_into().ok()?),
-            prev_events: ids("prev_events")?,
-            auth_events: ids("auth_events")?,
+            prev_events,
+            auth_events,
             depth: event["depth"].as_u64()?,
-            names: None,
+            names,
         };
         let now_ms = self.puppet.network().now_ms();
         let pdu = self.puppet.makes(&room_version, join, parents, now_ms);
         let uri = format!("/_matrix/federation/v2/send_join/{room_id}/{}", percent(pdu.event_id.as_str()));
         self.puppet.try_requests(via, Method::PUT, &uri, Some(&json_of(&pdu))).await.ok()?;
         Some(())
+    }
+
+    /// A name that was not used before, in the first two room versions.
+    fn names<'a>(
+        &mut self,
+        version: &RoomVersionId,
+        referred: impl Iterator<Item = &'a OwnedEventId>,
+    ) -> Option<Names> {
+        if !room_version::rules(version).is_some_and(|rules| needs_names(&rules)) {
+            return None;
+        }
+        self.count += 1;
+        let event_id = format!("$named{}:{NAME}", self.count).try_into().expect("an event id");
+        Some(Names { event_id, reference_hashes: referred.map(|id| (id.clone(), String::new())).collect() })
     }
 
     fn says(&mut self, body: &str) -> NewEvent {
@@ -97,25 +112,26 @@ impl Villain {
 
     /// The event with other parents than it should have.
     fn misplaced(
-        &self,
+        &mut self,
         scene: &Scene<'_>,
         event: NewEvent,
         prev: Vec<OwnedEventId>,
         auth: Vec<OwnedEventId>,
     ) -> Pdu {
+        let names = self.names(&scene.version, prev.iter().chain(&auth));
         let parents = Parents {
             room_id: Some(scene.room_id.to_owned()),
             prev_events: prev,
             auth_events: auth,
             depth: scene.end.depth,
-            names: None,
+            names,
         };
         self.puppet.makes(&scene.version, event, parents, self.puppet.network().now_ms())
     }
 
     /// Events one after the other, the first after one that there is not. None of them is sent.
     async fn chain_from_nowhere(&mut self, scene: &Scene<'_>, length: usize) -> Vec<Pdu> {
-        let nowhere = format!("$nowhere{}", self.count).try_into().expect("an event id");
+        let nowhere = scene.name(&format!("$nowhere{}", self.count));
         let mut place = Place { prev_events: vec![nowhere], depth: scene.end.depth };
         let mut chain = Vec::with_capacity(length);
         for _ in 0..length {
@@ -125,6 +141,20 @@ impl Villain {
             chain.push(pdu);
         }
         chain
+    }
+
+    /// Two events that come after each other: possible where servers name their events.
+    async fn circle(&mut self, scene: &Scene<'_>) -> Vec<Value> {
+        let names = ["one", "other"].map(|name| scene.name(&format!("${name}{}", self.count)));
+        let mut circle = Vec::new();
+        for (name, prev) in names.iter().zip(names.iter().rev()) {
+            let event = self.says("in a circle");
+            let place = Place { prev_events: vec![prev.clone()], depth: scene.end.depth };
+            let (view, room) = (&scene.server.view, scene.room_id);
+            let pdu = self.puppet.makes_named(view, room, name.as_str(), event, place, &[]).await;
+            circle.push(json_of(&pdu));
+        }
+        circle
     }
 
     /// An event after what comes from nowhere and after the end of the room.
@@ -167,20 +197,39 @@ impl Villain {
     }
 
     /// An event of somebody else's user, signed by nobody but this server.
-    fn forged(&self, scene: &Scene<'_>, sender: &str) -> Option<Pdu> {
+    fn forged(&mut self, scene: &Scene<'_>, sender: &str) -> Option<Pdu> {
         let content = json!({ "msgtype": "m.text", "body": "I never said that" });
         let event =
             NewEvent { sender: sender.try_into().ok()?, ..self.event("m.room.message", None, &content) };
         let rules = room_version::rules(&scene.version)?;
+        let names = self.names(&scene.version, scene.end.prev_events.iter());
         let parents = Parents {
             room_id: Some(scene.room_id.to_owned()),
             prev_events: scene.end.prev_events.clone(),
             auth_events: Vec::new(),
             depth: scene.end.depth,
-            names: None,
+            names,
         };
         build(&rules, event, parents, self.puppet.network().now_ms(), self.puppet.key()).ok()
     }
+}
+
+impl Scene<'_> {
+    fn events_are_named(&self) -> bool {
+        room_version::rules(&self.version).is_some_and(|rules| needs_names(&rules))
+    }
+
+    /// An id of this server's making, in the form of the room's version.
+    fn name(&self, opaque: &str) -> OwnedEventId {
+        let server = if self.events_are_named() { format!(":{NAME}") } else { String::new() };
+        format!("{opaque}{server}").try_into().expect("an event id")
+    }
+}
+
+/// Those in a field of a template: in the first two room versions each with a hash.
+fn ids_in(field: &Value) -> Option<Vec<OwnedEventId>> {
+    let ids = field.as_array()?.iter().map(|entry| entry.get(0).unwrap_or(entry).as_str()?.try_into().ok());
+    ids.collect()
 }
 
 fn question(about: &str) -> String {
@@ -203,17 +252,26 @@ impl Storm {
     async fn harm(&self, villain: &mut Villain, room: &Room, name: &ServerName, server: &Server) {
         let room_id = <&RoomId>::try_from(room.id.as_str()).expect("a room id");
         let Ok(Some(snapshot)) = server.view.room_by_id(room_id).await else { return };
-        if needs_names(&snapshot.info.rules) {
+        let in_every_version = self.options.breadth >= Breadth::Full;
+        if needs_names(&snapshot.info.rules) && !in_every_version {
             return;
         }
         let evil = <&ServerName>::try_from(NAME).expect("a server name");
         if !snapshot.has_server(evil) {
-            self.world.env().timeout(super::CLIENT_PATIENCE, villain.joins(room, name)).await;
+            let oldest = if in_every_version { 1 } else { 3 };
+            self.world.env().timeout(super::CLIENT_PATIENCE, villain.joins(room, name, oldest)).await;
             return;
         }
         let end = end_of(&server.view, room_id).await;
         let scene = Scene { server, room_id, version: snapshot.info.version.clone(), end };
-        let (what, pdus, edus) = match self.options.broad && self.chance(4) {
+        if scene.events_are_named() && self.chance(4) {
+            let pdus = villain.circle(&scene).await;
+            self.world.network().note(&format!("{NAME} sends a circle in {room_id} to {name}"));
+            let sent = villain.puppet.tries_to_send(name, json!(pdus), json!([]));
+            self.world.env().timeout(super::CLIENT_PATIENCE, sent).await;
+            return;
+        }
+        let (what, pdus, edus) = match self.options.breadth >= Breadth::Broad && self.chance(4) {
             true => self.lies_beside_events(villain, &scene).await,
             false => {
                 let (what, pdus) = self.lies(villain, &scene).await;
@@ -245,7 +303,7 @@ impl Storm {
                 villain.forged(scene, user).iter().map(json_of).collect()
             }),
             3 => ("an event that nobody authorised", {
-                let nowhere = vec!["$nowhere".try_into().expect("an event id")];
+                let nowhere = vec![scene.name("$nowhere")];
                 vec![json_of(&villain.misplaced(scene, message, end().prev_events, nowhere))]
             }),
             4 => ("the child of what it keeps to itself", {

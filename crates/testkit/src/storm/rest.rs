@@ -54,6 +54,7 @@ impl Storm {
         self.check_arrivals(&read);
         self.check_queues();
         self.check_heard();
+        self.check_always();
         self.check_newcomers();
         self.check_stores();
     }
@@ -242,7 +243,7 @@ impl Storm {
     }
 
     /// What was acknowledged comes to every server with a user who was in the room then and has been since, also if its
-    /// own server is out of the room by now.
+    /// own server is out of the room by now. That what it makes of it is lawful is checked besides, as of every verdict.
     fn check_heard(&self) {
         for hour in 0..=PAUSE_HOURS_MAX {
             let Some(unheard) = self.unheard() else { return };
@@ -264,7 +265,8 @@ impl Storm {
                 let own = holdings.iter().find(|(name, _)| *name == spoken.server);
                 let there =
                     own.map(|(_, holding)| holding.joined_before(&spoken.event_id)).unwrap_or_default();
-                // A server that was let in and never heard of it has nothing to follow.
+                // A join that its server knows only by hearsay was a handshake that it did not bring to its end: it has
+                // nothing to follow.
                 let stayed = |name: &str, holding: &Holding, state: &State| {
                     let mut own = there.iter().filter(|(user, _)| user.ends_with(&format!(":{name}")));
                     own.any(|(user, join)| {

@@ -4,7 +4,7 @@
 
 use std::panic::catch_unwind;
 
-use myelin_testkit::storm::{Options, Outcome, Storm};
+use myelin_testkit::storm::{Breadth, Options, Outcome, Storm};
 
 const EVERY_VERSION: &[&str] = &["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"];
 
@@ -16,7 +16,7 @@ const OPTIONS: Options = Options {
     steps_per_change_of_weather: 8,
     versions: &["12", "12", "11", "10", "9", "8", "6"],
     malice: true,
-    broad: false,
+    breadth: Breadth::Narrow,
     omits_members: false,
 };
 
@@ -42,8 +42,15 @@ fn fixed_seeds_with_a_liar() {
 
 #[test]
 fn fixed_seeds_of_every_kind() {
-    for (seed, steps) in [(50_091, OPTIONS.steps), (60_023, 160)] {
-        Storm::run(seed, Options { steps, versions: EVERY_VERSION, broad: true, ..OPTIONS });
+    for (seed, steps) in [(50_091, OPTIONS.steps), (60_023, 160), (70_259, OPTIONS.steps)] {
+        Storm::run(seed, Options { steps, versions: EVERY_VERSION, breadth: Breadth::Broad, ..OPTIONS });
+    }
+}
+
+#[test]
+fn fixed_seeds_with_liars_everywhere() {
+    for seed in [80_098, 80_245, 80_261, 80_299] {
+        Storm::run(seed, Options { versions: EVERY_VERSION, breadth: Breadth::Full, ..OPTIONS });
     }
 }
 
@@ -59,7 +66,7 @@ fn fixed_seeds_with_members_omitted() {
 fn fresh_seeds() {
     let base = u64::from(std::process::id()) << 16;
     for seed in base..base + 4 {
-        Storm::run(seed, Options { broad: true, ..OPTIONS });
+        Storm::run(seed, Options { versions: EVERY_VERSION, breadth: Breadth::Full, ..OPTIONS });
     }
 }
 
@@ -87,9 +94,14 @@ fn storms_on_request() {
     let Some(count) = number("MYELIN_SIM_SEEDS") else { return };
     let first = number("MYELIN_SIM_SEED").unwrap_or(1_000);
     let steps = number("MYELIN_SIM_STEPS").and_then(|steps| usize::try_from(steps).ok());
-    let (steps, broad) = (steps.unwrap_or(OPTIONS.steps), number("MYELIN_SIM_NARROW").is_none());
+    let breadth = match std::env::var("MYELIN_SIM_BREADTH").as_deref() {
+        Ok("narrow") => Breadth::Narrow,
+        Ok("broad") => Breadth::Broad,
+        _ => Breadth::Full,
+    };
     let omits_members = number("MYELIN_SIM_OMITS").is_some();
-    let options = Options { steps, broad, omits_members, versions: EVERY_VERSION, ..OPTIONS };
+    let steps = steps.unwrap_or(OPTIONS.steps);
+    let options = Options { steps, breadth, omits_members, versions: EVERY_VERSION, ..OPTIONS };
     let mut failed = Vec::new();
     for seed in first..first + count {
         match catch_unwind(|| Storm::run(seed, options)) {
