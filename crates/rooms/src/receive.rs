@@ -10,6 +10,7 @@ pub mod late;
 mod place;
 mod redactions;
 mod take;
+mod truth;
 mod watch;
 
 use std::sync::Arc;
@@ -129,16 +130,34 @@ impl Command for Receive<'_> {
             if draft.waits_for_redaction(incoming.pdu.pdu()) {
                 break;
             }
-            answers.push(draft.receive(incoming, partial).await?);
+            let Some(answer) = draft.receive(incoming, partial).await? else { break };
+            answers.push(answer);
+            if !draft.corrected.is_empty() {
+                draft.follow_the_truth().await?;
+                break;
+            }
         }
         Ok(answers)
     }
 }
 
 impl Draft<'_> {
-    async fn receive(&mut self, incoming: &Incoming, partial: bool) -> Result<Received, Error> {
+    /// `None`: it is judged again, which takes a draft of its own.
+    async fn receive(&mut self, incoming: &Incoming, partial: bool) -> Result<Option<Received>, Error> {
+        let held = self.find(&incoming.pdu.pdu().event_id).await?;
+        if held.as_deref().is_some_and(is_provisional) && !self.is_empty() {
+            return Ok(None);
+        }
+        self.receive_anew(incoming, held, partial).await.map(Some)
+    }
+
+    async fn receive_anew(
+        &mut self,
+        incoming: &Incoming,
+        held: Option<Arc<Event>>,
+        partial: bool,
+    ) -> Result<Received, Error> {
         let pdu = incoming.pdu.pdu();
-        let held = self.find(&pdu.event_id).await?;
         if held.as_ref().is_some_and(|held| held.room != self.room.nid()) {
             return Ok(Received::Dropped(NAME_IS_TAKEN.to_owned()));
         }
@@ -163,6 +182,7 @@ impl Draft<'_> {
         let state_before = self.state_after_all(&prev).await?;
         let told = held.filter(|held| is_provisional(held));
         if let Some(held) = &told
+            && held.accepted()
             && held.state_before == Some(state_before.root())
         {
             return self.known(held).await;

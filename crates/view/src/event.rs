@@ -29,10 +29,12 @@ pub struct Event {
     pub state_before: Option<NodeHash>,
     /// Of that state something lacks: the room was partially joined, and is not complete yet or was left before it was.
     pub state_is_partial: bool,
+    /// That state is what another server told, or follows from such a one.
+    pub state_is_told: bool,
     /// `None` if it is not in the timeline. For an event whose commit is still under way this is a placeholder; the
     /// timeline table has the truth.
     pub order: Option<TimelineOrder>,
-    /// Judged by a state that another server told; see [`Placement::Told`].
+    /// To be judged again when it comes again, as a state that another server told had a say; see [`Placement::Told`].
     pub told: bool,
     pub verdict: VerdictRecord,
     pub transaction: Option<SentBy>,
@@ -57,6 +59,7 @@ impl Event {
             state_key: record.state_key,
             state_before: record.state_before.map(NodeHash),
             state_is_partial: record.state_is_partial,
+            state_is_told: record.state_is_told,
             order: order_of(record.placement, row.position),
             told: record.placement == Placement::Told,
             verdict: record.verdict,
@@ -86,6 +89,7 @@ impl Event {
             state_key,
             state_before,
             state_is_partial: false,
+            state_is_told: false,
             order: None,
             told: false,
             verdict,
@@ -102,7 +106,18 @@ impl Event {
         Self::new(self.nid, self.room, self.sender, state_key, Some(state_before), verdict, transaction, pdu)
     }
 
-    /// The same event, judged by a state that another server told.
+    /// The same event, whose state before it follows from what another server told.
+    #[must_use]
+    pub fn of_told_state(self, state_is_told: bool) -> Self {
+        Self { state_is_told, ..self }
+    }
+
+    /// Whether the states after it may be others once the truth is known.
+    pub fn is_doubtful(&self) -> bool {
+        self.state_is_told || self.told
+    }
+
+    /// The same event, to be judged again when it comes again.
     pub fn by_told_state(self) -> Self {
         Self { told: true, ..self }
     }
@@ -121,6 +136,7 @@ impl Event {
             state_key: self.state_key,
             state_before: self.state_before.map(|hash| hash.0),
             state_is_partial: self.state_is_partial,
+            state_is_told: self.state_is_told,
             placement,
             verdict: self.verdict.clone(),
             transaction: self.transaction.clone(),
@@ -186,6 +202,7 @@ impl Event {
             state_key: self.state_key,
             state_before: self.state_before,
             state_is_partial: self.state_is_partial,
+            state_is_told: self.state_is_told,
             order: self.order,
             told: self.told,
             verdict: self.verdict.clone(),

@@ -253,7 +253,9 @@ impl Inbound {
             for prev in &event.pdu.prev_events {
                 let held = self.view.events.load_by_id(prev).await?;
                 let purged = |held: &Event| held.redacted_by == Some(held.nid);
-                if held.is_none_or(|held| held.accepted() && held.order.is_none() && !purged(&held)) {
+                let unseen =
+                    |held: &Event| (held.accepted() || held.told) && held.order.is_none() && !purged(held);
+                if held.is_none_or(|held| unseen(&held)) {
                     extremities.insert(prev.clone());
                 }
             }
@@ -334,7 +336,8 @@ impl Inbound {
         let answers = gap.inbound.rooms.receive_history(gap.room.nid(), place, &ready).await?;
         for (answer, event) in answers.iter().zip(&ready) {
             match answer {
-                Received::Stored(_) | Received::Known(_) => shown = true,
+                Received::Stored(_) => shown = true,
+                Received::Known(verdict) => shown |= !verdict.is_rejected(),
                 left_out => tracing::debug!(id = %event.pdu().event_id, ?left_out, "no part of the history"),
             }
         }

@@ -91,6 +91,7 @@ mod tests {
             state_key: None,
             state_before: None,
             state_is_partial: false,
+            state_is_told: false,
             placement: Placement::Outside,
             verdict: VerdictRecord::Accepted,
             transaction: None,

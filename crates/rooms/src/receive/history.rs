@@ -21,7 +21,7 @@ use myelin_view::{Event, Landing};
 
 use super::{
     AFTER_ANOTHER_ROOM, Incoming, NAME_IS_TAKEN, Received, in_place, is_provisional, is_unseen, links,
-    out_of_place_before, record_of, redactions::redacts, verdict_of,
+    out_of_place_before, place::is_as_it_was, record_of, redactions::redacts, verdict_of,
 };
 use crate::{
     Error, Rooms,
@@ -62,6 +62,9 @@ impl Command for ReceiveHistory<'_> {
         }
         draft.redact_among(&mut shown).await?;
         draft.enter_before(&shown, self.gap).await?;
+        if !draft.corrected.is_empty() {
+            draft.follow_the_truth().await?;
+        }
         Ok(answers)
     }
 }
@@ -93,7 +96,8 @@ impl Draft<'_> {
         }
         let state_before = self.state_after_all(&prev).await?;
         let incoming = Incoming::from(pdu.clone());
-        let (pdu, verdict) = self.judge_as_of(&incoming, &auth, &state_before).await?;
+        let partial = prev.iter().any(|prev| prev.state_is_partial);
+        let (pdu, verdict) = self.judge_as_of(&incoming, &auth, &state_before, partial).await?;
         let was_rejected = held.as_ref().map(|held| verdict_of(held).is_rejected());
         self.rejects_held |= was_rejected.is_some_and(|was_rejected| was_rejected != verdict.is_rejected());
         let view = self.rooms().view.clone();
@@ -105,9 +109,11 @@ impl Draft<'_> {
         let state_key = self.state_key_of(&pdu).await?;
         let (room, root) = (self.room.nid(), Some(state_before.root()));
         let event = Event::new(nid, room, sender, state_key, root, record_of(&verdict), None, Arc::new(pdu));
-        let event = Arc::new(event);
-        if held.is_none() {
-            self.batch.require_absent(&EVENT_NIDS, &event.pdu.event_id.to_string());
+        let event = Arc::new(self.marked(event, verdict.is_rejected()).await?);
+        match &held {
+            Some(held) if is_as_it_was(held, &event) => return Ok((Received::Known(verdict), None)),
+            Some(held) => self.note_corrected(held, &event),
+            None => self.batch.require_absent(&EVENT_NIDS, &event.pdu.event_id.to_string()),
         }
         self.keep_state_before(&event.pdu, &state_before).await?;
         if state_key.is_some() {

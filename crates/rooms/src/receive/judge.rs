@@ -42,8 +42,9 @@ impl Draft<'_> {
         incoming: &Incoming,
         auth: &[Arc<Event>],
         before: &StateTree,
+        partial: bool,
     ) -> Result<(Pdu, Verdict), Error> {
-        let states = States { before, current: before, partial: false };
+        let states = States { before, current: before, partial };
         self.judge_by_rules(incoming, auth, states).await
     }
 

@@ -120,11 +120,17 @@ impl Draft<'_> {
             _ => (outlier.verdict.clone(), outlier.pdu.clone()),
         };
         self.keep_nodes(state, &[&self.room.current_state.clone()]);
-        self.put_outside(&Arc::new(outlier.judged(state.root(), verdict, pdu).by_told_state()));
+        self.put_outside(&Arc::new(
+            outlier.judged(state.root(), verdict, pdu).by_told_state().of_told_state(true),
+        ));
     }
 
     /// Why this state does not allow an event.
-    async fn forbidden_by(&self, event: &Event, state: &StateTree) -> Result<Option<String>, Error> {
+    pub(super) async fn forbidden_by(
+        &self,
+        event: &Event,
+        state: &StateTree,
+    ) -> Result<Option<String>, Error> {
         let (pdu, rules) = (&event.pdu, &self.room.info.rules);
         let types = auth_types(rules, &pdu.event_type, &pdu.sender, pdu.state_key.as_deref(), &pdu.content);
         let set = self.auth_set(types.unwrap_or_default(), state).await?;
@@ -143,14 +149,17 @@ impl Draft<'_> {
         Ok(true)
     }
 
-    /// Whether one of its parents was judged by a told state.
-    pub(super) async fn comes_after_told(&self, event: &Event) -> Result<bool, Error> {
+    /// The event with what is to be known later of the state before it: whether it follows from a told one or from half a
+    /// one. If the event `fell`, that may be why.
+    pub(super) async fn marked(&self, event: Event, fell: bool) -> Result<Event, Error> {
+        let (mut is_told, mut is_partial) = (false, event.state_is_partial);
         for id in &event.pdu.prev_events {
-            if self.find(id).await?.is_some_and(|prev| prev.told) {
-                return Ok(true);
-            }
+            let Some(prev) = self.find(id).await? else { continue };
+            is_told |= prev.is_doubtful();
+            is_partial |= prev.state_is_partial;
         }
-        Ok(false)
+        let event = event.of_told_state(is_told).of_partial_state(is_partial);
+        Ok(if fell && (is_told || is_partial) { event.by_told_state() } else { event })
     }
 
     /// What was judged by a told state comes again. Shown, if clients may see it now and have not.
@@ -177,7 +186,7 @@ impl Draft<'_> {
         state_before: StateTree,
         auth: &[EventNid],
     ) -> Result<(), Error> {
-        self.rejects_held |= verdict.is_rejected() != verdict_of(held).is_rejected();
+        self.rejects_held |= verdict.is_rejected() != is_rejected(held);
         if verdict.is_accepted() && !self.is_passed(held).await? {
             return self.take(pdu, verdict, state_before, auth, None).await.map(drop);
         }
@@ -187,15 +196,26 @@ impl Draft<'_> {
             verdict => record_of(verdict),
         };
         let event = held.judged(state_before.root(), record, Arc::new(pdu));
-        let told = !verdict.is_accepted() && self.comes_after_told(&event).await?;
-        let event = Arc::new(if told { event.by_told_state() } else { event });
+        let event = Arc::new(self.marked(event, !verdict.is_accepted()).await?);
+        if is_as_it_was(held, &event) {
+            return Ok(());
+        }
         self.keep_state_before(&event.pdu, &state_before).await?;
+        self.note_corrected(held, &event);
         match verdict.is_accepted() {
             true => self.show_late(&event).await,
             false => {
                 self.put_outside(&event);
                 Ok(())
             }
+        }
+    }
+
+    /// Notes what those that come after it are to be judged by. Nothing comes after an outlier.
+    pub(super) fn note_corrected(&mut self, held: &Event, now: &Arc<Event>) {
+        let other = held.state_before != now.state_before || is_rejected(held) != is_rejected(now);
+        if held.state_before.is_some() && other {
+            self.corrected.push(now.clone());
         }
     }
 
@@ -214,4 +234,14 @@ impl Draft<'_> {
         }
         Ok(false)
     }
+}
+
+/// Whether an event fell again, for the same reason and with the same doubt.
+pub(super) fn is_as_it_was(held: &Event, now: &Event) -> bool {
+    let fell = is_rejected(held) && is_rejected(now);
+    fell && held.state_before == now.state_before && held.told == now.told
+}
+
+fn is_rejected(event: &Event) -> bool {
+    verdict_of(event).is_rejected()
 }

@@ -12,7 +12,7 @@ use myelin_store::{
 use myelin_view::{Event, Landing};
 use ruma::{OwnedEventId, UserId};
 
-use super::{is_unseen, record_of};
+use super::{is_provisional, is_unseen, record_of};
 use crate::{Error, writer::Draft};
 
 /// Events that are not accepted, and what they come after, that are walked through for one event.
@@ -42,9 +42,8 @@ impl Draft<'_> {
         let root = Some(state_before.root());
         let event =
             Event::new(nid, room, sender, state_key, root, record_of(verdict), sent_by, Arc::new(pdu));
-        let told = matches!(verdict, Verdict::Rejected { .. }) && self.comes_after_told(&event).await?;
-        let event = if told { event.by_told_state() } else { event };
-        let event = Arc::new(event.of_partial_state(self.room.partial));
+        let event = event.of_partial_state(self.room.partial);
+        let event = Arc::new(self.marked(event, verdict.is_rejected()).await?);
         if outlier.is_none() {
             self.batch.require_absent(&EVENT_NIDS, &event.pdu.event_id.to_string());
         }
@@ -90,15 +89,16 @@ impl Draft<'_> {
         self.redact_by(&event).await
     }
 
-    /// Whether it comes after the far end of what was missed: after an event that clients have not been shown.
+    /// Whether it comes after the far end of what was missed: after an event that clients have not been shown, or that may
+    /// yet be accepted.
     async fn follows_a_gap(&self, event: &Event) -> Result<bool, Error> {
         for id in &event.pdu.prev_events {
-            let unseen = match self.pending_by_id(id) {
-                // What is on its way into the timeline has no place there yet.
-                Some(prev) => prev.told && is_unseen(&prev),
-                None => self.rooms().view.events.load_by_id(id).await?.is_some_and(|prev| is_unseen(&prev)),
+            // What is on its way into the timeline has no place there yet.
+            let (prev, settled) = match self.pending_by_id(id) {
+                Some(prev) => (Some(prev), false),
+                None => (self.rooms().view.events.load_by_id(id).await?, true),
             };
-            if unseen {
+            if prev.is_some_and(|prev| is_provisional(&prev) || (settled && is_unseen(&prev))) {
                 return Ok(true);
             }
         }

@@ -50,6 +50,8 @@ pub struct Draft<'r> {
     pub(crate) rejects_held: bool,
     /// Those that are rejected by their row alone.
     pub(crate) rejected: HashSet<EventNid>,
+    /// Events that were judged by a told state, as they are now that the truth is known.
+    pub(crate) corrected: Vec<Arc<Event>>,
 }
 
 impl<'r> Draft<'r> {
@@ -91,6 +93,7 @@ impl<'r> Draft<'r> {
             carries: false,
             rejects_held: false,
             rejected: HashSet::new(),
+            corrected: Vec::new(),
         }
     }
 

@@ -41,13 +41,17 @@ impl Draft<'_> {
         auth: &[EventNid],
         sent_by: Option<SentBy>,
     ) -> Result<Arc<Event>, Error> {
+        let mut is_told = false;
+        for prev in &self.room.head.extremities {
+            is_told |= self.event(*prev).await?.is_doubtful();
+        }
         let state_before = self.room.current_state.root();
         let state_key = self.state_key_of(&pdu).await?;
         let pdu = Arc::new(pdu);
         let room = self.room.nid();
         let verdict = VerdictRecord::Accepted;
         let event = Event::new(nid, room, sender, state_key, Some(state_before), verdict, sent_by, pdu);
-        let event = Arc::new(event.of_partial_state(self.room.partial));
+        let event = Arc::new(event.of_partial_state(self.room.partial).of_told_state(is_told));
         self.room.head.extremities = vec![nid];
         self.room.head.depth = self.room.head.depth.max(event.pdu.depth);
         let position = self.enter_timeline(&event).await?;

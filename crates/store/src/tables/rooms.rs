@@ -60,6 +60,8 @@ pub struct EventRecord {
     pub state_before: Option<[u8; 16]>,
     /// Something of that state was still to come when the room was partially joined, and has not come since.
     pub state_is_partial: bool,
+    /// It is what another server told, or follows from such a state.
+    pub state_is_told: bool,
     pub placement: Placement,
     pub verdict: VerdictRecord,
     /// Who sent it here and under which transaction id (`unsigned.transaction_id`).

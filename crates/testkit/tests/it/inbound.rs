@@ -121,6 +121,10 @@ impl Stage {
         self.timeline().contains(&pdu.event_id.to_string())
     }
 
+    pub(super) fn place_of(&self, pdu: &Pdu) -> Option<usize> {
+        self.timeline().iter().position(|id| *id == pdu.event_id.as_str())
+    }
+
     pub(super) fn verdict(&self, id: &OwnedEventId) -> Option<VerdictRecord> {
         let event = self.run(self.home.view.events.load_by_id(id)).unwrap();
         event.map(|event| event.verdict.clone())

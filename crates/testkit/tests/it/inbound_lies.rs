@@ -247,6 +247,118 @@ fn what_a_lie_rejected_takes_its_place_before_what_came_after_it() {
     assert!(!ends.contains(&hidden.event_id), "something comes after it: {ends:?}");
 }
 
+/// Carol was left out of the state that was told after `first`, where she said something; Bob spoke after that.
+fn left_out(stage: &Stage) -> (Puppet, [Pdu; 3]) {
+    let carol = Puppet::connect(stage.puppet.network(), "third.test");
+    stage.joins_from(&carol, "carol");
+    let first = stage.message_at("first", stage.end());
+    let hidden = says(stage, &carol, "hidden", after(&first));
+    stage.puppet.knows(&hidden);
+    let shown = stage.message_at("shown", after(&hidden));
+    stage.puppet.forgets(&first.event_id);
+    for puppet in [&stage.puppet, &carol] {
+        puppet.says(MISSING, StatusCode::NOT_FOUND, json!({}));
+    }
+    told_without(stage, &stage.puppet, &hidden, "@carol:third.test");
+    stage.sends(&[&shown]);
+    stage.passes(WHILE);
+    assert!(is_rejected(stage, &hidden) && stage.shows(&shown));
+    (carol, [first, hidden, shown])
+}
+
+fn says(stage: &Stage, carol: &Puppet, body: &str, place: Place) -> Pdu {
+    let message = event("@carol:third.test", "m.room.message", None, &json!({ "body": body }));
+    stage.run(carol.makes_in(&stage.home.view, &stage.room, message, place))
+}
+
+fn is_rejected(stage: &Stage, pdu: &Pdu) -> bool {
+    matches!(stage.verdict(&pdu.event_id), Some(VerdictRecord::Rejected { .. }))
+}
+
+/// Alice reads back.
+fn reads(stage: &Stage) {
+    let path = format!("/_matrix/client/v3/rooms/{}/messages?dir=b&limit=100", stage.room);
+    stage.run(stage.alice.get(&stage.home, &path)).ok();
+}
+
+#[test]
+fn who_was_left_out_of_a_state_is_heard_when_the_truth_comes() {
+    let stage = Stage::new();
+    let (carol, [first, hidden, shown]) = left_out(&stage);
+    let later = says(&stage, &carol, "later", after(&shown));
+    stage.run(carol.sends(&stage.name, &[&later]));
+    assert!(is_rejected(&stage, &later), "by the state that was told");
+    stage.puppet.knows(&first);
+    stage.sends(&[&first, &hidden]);
+    stage.run(carol.sends(&stage.name, &[&later]));
+    assert!(stage.shows(&hidden) && stage.shows(&later));
+    assert!(stage.end().prev_events.contains(&later.event_id));
+    let next = says(&stage, &carol, "next", after(&later));
+    stage.run(carol.sends(&stage.name, &[&next]));
+    assert!(stage.shows(&next));
+}
+
+#[test]
+fn the_truth_is_asked_for_by_who_reads_back() {
+    let stage = Stage::new();
+    let (_, [first, hidden, shown]) = left_out(&stage);
+    reads(&stage);
+    assert!(!stage.shows(&hidden), "nobody knows better");
+    stage.puppet.knows(&first);
+    stage.puppet.tells_the_truth();
+    stage.passes(WHILE);
+    reads(&stage);
+    let shown: Vec<_> = [&first, &hidden, &shown].map(|pdu| stage.place_of(pdu)).into_iter().collect();
+    assert!(shown.is_sorted() && shown.iter().all(Option::is_some), "{shown:?}");
+}
+
+/// The room was told to be closed when Carol came.
+fn whose_join_was_not_believed(stage: &Stage) -> [Pdu; 3] {
+    let first = stage.message_at("first", stage.end());
+    let join = event(CAROL, "m.room.member", Some(CAROL), &json!({ "membership": "join" }));
+    let join = stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, join, after(&first)));
+    let shown = stage.message_at("shown", after(&join));
+    stage.puppet.forgets(&first.event_id);
+    stage.puppet.says(MISSING, StatusCode::NOT_FOUND, json!({}));
+    let held = stage.run(state_of(&stage.home.view, &stage.room));
+    held.iter().for_each(|pdu| stage.puppet.knows(pdu));
+    let told = held.iter().filter(|pdu| !pdu.is_state_of("m.room.join_rules", ""));
+    stage.puppet.knows_state(&join, told.map(|pdu| pdu.event_id.clone()).collect());
+    stage.sends(&[&shown]);
+    stage.passes(WHILE);
+    assert!(is_rejected(stage, &join) && stage.shows(&shown));
+    stage.puppet.knows(&first);
+    stage.puppet.tells_the_truth();
+    [first, join, shown]
+}
+
+const CAROL: &str = "@carol:remote.test";
+
+#[track_caller]
+fn is_in_the_room(stage: &Stage, [_, join, shown]: &[Pdu; 3]) {
+    assert!(state_ids(stage).contains(&join.event_id), "Carol is in the room");
+    let said = event(CAROL, "m.room.message", None, &json!({ "body": "hello" }));
+    let said = stage.run(stage.puppet.makes_in(&stage.home.view, &stage.room, said, after(shown)));
+    stage.sends(&[&said]);
+    assert!(stage.shows(&said));
+}
+
+#[test]
+fn a_join_that_a_lie_rejected_counts_when_it_comes_again() {
+    let stage = Stage::new();
+    let line = whose_join_was_not_believed(&stage);
+    stage.sends(&[&line[0], &line[1]]);
+    is_in_the_room(&stage, &line);
+}
+
+#[test]
+fn a_join_that_a_lie_rejected_counts_when_somebody_reads_back() {
+    let stage = Stage::new();
+    let line = whose_join_was_not_believed(&stage);
+    reads(&stage);
+    is_in_the_room(&stage, &line);
+}
+
 #[test]
 fn where_one_tells_a_state_that_forbids_an_event_another_is_asked() {
     let stage = Stage::new();

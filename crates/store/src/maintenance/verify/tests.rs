@@ -69,6 +69,7 @@ fn event(n: u64, placement: Placement, state_before: [u8; 16]) -> EventRecord {
         state_key: Some(StateKeyNid(n)),
         state_before: Some(state_before),
         state_is_partial: false,
+        state_is_told: false,
         placement,
         verdict: VerdictRecord::Accepted,
         transaction: None,

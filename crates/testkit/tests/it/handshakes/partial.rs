@@ -1,5 +1,10 @@
 //! Rooms that are joined before all their members are known.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use http::{Method, StatusCode};
 use myelin_federation::serve::Error;
 use myelin_store::tables::PARTIAL_ROOMS;
@@ -256,4 +261,49 @@ fn nothing_is_handed_out_redacted_for_want_of_members() {
     net.gate(0, |_| Deed::Pass);
     complete(&net, 1);
     assert!(ask().unwrap().contains("secret"));
+}
+
+/// Of Dot, who speaks in a gap, Bob's server does not know yet that she is in the room.
+#[test]
+fn what_was_missed_is_there_for_who_reads_back_before_the_members_are() {
+    let net = Net::new(2);
+    let (ann, bob, dot) = (net.user(0, "ann"), net.user(1, "bob"), net.user(0, "dot"));
+    let room = large_room(&net, &ann);
+    net.join(0, &dot, &room, "a.test").ok();
+    let states_are_given = Arc::new(AtomicBool::new(false));
+    let given = states_are_given.clone();
+    net.gate(0, move |path| {
+        let withheld = path.contains("/v1/state") && !given.load(Ordering::Relaxed);
+        if withheld || path.contains("/get_missing_events/") { Deed::refuse() } else { Deed::Pass }
+    });
+    join_partially(&net, &bob, &room);
+    assert!(is_partial(&net, 1) && !net.members(1, &room).contains("@dot:a.test"));
+    net.gate(1, |path| match path.contains("/v1/send/") {
+        true => Deed::Say(StatusCode::OK, json!({ "pdus": {} })),
+        false => Deed::Pass,
+    });
+    say(&net, 0, &dot, &room, "lost");
+    say(&net, 0, &dot, &room, "far");
+    net.pass(2);
+    net.gate(1, |_| Deed::Pass);
+    states_are_given.store(true, Ordering::Relaxed);
+    say(&net, 0, &ann, &room, "now");
+    net.pass(2);
+    states_are_given.store(false, Ordering::Relaxed);
+    assert_eq!(net.end(1, &room), net.end(0, &room));
+    assert!(is_partial(&net, 1));
+    let filter = percent(r#"{"lazy_load_members":true}"#);
+    let path = format!("/_matrix/client/v3/rooms/{}/messages?dir=b&limit=50&filter={filter}", percent(&room));
+    let bodies = || {
+        let read = net.sim.block_on(bob.get(&net.servers[1], &path)).ok();
+        let events = read["chunk"].as_array().unwrap().iter();
+        let bodies = events.filter_map(|event| event["content"]["body"].as_str().map(ToOwned::to_owned));
+        bodies.collect::<Vec<_>>()
+    };
+    assert_eq!(bodies(), ["now", "far", "lost"]);
+    assert!(is_partial(&net, 1));
+    net.gate(0, |_| Deed::Pass);
+    complete(&net, 1);
+    assert_eq!(bodies(), ["now", "far", "lost"]);
+    assert_eq!(net.state(0, &room), net.state(1, &room));
 }
