@@ -60,6 +60,8 @@ pub enum Class {
     ServerInvite,
     /// The same, by server and invited user.
     InviteReceived,
+    /// The same, by invited user.
+    UserInvited,
 }
 
 /// `burst` requests at once, `per_second` sustained.
@@ -92,6 +94,7 @@ pub struct RateLimits {
     pub server_join: Limit,
     pub server_invite: Limit,
     pub invite_received: Limit,
+    pub user_invited: Limit,
 }
 
 impl Default for RateLimits {
@@ -118,6 +121,7 @@ impl Default for RateLimits {
             server_join: limit(5.0, 300),
             server_invite: limit(2.0, 300),
             invite_received: limit(0.05, 30),
+            user_invited: limit(0.1, 100),
         }
     }
 }
@@ -148,6 +152,7 @@ impl RateLimits {
             Class::ServerJoin => self.server_join,
             Class::ServerInvite => self.server_invite,
             Class::InviteReceived => self.invite_received,
+            Class::UserInvited => self.user_invited,
         }
     }
 }

@@ -284,5 +284,6 @@ fn rate_limits(config: &Config) -> api::rate_limit::RateLimits {
         server_join: limit(limits.server_join),
         server_invite: limit(limits.server_invite),
         invite_received: limit(limits.invite_received),
+        user_invited: limit(limits.user_invited),
     }
 }

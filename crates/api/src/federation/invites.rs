@@ -91,7 +91,7 @@ async fn invite_v1(
     Ok(RawJson(Bytes::from(format!(r#"[200,{{"event":{event}}}]"#))))
 }
 
-/// Each invite is kept for the user until they answer: nobody gets more than they can read from one server.
+/// Each invite is kept for the user until they answer: nobody gets more than they can read, from one server or from all.
 fn check_rate(limiter: &RateLimiter, origin: &ServerName, event: &RawValue) -> Result<(), ApiError> {
     #[derive(Deserialize)]
     struct Target {
@@ -99,7 +99,8 @@ fn check_rate(limiter: &RateLimiter, origin: &ServerName, event: &RawValue) -> R
     }
     match serde_json::from_str::<Target>(event.get()) {
         Ok(Target { state_key }) => {
-            limiter.check_name(Class::InviteReceived, &format!("{origin} {state_key}"))
+            limiter.check_name(Class::InviteReceived, &format!("{origin} {state_key}"))?;
+            limiter.check_name(Class::UserInvited, &state_key)
         }
         // It is refused for that.
         Err(_) => Ok(()),

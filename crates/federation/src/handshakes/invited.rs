@@ -1,12 +1,13 @@
 //! Invites that come from other servers for local users (Server-Server API, "Inviting to a room").
 
+use myelin_core::UserNid;
 use myelin_dag::{
     Pdu,
     checks::{Dropped, FormedPdu, RawPdu},
     room_version,
 };
 use myelin_rooms::Error;
-use myelin_store::tables::ACCOUNTS;
+use myelin_store::tables::{ACCOUNTS, Membership};
 use ruma::{
     EventId, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
     events::{TimelineEventType, room::member::MembershipState},
@@ -16,6 +17,10 @@ use serde_json::value::RawValue;
 
 use super::{HandshakeError, Handshakes, stripped};
 use crate::inbound::verification::keyless;
+
+/// Invites that wait for one user's answer when another server sends one more. Each may bring some state to be shown, and
+/// many servers may belong to one person.
+const PENDING_MAX: usize = 200;
 
 /// What the inviting server hands in.
 #[derive(Debug)]
@@ -44,7 +49,7 @@ impl Handshakes {
         let formed = formed.map_err(|dropped| HandshakeError::Invalid(dropped.to_string()))?;
         let user_id = self.check_invite(formed.claims(), origin, &request)?;
         let state = self.room_state(&request, &rules).await?;
-        self.check_user(&user_id, &formed.claims().sender).await?;
+        self.check_user(&user_id, formed.claims()).await?;
         self.verify(formed.clone(), &rules).await.map_err(HandshakeError::Invalid)?;
         let signed = self.rooms.countersign(formed, &rules)?;
         self.hold_invite(&signed, origin, &request, &version, &state).await?;
@@ -85,19 +90,27 @@ impl Handshakes {
         Err(HandshakeError::Invalid(wrong.to_owned()))
     }
 
-    async fn check_user(&self, user_id: &UserId, inviter: &UserId) -> Result<(), HandshakeError> {
-        let lookup = self.view.interner.lookup_user(user_id).await.map_err(Error::from)?;
-        let account = match lookup {
-            Some(user) => self.view.store.get(&ACCOUNTS, &user).await.map_err(Error::from)?,
-            None => None,
-        };
-        if account.is_none() {
-            return Err(HandshakeError::NotFound(format!("There is no user {user_id}.")));
-        }
-        if self.rooms.refuses_invites(user_id, inviter).await? {
+    async fn check_user(&self, user_id: &UserId, invite: &Pdu) -> Result<(), HandshakeError> {
+        let nobody = || HandshakeError::NotFound(format!("There is no user {user_id}."));
+        let user = self.view.interner.lookup_user(user_id).await.map_err(Error::from)?.ok_or_else(nobody)?;
+        let account = self.view.store.get(&ACCOUNTS, &user).await.map_err(Error::from)?;
+        account.ok_or_else(nobody)?;
+        if self.rooms.refuses_invites(user_id, &invite.sender).await? {
             return Err(Error::InviteBlocked(user_id.to_owned()).into());
         }
+        if self.pending(user, &invite.room_id).await? >= PENDING_MAX {
+            let full = format!("{user_id} has {PENDING_MAX} invites to answer first.");
+            return Err(HandshakeError::Forbidden(full));
+        }
         Ok(())
+    }
+
+    /// How many invites to other rooms than this one the user has not answered.
+    async fn pending(&self, user: UserNid, room_id: &RoomId) -> Result<usize, Error> {
+        let this = self.rooms.known_room(room_id).await?.map(|info| info.nid);
+        let rooms = self.view.user_rooms.load(user).await?;
+        let others = rooms.iter().filter(|(room, _)| Some(**room) != this);
+        Ok(others.filter(|(_, held)| held.membership == Membership::Invite).count())
     }
 
     async fn hold_invite(

@@ -294,6 +294,8 @@ declare! {
         server_invite: RateLimit = { per_second = 2, burst = 300 };
         /// Invites from one server to one user.
         invite_received: RateLimit = { per_second = 0.05, burst = 30 };
+        /// Invites from all other servers together to one user.
+        user_invited: RateLimit = { per_second = 0.1, burst = 100 };
     }
 
     /// Other servers.

@@ -1,8 +1,16 @@
 //! Invites to users of other servers.
 
+use std::collections::BTreeSet;
+
 use http::StatusCode;
 use myelin_api::rate_limit::{Limit, RateLimits};
-use myelin_store::memory::MemoryDisk;
+use myelin_core::RoomNid;
+use myelin_store::{
+    Batch, Direction,
+    codec::AtPosition,
+    memory::MemoryDisk,
+    tables::{Membership, USER_ROOMS, UserRoomRecord},
+};
 use myelin_testkit::{server::Server, settings::Settings};
 use ruma::server_name;
 use serde_json::{Value, json};
@@ -77,6 +85,56 @@ fn nobody_gets_more_invites_from_one_server_than_they_can_read() {
     assert!(invite(&carol.user_id), "others get theirs");
     net.sync(1, &mut bob);
     assert_eq!(bob.invites.len(), 2);
+}
+
+#[test]
+fn nobody_gets_more_invites_from_all_servers_together_than_they_can_read() {
+    let mut net = Net::new(3);
+    let mut settings = Settings::new(server_name!("b.test"));
+    let limits = RateLimits { user_invited: Limit { per_second: 0.01, burst: 3 }, ..Default::default() };
+    settings.edge.rate_limits = limits;
+    net.servers[1] = Server::start_with(&net.network, settings, &net.sim, MemoryDisk::default());
+    let inviters = [(0, net.user(0, "ann")), (2, net.user(2, "eve"))];
+    let (bob, carol) = (net.user(1, "bob"), net.user(1, "carol"));
+    let invite = |from: usize, user: &str| {
+        let (at, who) = &inviters[from];
+        let room = net.create(*at, who, json!({}));
+        net.act(*at, who, &room, "invite", json!({ "user_id": user })).is_ok()
+    };
+    assert_eq!([0, 1, 0, 1].map(|from| invite(from, &bob.user_id)), [true, true, true, false]);
+    assert!(invite(1, &carol.user_id), "others get theirs");
+}
+
+#[test]
+fn who_has_many_invites_to_answer_gets_no_more_from_other_servers() {
+    let net = Net::new(2);
+    let (ann, mut bob) = (net.user(0, "ann"), net.user(1, "bob"));
+    let first = net.create(0, &ann, json!({ "invite": [bob.user_id] }));
+    let view = &net.servers[1].view;
+    let user_id = bob.user_id.as_str().try_into().unwrap();
+    let user = net.run(view.interner.user(user_id)).unwrap();
+    let rows = net.run(view.store.scan(&USER_ROOMS, &user, Direction::Forward, 10)).unwrap();
+    let (_, held) = rows.into_iter().next().unwrap();
+    let pending = |from: u64, to: u64, membership: Membership| {
+        let mut batch = Batch::new();
+        for room in from..to {
+            let value = UserRoomRecord { membership, ..held.value.clone() };
+            batch.put(&USER_ROOMS, &(user, RoomNid(1_000 + room)), &AtPosition { value, ..held.clone() });
+        }
+        net.run(view.store.commit(batch)).unwrap();
+        view.user_rooms.forget(user);
+    };
+    let invite = |room: &str| net.act(0, &ann, room, "invite", json!({ "user_id": bob.user_id }));
+    pending(0, 198, Membership::Invite);
+    pending(198, 300, Membership::Leave);
+    let second = net.create(0, &ann, json!({}));
+    invite(&second).ok();
+    let third = net.create(0, &ann, json!({}));
+    refused(&invite(&third), StatusCode::FORBIDDEN, "M_FORBIDDEN");
+    pending(0, 198, Membership::Leave);
+    invite(&third).ok();
+    net.sync(1, &mut bob);
+    assert_eq!(bob.invites.keys().collect::<BTreeSet<_>>(), BTreeSet::from([&first, &second, &third]));
 }
 
 #[test]
