@@ -5,8 +5,6 @@
 //! asked, and the event comes back with its signature ([`Rooms::run_on`]). Where the room has gone on meanwhile, the
 //! event branches off, and is judged again by what the room is now ([`crate::receive::late`]). Few events of a room are
 //! on that way at a time ([`UNDER_WAY_MAX`]), and so branches are few.
-//!
-//! What cannot be made twice is shown while the room waits: events in one commit with a new room.
 
 use std::sync::Arc;
 
@@ -29,7 +27,7 @@ use crate::{
 
 /// Events of a room that are made and not yet in it: when one comes in, as many others may have branched off.
 pub const UNDER_WAY_MAX: usize = EXTREMITIES_MAX / 2;
-/// Events that one command may have signed.
+/// Events about which one command may have a policy server asked.
 const ASKED_MAX: usize = 8;
 
 /// Key ids and signatures, as a policy server gave them.
@@ -72,24 +70,24 @@ pub struct Unapproved {
     info: Arc<RoomInfo>,
 }
 
-/// A signed event, and what it was made of.
+/// What a policy server said of an event (signed, or why not), and what that was made of.
 #[derive(Debug, Clone)]
-pub struct Approved {
+pub struct Answered {
     wish: NewEvent,
-    pdu: VerifiedPdu,
+    answer: Result<VerifiedPdu, String>,
 }
 
-/// What a command has had signed so far.
+/// What a command was answered so far.
 #[derive(Default)]
 pub struct Approvals {
     /// The room stays in use as long as the place is taken.
     place: Option<(SlotRef, OwnedSemaphorePermit)>,
-    signed: Vec<Approved>,
+    answers: Vec<Answered>,
 }
 
 impl Approvals {
-    pub fn signed(&self) -> Vec<Approved> {
-        self.signed.clone()
+    pub fn answers(&self) -> Vec<Answered> {
+        self.answers.clone()
     }
 
     /// Called outside the room's turn. The first time only a place among those under way is taken: what was made before
@@ -100,12 +98,12 @@ impl Approvals {
             self.place = permit.map(|permit| (slot, permit));
             return Ok(());
         }
-        if self.signed.len() >= ASKED_MAX {
+        if self.answers.len() >= ASKED_MAX {
             return Err(Error::Busy);
         }
         let Unapproved { wish, pdu, policy, info } = wanted;
-        let pdu = rooms.approve(&info.rules, &policy, pdu).await.map_err(Error::Forbidden)?;
-        self.signed.push(Approved { wish, pdu });
+        let answer = rooms.approve(&info.rules, &policy, pdu).await;
+        self.answers.push(Answered { wish, answer });
         Ok(())
     }
 }
@@ -152,17 +150,18 @@ impl Draft<'_> {
         wish: NewEvent,
         sent_by: Option<SentBy>,
     ) -> Result<Arc<Event>, Error> {
-        if let Some(at) = self.approved.iter().position(|approved| approved.wish == wish) {
-            let pdu = self.approved.swap_remove(at).pdu;
+        // Of several answers to the same wish the last one is of the room as it is now.
+        if let Some(at) = self.policy_answers.iter().rposition(|answered| answered.wish == wish) {
+            let pdu = self.policy_answers.remove(at).answer.map_err(Error::Forbidden)?;
             if let Some(event) = self.append_approved(sender, &wish, pdu, sent_by.clone()).await? {
                 return Ok(event);
             }
         }
         let (pdu, auth) = self.make(wish.clone()).await?;
-        let pdu = match self.wanting(&pdu).await? {
-            Some(policy) => self.ask(policy, wish, pdu).await?,
-            None => pdu,
-        };
+        if let Some(policy) = self.wanting(&pdu).await? {
+            let (pdu, info) = (VerifiedPdu::made_here(pdu), self.room.info.clone());
+            return Err(Error::Unapproved(Box::new(Unapproved { wish, pdu, policy, info })));
+        }
         self.put_at_end(sender, pdu, &auth, sent_by).await
     }
 
@@ -176,16 +175,6 @@ impl Draft<'_> {
                 && self.room.has_server(&policy.via)
                 && check_policy_server(pdu, policy, &self.room.info.rules).is_err()
         }))
-    }
-
-    async fn ask(&self, policy: RoomPolicyEventContent, wish: NewEvent, pdu: Pdu) -> Result<Pdu, Error> {
-        let pdu = VerifiedPdu::made_here(pdu);
-        if self.can_be_made_again() {
-            let info = self.room.info.clone();
-            return Err(Error::Unapproved(Box::new(Unapproved { wish, pdu, policy, info })));
-        }
-        let signed = self.rooms().approve(&self.room.info.rules, &policy, pdu).await;
-        signed.map(VerifiedPdu::into_pdu).map_err(Error::Forbidden)
     }
 
     /// `None`: as it was made it has no place in the room any more.

@@ -61,7 +61,7 @@ impl Rooms {
         while attempt < ATTEMPTS_MAX {
             let turn = self.writers.turn(room).await;
             let mut draft = Draft::of(self, &turn, room, attempt, new).await?;
-            draft.approved = approvals.signed();
+            draft.policy_answers = approvals.answers();
             let output = match command.act(&mut draft).await {
                 Err(Error::Unapproved(wanted)) => {
                     drop(draft);

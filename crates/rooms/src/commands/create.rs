@@ -14,6 +14,7 @@ use ruma::{
 };
 use serde_json::{Map, Value, json, value::RawValue};
 
+pub(crate) use self::first::Foundation;
 use self::initial::InitialEvents;
 pub use self::power_levels::{DEFAULT_LEVEL_OF_TOMBSTONES, named_levels};
 use crate::{
@@ -128,7 +129,9 @@ impl Rooms {
     }
 
     async fn draft_room(&self, sender: &Sender, plan: &Plan<'_>) -> Result<Draft<'_>, Error> {
-        let mut draft = self.begin_room(sender, &plan.version, &plan.rules, plan.creation_content()?).await?;
+        let content = plan.creation_content()?;
+        let foundation = self.found_room(sender, &plan.version, &plan.rules, content).await?;
+        let mut draft = self.begin_room(sender, &foundation).await?;
         let mut initial = InitialEvents::new(&plan.request.initial_state);
         let levels = match initial.take("m.room.power_levels", "") {
             Some(content) => content,

@@ -11,11 +11,12 @@ use ruma::{
     room_version_rules::RoomVersionRules,
 };
 use serde_json::{Map, Value, json};
+use tokio::sync::OnceCell;
 
 use crate::{
     Error, Rooms, Sender,
     commands::{
-        create::{DEFAULT_LEVEL_OF_TOMBSTONES, named_levels},
+        create::{DEFAULT_LEVEL_OF_TOMBSTONES, Foundation, named_levels},
         state_event,
     },
     writer::{Command, Draft},
@@ -49,6 +50,8 @@ struct UpgradeCommand<'a> {
     sender: &'a Sender,
     upgrade: &'a Upgrade,
     rules: RoomVersionRules,
+    /// The old room is told of the new one by its name, which so remains the same when this is tried again.
+    foundation: OnceCell<Foundation>,
 }
 
 impl Rooms {
@@ -62,7 +65,8 @@ impl Rooms {
         let rules = room_version::rules(&upgrade.new_version)
             .ok_or_else(|| Error::UnsupportedRoomVersion(upgrade.new_version.to_string()))?;
         let room = self.own_room(room_id).await?;
-        self.run(room, &UpgradeCommand { rooms: self, sender, upgrade, rules }).await
+        let foundation = OnceCell::new();
+        self.run(room, &UpgradeCommand { rooms: self, sender, upgrade, rules, foundation }).await
     }
 }
 
@@ -72,17 +76,15 @@ impl Command for UpgradeCommand<'_> {
     async fn act(&self, old: &mut Draft<'_>) -> Result<OwnedRoomId, Error> {
         old.require_joined(self.sender)?;
         self.check_rights(old).await?;
-        let content = self.creation_content(old).await?;
-        let version = &self.upgrade.new_version;
-        let mut new = self.rooms.begin_room(self.sender, version, &self.rules, content).await?;
+        let foundation = self.foundation.get_or_try_init(|| self.found(old)).await?;
+        let mut new = self.rooms.begin_room(self.sender, foundation).await?;
         self.transfer_state(old, &mut new).await?;
         self.transfer_bans(old, &mut new).await?;
         self.transfer_levels(old, &mut new).await?;
         self.move_directory(old, &mut new).await?;
-        let new_id = new.room.info.room_id.clone();
         old.carry(new.seal());
-        self.close(old, &new_id).await?;
-        Ok(new_id)
+        self.close(old, foundation.room_id()).await?;
+        Ok(foundation.room_id().to_owned())
     }
 }
 
@@ -107,6 +109,11 @@ impl UpgradeCommand<'_> {
 
     fn privileged(&self) -> bool {
         self.rules.authorization.explicitly_privilege_room_creators
+    }
+
+    async fn found(&self, old: &Draft<'_>) -> Result<Foundation, Error> {
+        let content = self.creation_content(old).await?;
+        self.rooms.found_room(self.sender, &self.upgrade.new_version, &self.rules, content).await
     }
 
     async fn creation_content(&self, old: &Draft<'_>) -> Result<Map<String, Value>, Error> {

@@ -1,9 +1,10 @@
 //! Events that wait for the word of their room's policy server: nobody else waits for it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::{FutureExt, future::BoxFuture};
 use myelin_dag::{Pdu, SigningKey, Verdict};
+use myelin_store::tables::Membership;
 use parking_lot::Mutex;
 use ruma::{CanonicalJsonObject, OwnedEventId, RoomVersionId, ServerName, signatures::hash_and_sign_event};
 use serde_json::{json, value::to_raw_value};
@@ -13,7 +14,7 @@ use super::{
     receiving::Fork,
     world::{assert_forbidden, content},
 };
-use crate::{Error, PolicyServers, PolicySignatures, Received, Sender, policy::UNDER_WAY_MAX};
+use crate::{Error, PolicyServers, PolicySignatures, Received, Sender, Upgrade, policy::UNDER_WAY_MAX};
 
 const KEY_ID: &str = "ed25519:policy_server";
 
@@ -22,6 +23,8 @@ const KEY_ID: &str = "ed25519:policy_server";
 pub struct PolicyDesk {
     held: Mutex<Vec<oneshot::Sender<()>>>,
     asked: AtomicUsize,
+    /// Everything is signed only when it is told to.
+    hesitates: AtomicBool,
 }
 
 impl PolicyServers for PolicyDesk {
@@ -35,7 +38,7 @@ impl PolicyServers for PolicyDesk {
             if pdu.json.contains("spam") {
                 return Err("No spam.".to_owned());
             }
-            if pdu.json.contains("slowly") {
+            if pdu.json.contains("slowly") || self.hesitates.load(Ordering::Relaxed) {
                 let (release, held) = oneshot::channel();
                 self.held.lock().push(release);
                 held.await.unwrap();
@@ -195,12 +198,61 @@ fn a_redaction_that_comes_late_redacts_once() {
     assert_eq!(content(&held), json!({}));
 }
 
+fn upgrade(version: RoomVersionId) -> Upgrade {
+    Upgrade { new_version: version, additional_creators: Vec::new() }
+}
+
 #[test]
 fn a_room_is_upgraded_with_the_leave_of_its_policy_server() {
     let (fork, _) = watched();
-    let upgrade = crate::Upgrade { new_version: RoomVersionId::V12, additional_creators: Vec::new() };
+    let upgrade = upgrade(RoomVersionId::V12);
     let upgraded = fork.world.run(fork.world.rooms.upgrade(&fork.alice, &fork.room, &upgrade)).unwrap();
     let tombstone = fork.world.state(&fork.room, "m.room.tombstone", "").unwrap();
     assert_eq!(tombstone["replacement_room"], upgraded.as_str());
     assert_forbidden(fork.world.say(&fork.alice, &fork.room, "spam"), "No spam.");
+}
+
+#[test]
+fn a_room_goes_on_while_its_policy_server_thinks_about_an_upgrade() {
+    for version in [RoomVersionId::V11, RoomVersionId::V12] {
+        let (mut fork, carol) = watched();
+        fork.world.policy.hesitates.store(true, Ordering::Relaxed);
+        let (rooms, room, alice) = (fork.world.rooms.clone(), fork.room.clone(), fork.alice.clone());
+        let (done, answer) = oneshot::channel();
+        let task = async move { drop(done.send(rooms.upgrade(&alice, &room, &upgrade(version)).await)) };
+        fork.world.sim.env().spawner.spawn("an upgrade", Box::pin(task));
+        fork.world.sim.settle();
+        assert_eq!(fork.world.policy.held(), 1);
+        fork.world.policy.hesitates.store(false, Ordering::Relaxed);
+        let prev = [fork.tip()];
+        let hello = fork.make("bob", "org.example.free", Some("a"), json!({}), &prev);
+        assert_eq!(fork.receive(&hello), Received::Stored(Verdict::Accepted));
+        fork.world.ban(&fork.alice, &fork.room, &carol).unwrap();
+        fork.world.policy.release();
+        let upgraded = fork.world.run(answer).unwrap().unwrap();
+        let tombstone = fork.world.state(&fork.room, "m.room.tombstone", "").unwrap();
+        assert_eq!(tombstone["replacement_room"], upgraded.as_str());
+        let banned = fork.world.snapshot(&upgraded).membership(carol.user);
+        assert_eq!(banned, Some(Membership::Ban), "what happened meanwhile goes along");
+        let levels = fork.world.state(&fork.room, "m.room.power_levels", "").unwrap();
+        assert_eq!(levels["events_default"], 50);
+        assert_eq!(fork.world.rooms.writers.in_use(), 0);
+    }
+}
+
+/// What may fail in an upgrade may be refused, too.
+#[test]
+fn a_room_is_upgraded_though_its_policy_server_does_not_let_it_be_silenced() {
+    let (fork, _) = watched();
+    let policy = fork.world.state(&fork.room, "m.room.policy", "").unwrap();
+    fork.world.set(&fork.alice, &fork.room, "m.room.policy", "", json!({})).unwrap();
+    let users = json!({ fork.alice.user_id.as_str(): 100, "@spam:localhost": 1 });
+    fork.world.set(&fork.alice, &fork.room, "m.room.power_levels", "", json!({ "users": users })).unwrap();
+    fork.world.set(&fork.alice, &fork.room, "m.room.policy", "", policy).unwrap();
+    let upgrade = upgrade(RoomVersionId::V11);
+    let upgraded = fork.world.run(fork.world.rooms.upgrade(&fork.alice, &fork.room, &upgrade)).unwrap();
+    let tombstone = fork.world.state(&fork.room, "m.room.tombstone", "").unwrap();
+    assert_eq!(tombstone["replacement_room"], upgraded.as_str());
+    let levels = fork.world.state(&fork.room, "m.room.power_levels", "").unwrap();
+    assert_eq!(levels.get("events_default"), None);
 }

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     Error, Rooms, Sender,
     authorise::{AuthSet, explain},
-    policy::Approved,
+    policy::Answered,
     power_levels::PowerLevels,
 };
 
@@ -43,9 +43,8 @@ pub struct Draft<'r> {
     pub(super) outside: Vec<Landing>,
     pub(super) users: Vec<UserNid>,
     pub(super) joined: Vec<UserNid>,
-    /// What its policy server has signed of what was wished for the room.
-    pub(crate) approved: Vec<Approved>,
-    carries: bool,
+    /// What its policy server has said of what was wished for the room.
+    pub(crate) policy_answers: Vec<Answered>,
     /// Whether an event that counted is rejected now, or the other way round.
     pub(crate) rejects_held: bool,
     /// Those that are rejected by their row alone.
@@ -89,8 +88,7 @@ impl<'r> Draft<'r> {
             outside: Vec::new(),
             users: Vec::new(),
             joined: Vec::new(),
-            approved: Vec::new(),
-            carries: false,
+            policy_answers: Vec::new(),
             rejects_held: false,
             rejected: HashSet::new(),
             corrected: Vec::new(),
@@ -100,15 +98,9 @@ impl<'r> Draft<'r> {
     /// Starts with what another, new room's draft has become: both commit together.
     pub fn carry(&mut self, sealed: Sealed) {
         debug_assert!(self.is_empty(), "the entries of the carried batch come first");
-        self.carries = true;
         self.batch = sealed.batch;
         self.landings = sealed.landings;
         self.users = sealed.users;
-    }
-
-    /// Whether it can be given up for another one on a newer head: the room that it makes or carries would be another.
-    pub(crate) fn can_be_made_again(&self) -> bool {
-        self.slot.is_some() && !self.carries
     }
 
     /// Completes when all that the head was built on is durable; nobody else writes the room meanwhile.

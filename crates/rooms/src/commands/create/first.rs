@@ -28,15 +28,26 @@ const OPAQUE_ID_LENGTH: usize = 18;
 /// Rooms that one user creates in the same way in one millisecond.
 const SAME_MILLISECOND_MAX: u64 = 1_000;
 
+/// What a room that is not there yet is to be known by. It can be begun from this time and again.
+pub(crate) struct Foundation {
+    info: Arc<RoomInfo>,
+    create: Pdu,
+}
+
+impl Foundation {
+    pub(crate) fn room_id(&self) -> &RoomId {
+        &self.info.room_id
+    }
+}
+
 impl Rooms {
-    /// A draft with the create event and the creator's join.
-    pub(crate) async fn begin_room(
+    pub(crate) async fn found_room(
         &self,
         sender: &Sender,
         version: &RoomVersionId,
         rules: &RoomVersionRules,
         content: Map<String, Value>,
-    ) -> Result<Draft<'_>, Error> {
+    ) -> Result<Foundation, Error> {
         let room_type = content.get("type").and_then(Value::as_str).map(ToOwned::to_owned);
         let create = self.create_event(sender, version, rules, content).await?;
         let nid = RoomNid(self.view.nids.allocate(NidKind::Room).await?);
@@ -52,12 +63,22 @@ impl Rooms {
         };
         let info = Arc::new(info);
         self.view.interner.remember_room(info.clone());
+        Ok(Foundation { info, create })
+    }
+
+    /// A draft of the new room with its creator in it.
+    pub(crate) async fn begin_room(
+        &self,
+        sender: &Sender,
+        foundation: &Foundation,
+    ) -> Result<Draft<'_>, Error> {
+        let Foundation { info, create } = foundation;
         let mut draft = Draft::new(self, RoomSnapshot::new(info.clone()));
         let room_id = info.room_id.to_string();
         draft.batch.require_absent(&ROOM_NIDS, &room_id);
-        draft.batch.put(&ROOM_NIDS, &room_id, &nid);
-        draft.batch.put(&ROOMS, &nid, &info.record());
-        draft.place(create_event, sender.user, create, &[], None).await?;
+        draft.batch.put(&ROOM_NIDS, &room_id, &info.nid);
+        draft.batch.put(&ROOMS, &info.nid, &info.record());
+        draft.place(info.create_event, sender.user, create.clone(), &[], None).await?;
         self.target(&sender.user_id).await?;
         let profile = self.profile(sender.user).await?;
         let content = MembershipChange::default().content(&MembershipState::Join, &profile);
