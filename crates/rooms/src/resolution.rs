@@ -22,6 +22,8 @@ use crate::{Error, writer::Draft};
 
 /// Rounds of asking; each brings a level of what is missing.
 const ROUNDS_MAX: usize = 1_000;
+/// Of more events than this a resolution takes milliseconds: others do not wait for it.
+const IN_PLACE_MAX: usize = 100;
 
 type Key = (StateEventType, String);
 
@@ -93,7 +95,7 @@ impl Draft<'_> {
             return Ok(states.first().cloned().unwrap_or_default());
         }
         if self.is_rejudging() {
-            let anew = StateTree::new().into();
+            let anew = Arc::new(StateTree::new().into());
             return Ok(self.resolve_from(&anew, states).await?.0.state);
         }
         let kept = &self.rooms().resolutions;
@@ -113,13 +115,13 @@ impl Draft<'_> {
 
     async fn resolve_from(
         &self,
-        nearby: &Resolution,
+        nearby: &Arc<Resolution>,
         states: &[StateTree],
     ) -> Result<(Resolution, bool), Error> {
-        let rules = self.room.info.rules.clone();
         let mut at_hand = AtHand::default();
         for _ in 0..ROUNDS_MAX {
-            let outcome = nearby.follow(&rules, states, &at_hand);
+            let outcome;
+            (outcome, at_hand) = self.follow(nearby, states, at_hand).await?;
             let wanted = at_hand.wanted.take();
             match outcome {
                 Ok(resolution) if wanted.is_empty() => return Ok((resolution, at_hand.is_whole())),
@@ -134,6 +136,22 @@ impl Draft<'_> {
             }
         }
         Err(Error::damaged("state resolution asks without end"))
+    }
+
+    async fn follow(
+        &self,
+        nearby: &Arc<Resolution>,
+        states: &[StateTree],
+        at_hand: AtHand,
+    ) -> Result<(Result<Resolution, ResolveError>, AtHand), Error> {
+        let info = &self.room.info;
+        if at_hand.by_nid.len() <= IN_PLACE_MAX {
+            return Ok((nearby.follow(&info.rules, states, &at_hand), at_hand));
+        }
+        let (nearby, states, info) = (nearby.clone(), states.to_vec(), info.clone());
+        let work = move || (nearby.follow(&info.rules, &states, &at_hand), at_hand);
+        let done = self.rooms().view.env.blocking(work).await;
+        done.ok_or_else(|| Error::damaged("the state cannot be resolved: that panics"))
     }
 
     async fn bring(&self, at_hand: &mut AtHand, need: Need) -> Result<(), Error> {

@@ -59,6 +59,26 @@ fn an_event_of_the_other_side_writes_as_much_however_far_the_sides_are_apart() {
     assert!(far <= near + 4, "{far} rows, not {near}");
 }
 
+/// How often a resolution was worked on apart, for each of a few events.
+fn worked_on_apart(keys: usize) -> Vec<usize> {
+    let (mut fork, joined) = split(keys);
+    let mut counts = Vec::new();
+    go_on(&mut fork, &joined, 4, |fork, pdu| {
+        let before = fork.world.counts.blocking.load(Ordering::Relaxed);
+        assert_eq!(fork.receive(pdu), Received::Stored(Verdict::Accepted));
+        counts.push(fork.world.counts.blocking.load(Ordering::Relaxed) - before);
+    });
+    counts
+}
+
+#[test]
+fn only_a_large_conflict_is_resolved_apart_and_once() {
+    assert_eq!(worked_on_apart(10), [0; 4]);
+    let far = worked_on_apart(200);
+    assert!(far[0] > 0, "{far:?}");
+    assert_eq!(far[1..], [0; 3], "what came after is gone on with");
+}
+
 #[test]
 fn a_server_that_is_started_again_amid_the_other_side_comes_to_the_same() {
     let (mut fork, joined) = split(8);

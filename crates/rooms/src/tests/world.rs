@@ -7,7 +7,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use myelin_core::Position;
+use myelin_core::{Env, Position, Spawner};
 use myelin_dag::SigningKey;
 use myelin_store::{
     Direction, Error as StoreError, Store,
@@ -33,7 +33,7 @@ pub struct World {
     sent: AtomicUsize,
 }
 
-/// What went through the store.
+/// What went through the store, and what was worked on apart.
 #[derive(Default)]
 pub struct Counts {
     pub commits: AtomicUsize,
@@ -41,12 +41,29 @@ pub struct Counts {
     pub bytes: AtomicUsize,
     /// Whether a batch takes effect when its answer comes, and not when it is taken already.
     pub lags: AtomicBool,
+    pub blocking: AtomicUsize,
 }
 
 struct Counting {
     disk: MemoryDisk,
     memory: Memory,
     counts: Arc<Counts>,
+}
+
+struct CountingTasks {
+    tasks: Arc<dyn Spawner>,
+    counts: Arc<Counts>,
+}
+
+impl Spawner for CountingTasks {
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) {
+        self.tasks.spawn(name, task);
+    }
+
+    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        self.counts.blocking.fetch_add(1, Ordering::Relaxed);
+        self.tasks.run_blocking(work)
+    }
 }
 
 impl World {
@@ -59,7 +76,9 @@ impl World {
         let counts = Arc::new(Counts::default());
         let backend =
             Counting { disk: disk.clone(), memory: Memory::open(disk.clone()), counts: counts.clone() };
-        let view = View::new(Store::new(Arc::new(backend)), sim.env(), server_name!("localhost").to_owned());
+        let spawner = Arc::new(CountingTasks { tasks: sim.env().spawner, counts: counts.clone() });
+        let env = Env { spawner, ..sim.env() };
+        let view = View::new(Store::new(Arc::new(backend)), env, server_name!("localhost").to_owned());
         let feed = view.feed.clone().run(sim.env().clock);
         sim.env().spawner.spawn("feed", Box::pin(feed));
         let key = Arc::new(SigningKey::from_seed("1", [7; 32]).unwrap());
