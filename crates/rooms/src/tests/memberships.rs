@@ -4,8 +4,7 @@ use myelin_store::{
     Batch,
     codec::AtPosition,
     tables::{
-        ACCOUNT_DATA, ACCOUNTS, AccountDataRecord, AccountKind, AccountRecord, Membership, PROFILES,
-        ProfileFieldRecord, USER_ROOMS,
+        ACCOUNT_DATA, AccountDataRecord, AccountKind, Membership, PROFILES, ProfileFieldRecord, USER_ROOMS,
     },
 };
 use ruma::{RoomId, RoomVersionId};
@@ -216,20 +215,8 @@ fn guests_leave_when_they_are_no_longer_let_in() {
     let world = World::new(14);
     let (alice, bob) = (world.user("alice"), world.user("bob"));
     let guest = Sender { guest: true, ..world.user("guest") };
-    let account = AccountRecord {
-        password_hash: None,
-        created_ms: 0,
-        kind: AccountKind::Guest,
-        admin: false,
-        locked: false,
-        suspended: false,
-        deactivated: false,
-        erased: false,
-    };
-    let mut batch = Batch::new();
-    batch.put(&ACCOUNTS, &guest.user, &account);
-    batch.put(&ACCOUNTS, &bob.user, &AccountRecord { kind: AccountKind::User, ..account });
-    world.run(world.view.store.commit(batch)).unwrap();
+    world.has_account(&guest, AccountKind::Guest);
+    world.has_account(&bob, AccountKind::User);
     let access = |room: &RoomId, access: &str| {
         world.set(&alice, room, "m.room.guest_access", "", json!({ "guest_access": access })).unwrap();
     };

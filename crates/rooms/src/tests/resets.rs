@@ -1,10 +1,7 @@
 //! What state resolution alone changes: the watch sees it, also where the state was fetched, and guests leave.
 
 use myelin_dag::{NewEvent, Pdu, Verdict};
-use myelin_store::{
-    Batch,
-    tables::{ACCOUNTS, AccountKind, AccountRecord, Membership, STATE_RESETS, StateResetRecord},
-};
+use myelin_store::tables::{AccountKind, Membership, STATE_RESETS, StateResetRecord};
 use ruma::{OwnedEventId, RoomVersionId};
 use serde_json::{Value, json};
 
@@ -112,19 +109,7 @@ fn a_ban_that_was_fetched_is_not_undone_in_silence() {
 fn guests_leave_where_resolution_shuts_them_out() {
     let mut fork = Fork::with_moderators();
     let guest = Sender { guest: true, ..fork.world.user("guest") };
-    let account = AccountRecord {
-        password_hash: None,
-        created_ms: 0,
-        kind: AccountKind::Guest,
-        admin: false,
-        locked: false,
-        suspended: false,
-        deactivated: false,
-        erased: false,
-    };
-    let mut batch = Batch::new();
-    batch.put(&ACCOUNTS, &guest.user, &account);
-    fork.world.run(fork.world.view.store.commit(batch)).unwrap();
+    fork.world.has_account(&guest, AccountKind::Guest);
     let upkeep = crate::run_member_upkeep(fork.world.rooms.clone());
     fork.world.sim.env().spawner.spawn("upkeep", Box::pin(upkeep));
     let before = fork.tip();

@@ -10,10 +10,10 @@ use futures::future::BoxFuture;
 use myelin_core::{Env, Position, Spawner};
 use myelin_dag::SigningKey;
 use myelin_store::{
-    Direction, Error as StoreError, Store,
+    Batch, Direction, Error as StoreError, Store,
     backend::{Backend, CommitFuture, KeyRange, RawBatch, RawRead, Row, ScanDirection},
     memory::{Memory, MemoryDisk},
-    tables::{TIMELINE, TableId},
+    tables::{ACCOUNTS, AccountKind, AccountRecord, TIMELINE, TableId},
 };
 use myelin_testenv::Sim;
 use myelin_view::{Event, RoomSnapshot, View};
@@ -104,6 +104,22 @@ impl World {
         let user_id: ruma::OwnedUserId = format!("@{name}:localhost").try_into().unwrap();
         let user = self.run(self.view.interner.user(&user_id)).unwrap();
         Sender { user, user_id, guest: false, suspended: false, admin: false }
+    }
+
+    pub fn has_account(&self, user: &Sender, kind: AccountKind) {
+        let account = AccountRecord {
+            password_hash: None,
+            created_ms: 0,
+            kind,
+            admin: false,
+            locked: false,
+            suspended: false,
+            deactivated: false,
+            erased: false,
+        };
+        let mut batch = Batch::new();
+        batch.put(&ACCOUNTS, &user.user, &account);
+        self.run(self.view.store.commit(batch)).unwrap();
     }
 
     pub fn create(&self, sender: &Sender, request: CreateRoom) -> OwnedRoomId {

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use myelin_store::tables::RECEIPTS_BY_POSITION;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::sending::{Arrived, Mood, Remote, Stage, home_name, typing};
 
@@ -312,6 +312,19 @@ fn a_sign_of_life_during_an_attempt_is_not_forgotten() {
     stage.wait(58);
     assert_eq!(stage.remote().messages(), ["waiting"], "it was tried again a moment after it had failed");
 }
+/// What the remote server gets when it is there again, a crash and a day later.
+fn the_receipts_of_a_day_later(stage: &mut Stage) -> Value {
+    stage.crash();
+    stage.wait(24 * HOUR);
+    stage.remote().is(Mood::Answers);
+    stage.remote().taken();
+    stage.joins(stage.remote(), &stage.room, "bruce");
+    stage.wait(5);
+    let receipts: Vec<_> =
+        stage.remote().taken().iter().flat_map(|arrived| arrived.edus("m.receipt")).collect();
+    let [receipt] = &*receipts else { panic!("one receipt: {receipts:?}") };
+    receipt.clone()
+}
 
 #[test]
 fn the_newest_receipts_reach_who_was_away_for_a_day() {
@@ -328,15 +341,7 @@ fn the_newest_receipts_reach_who_was_away_for_a_day() {
     }
     // The cursor is beyond them when it happens.
     stage.wait(60);
-    stage.crash();
-    stage.wait(24 * HOUR);
-    stage.remote().is(Mood::Answers);
-    stage.remote().taken();
-    stage.joins(stage.remote(), &stage.room, "bruce");
-    stage.wait(5);
-    let receipts: Vec<_> =
-        stage.remote().taken().iter().flat_map(|arrived| arrived.edus("m.receipt")).collect();
-    let [receipt] = &*receipts else { panic!("one receipt: {receipts:?}") };
+    let receipt = the_receipts_of_a_day_later(&mut stage);
     let of_alice = &receipt[stage.room.as_str()]["m.read"][&stage.alice.user_id];
     assert_eq!(of_alice["event_ids"], json!([events[2]]));
 }
@@ -363,15 +368,7 @@ fn receipts_from_elsewhere_do_not_displace_those_from_here() {
     let rows = stage.run(stage.home().view.store.read().all(&RECEIPTS_BY_POSITION, 1_000)).expect("readable");
     assert_eq!(rows.len(), 111);
     stage.wait(60);
-    stage.crash();
-    stage.wait(24 * HOUR);
-    stage.remote().is(Mood::Answers);
-    stage.remote().taken();
-    stage.joins(stage.remote(), &stage.room, "bruce");
-    stage.wait(5);
-    let receipts: Vec<_> =
-        stage.remote().taken().iter().flat_map(|arrived| arrived.edus("m.receipt")).collect();
-    let [receipt] = &*receipts else { panic!("one receipt: {receipts:?}") };
+    let receipt = the_receipts_of_a_day_later(&mut stage);
     let read = receipt[stage.room.as_str()]["m.read"].as_object().expect("receipts");
     assert_eq!(read.keys().collect::<Vec<_>>(), [&stage.alice.user_id]);
 }
