@@ -13,7 +13,7 @@ use std::sync::Arc;
 use myelin_core::EventNid;
 use myelin_dag::{AuthChain, StateTree};
 use myelin_rooms::Rooms;
-use myelin_store::tables::{SERVER_ROOMS, VerdictRecord};
+use myelin_store::tables::SERVER_ROOMS;
 use myelin_view::{Event, RoomSnapshot, View};
 use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName};
 use serde_json::json;
@@ -65,7 +65,7 @@ impl Serve {
         let room = self.view.rooms.load(event.room).await?.ok_or(Error::UnknownEvent)?;
         self.check_access(origin, &room).await?;
         self.check_past(origin, &room, &event).await?;
-        if matches!(event.verdict, VerdictRecord::Rejected { .. }) {
+        if event.is_rejected() {
             return Err(Error::UnknownEvent);
         }
         let pdu = Sight::new(&self.view, &room, origin).await?.pdu(&event).await?;

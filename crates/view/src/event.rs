@@ -182,6 +182,10 @@ impl Event {
         self.verdict == VerdictRecord::Accepted
     }
 
+    pub fn is_rejected(&self) -> bool {
+        matches!(self.verdict, VerdictRecord::Rejected { .. })
+    }
+
     /// The client form without `room_id`, without `unsigned` and still open at its end (see
     /// [`client_form::OpenEvent`]); built on first use and kept.
     pub fn client_form(&self) -> &Arc<str> {

@@ -123,7 +123,7 @@ impl Handshakes {
     /// Where only keys lack, nobody is asked for a state before one of them is there.
     async fn have_keys_come(&self, record: &PartialRoomRecord) -> bool {
         let wanted: Vec<_> = record.keyless.iter().filter_map(given_state::wanted).collect();
-        self.inbound.keys.keys_for(&wanted).await;
+        self.inbound.keys.bring(&wanted).await;
         for wanted in &wanted {
             if self.inbound.keys.is_here(wanted).await {
                 return true;

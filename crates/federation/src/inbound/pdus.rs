@@ -5,15 +5,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::join_all};
 use myelin_core::RoomNid;
-use myelin_dag::checks::{FormedPdu, RawPdu, VerifiedPdu, check_policy_server};
+use myelin_dag::checks::{FormedPdu, RawPdu};
 use myelin_rooms::{EXTREMITIES_MAX, Error, Incoming, Received};
 use myelin_view::RoomSnapshot;
-use ruma::{RoomId, ServerName, events::room::policy::RoomPolicyEventContent};
+use ruma::{RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
     Inbound,
+    policy::waits_for_policy,
     transaction::{Answers, TransactionError},
     verification::keyless,
     worker::Waiting,
@@ -184,14 +185,11 @@ impl Inbound {
     ) -> Result<Vec<Received>, TransactionError> {
         let verified = self.verify_at_hand(formed, &room.info.rules).await;
         let spared = self.rooms.spared_policy(room).await.map_err(storage)?;
-        let is_unsigned = |pdu: &VerifiedPdu, policy: &RoomPolicyEventContent| {
-            check_policy_server(pdu.pdu(), policy, &room.info.rules).is_err()
-        };
         let mut answers: Vec<Option<Received>> = Vec::with_capacity(verified.len());
         let mut good: Vec<Incoming> = Vec::with_capacity(verified.len());
         for outcome in verified {
             match outcome {
-                Ok(pdu) if spared.as_ref().is_some_and(|policy| is_unsigned(&pdu, policy)) => {
+                Ok(pdu) if waits_for_policy(spared.as_ref(), &pdu, &room.info.rules) => {
                     answers.push(Some(Received::Need(Vec::new())));
                 }
                 Ok(pdu) => {

@@ -2,10 +2,10 @@
 //! Servers"). An event that comes without is shown to it, and so are those that are made here.
 
 use futures::{FutureExt, StreamExt, stream};
-use myelin_dag::checks::VerifiedPdu;
+use myelin_dag::checks::{VerifiedPdu, check_policy_server};
 use myelin_rooms::{Error, Incoming};
 use myelin_view::RoomSnapshot;
-use ruma::RoomId;
+use ruma::{RoomId, events::room::policy::RoomPolicyEventContent, room_version_rules::RoomVersionRules};
 
 use super::Inbound;
 
@@ -42,4 +42,13 @@ impl Inbound {
         let Some(policy) = policy else { return Ok(event) };
         self.rooms.approve(&room.info.rules, &policy, event).await.map_err(Error::Forbidden)
     }
+}
+
+/// Whether an event lacks the signature of a policy server that is spared just now ([`myelin_rooms::Rooms::spared_policy`]).
+pub(super) fn waits_for_policy(
+    spared: Option<&RoomPolicyEventContent>,
+    event: &VerifiedPdu,
+    rules: &RoomVersionRules,
+) -> bool {
+    spared.is_some_and(|policy| check_policy_server(event.pdu(), policy, rules).is_err())
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::select};
 use myelin_core::RoomNid;
-use myelin_dag::checks::{RawPdu, check_policy_server};
+use myelin_dag::checks::RawPdu;
 use myelin_rooms::{Incoming, Received};
 use myelin_store::{
     Batch, CommitError,
@@ -22,7 +22,7 @@ use self::Outlook::{Done, Gone, Keyless, Later};
 use super::{
     Inbound,
     gap::Filled,
-    policy::PATIENT_ATTEMPTS,
+    policy::{PATIENT_ATTEMPTS, waits_for_policy},
     queue::{ALL_MAX, Entry, Next, Place},
     transaction::Answers,
     verification::{keyless, wanted},
@@ -249,11 +249,11 @@ impl Inbound {
             }
             None => return Ok(Done),
         };
-        if entry.attempts < PATIENT_ATTEMPTS
-            && let Some(policy) = self.rooms.spared_policy(&snapshot).await?
-            && check_policy_server(pdu.pdu(), &policy, &snapshot.info.rules).is_err()
-        {
-            return Ok(Later { lacks: Vec::new() });
+        if entry.attempts < PATIENT_ATTEMPTS {
+            let spared = self.rooms.spared_policy(&snapshot).await?;
+            if waits_for_policy(spared.as_ref(), &pdu, &snapshot.info.rules) {
+                return Ok(Later { lacks: Vec::new() });
+            }
         }
         Ok(match self.fill_and_receive(&snapshot, pdu, &entry.origin, entry.attempts).await? {
             Filled::Received => Done,

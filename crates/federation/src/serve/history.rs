@@ -7,10 +7,7 @@ use std::{
 };
 
 use myelin_core::{EventNid, RoomNid, TimelineOrder};
-use myelin_store::{
-    Direction,
-    tables::{TIMELINE, VerdictRecord},
-};
+use myelin_store::{Direction, tables::TIMELINE};
 use myelin_sync::context::order_at;
 use myelin_view::{Event, RoomSnapshot};
 use ruma::{OwnedEventId, RoomId, ServerName};
@@ -71,7 +68,7 @@ impl Serve {
             if event.state_before.is_none() {
                 continue;
             }
-            if !matches!(event.verdict, VerdictRecord::Rejected { .. }) && !sight.is_beyond(&event) {
+            if !event.is_rejected() && !sight.is_beyond(&event) {
                 pdus.extend(sight.pdu(&event).await?);
             }
             extend(&mut frontier, &mut seen, &self.parents(&room, &event).await?);
@@ -119,7 +116,7 @@ impl Serve {
                 if !wanted || depth(&parent) < min_depth.unwrap_or(0) || !seen.insert(parent.nid) {
                     continue;
                 }
-                if !matches!(parent.verdict, VerdictRecord::Rejected { .. }) {
+                if !parent.is_rejected() {
                     found.push(parent.clone());
                 }
                 queue.push_back(parent);

@@ -121,7 +121,7 @@ impl Rooms {
         let mut state = HeldState { tree: StateTree::new(), members: Vec::new(), create: None };
         for page in nids.chunks(PAGE) {
             let events = self.view.events.load_many(page).await?.into_iter().flatten();
-            let taken = |event: &Arc<Event>| !matches!(event.verdict, VerdictRecord::Rejected { .. });
+            let taken = |event: &Arc<Event>| !event.is_rejected();
             let events: Vec<_> = events.filter(taken).collect();
             for event in &events {
                 entries.extend(event.state_key.map(|key| (key, event.nid)));

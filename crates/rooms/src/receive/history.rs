@@ -98,7 +98,7 @@ impl Draft<'_> {
         let incoming = Incoming::from(pdu.clone());
         let partial = prev.iter().any(|prev| prev.state_is_partial);
         let (pdu, verdict) = self.judge_as_of(&incoming, &auth, &state_before, partial).await?;
-        let was_rejected = held.as_ref().map(|held| verdict_of(held).is_rejected());
+        let was_rejected = held.as_ref().map(|held| held.is_rejected());
         self.rejects_held |= was_rejected.is_some_and(|was_rejected| was_rejected != verdict.is_rejected());
         let view = self.rooms().view.clone();
         let nid = match &held {

@@ -4,7 +4,6 @@
 use std::{collections::HashMap, sync::Arc};
 
 use myelin_dag::{Pdu, StateTree, Verdict, auth_types, state_tree::NodeHash};
-use myelin_store::tables::VerdictRecord;
 use myelin_view::Event;
 use ruma::events::StateEventType;
 
@@ -107,7 +106,7 @@ impl Draft<'_> {
         let root =
             event.state_before.ok_or_else(|| Error::damaged(format!("{:?} has no state", event.nid)))?;
         let before = self.state_of(root).await?;
-        let rejected = matches!(event.verdict, VerdictRecord::Rejected { .. });
+        let rejected = event.is_rejected();
         Ok(match event.state_key {
             Some(key) if !rejected => before.insert(key, event.nid),
             _ => before,

@@ -70,7 +70,7 @@ impl Rooms {
         let events = self.view.events.load_many(&nids).await?;
         let mut state = StateTree::new();
         for event in events.into_iter().flatten() {
-            let rejected = matches!(event.verdict, VerdictRecord::Rejected { .. });
+            let rejected = event.is_rejected();
             if let Some(key) = event.state_key.filter(|_| event.room == room && !rejected) {
                 state = state.insert(key, event.nid);
             }
@@ -186,7 +186,7 @@ impl Draft<'_> {
         state_before: StateTree,
         auth: &[EventNid],
     ) -> Result<(), Error> {
-        self.rejects_held |= verdict.is_rejected() != is_rejected(held);
+        self.rejects_held |= verdict.is_rejected() != held.is_rejected();
         if verdict.is_accepted() && !self.is_passed(held).await? {
             return self.take(pdu, verdict, state_before, auth, None).await.map(drop);
         }
@@ -213,7 +213,7 @@ impl Draft<'_> {
 
     /// Notes what those that come after it are to be judged by. Nothing comes after an outlier.
     pub(super) fn note_corrected(&mut self, held: &Event, now: &Arc<Event>) {
-        let other = held.state_before != now.state_before || is_rejected(held) != is_rejected(now);
+        let other = held.state_before != now.state_before || held.is_rejected() != now.is_rejected();
         if held.state_before.is_some() && other {
             self.corrected.push(now.clone());
         }
@@ -238,10 +238,6 @@ impl Draft<'_> {
 
 /// Whether an event fell again, for the same reason and with the same doubt.
 pub(super) fn is_as_it_was(held: &Event, now: &Event) -> bool {
-    let fell = is_rejected(held) && is_rejected(now);
+    let fell = held.is_rejected() && now.is_rejected();
     fell && held.state_before == now.state_before && held.told == now.told
-}
-
-fn is_rejected(event: &Event) -> bool {
-    verdict_of(event).is_rejected()
 }

@@ -114,7 +114,7 @@ impl Draft<'_> {
         state: &StateTree,
         is_told: bool,
     ) -> Result<Option<Arc<Event>>, Error> {
-        let rejected = matches!(event.verdict, VerdictRecord::Rejected { .. });
+        let rejected = event.is_rejected();
         if !rejected && self.forbidden_by(event, state).await?.is_some() {
             return Ok(None);
         }

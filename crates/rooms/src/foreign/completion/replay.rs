@@ -162,8 +162,7 @@ impl Draft<'_> {
 
     async fn state_after_again(&self, event: &Arc<Event>, replay: &Replay<'_>) -> Result<StateTree, Error> {
         let Some(before) = replay.before.get(&event.nid) else { return self.state_after(event).await };
-        let counts =
-            !matches!(event.verdict, VerdictRecord::Rejected { .. }) && !replay.rejected.contains(&event.nid);
+        let counts = !event.is_rejected() && !replay.rejected.contains(&event.nid);
         Ok(match event.state_key.filter(|_| counts) {
             Some(key) => before.insert(key, event.nid),
             None => before.clone(),
