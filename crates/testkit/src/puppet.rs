@@ -51,7 +51,9 @@ struct Knowledge {
     states: BTreeMap<OwnedEventId, Vec<OwnedEventId>>,
     /// Answers by the beginning of path and query.
     said: Vec<(String, StatusCode, Value)>,
-    asked: Vec<String>,
+    asked: Vec<(String, Value)>,
+    /// Events in an answer of history, however many are asked for.
+    gives: Option<usize>,
     received: Vec<Value>,
     transactions: u64,
     /// How many events it gave names.
@@ -141,9 +143,21 @@ impl Puppet {
         self.0.knowledge.lock().said.clear();
     }
 
+    /// Gives so many events when it is asked for history, however many that should be.
+    pub fn gives_at_once(&self, count: usize) {
+        self.0.knowledge.lock().gives = Some(count);
+    }
+
     /// Method, path and query of everything that it was asked.
     pub fn asked(&self) -> Vec<String> {
-        self.0.knowledge.lock().asked.clone()
+        self.0.knowledge.lock().asked.iter().map(|(asked, _)| asked.clone()).collect()
+    }
+
+    /// The bodies of requests with this in their method, path and query.
+    pub fn bodies(&self, part: &str) -> Vec<Value> {
+        let knowledge = self.0.knowledge.lock();
+        let asked = knowledge.asked.iter().filter(|(asked, _)| asked.contains(part));
+        asked.map(|(_, body)| body.clone()).collect()
     }
 
     /// The transactions that were sent to it.
@@ -312,7 +326,7 @@ impl Puppet {
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let mut knowledge = self.0.knowledge.lock();
-        knowledge.asked.push(format!("{} {uri}", parts.method));
+        knowledge.asked.push((format!("{} {uri}", parts.method), body.clone()));
         let said = knowledge.said.iter().find(|(path, ..)| uri.starts_with(path));
         if let Some((_, status, answer)) = said {
             return (*status, answer.to_string());
@@ -372,37 +386,40 @@ impl Knowledge {
             "state" => {
                 let state = self.states.get(ids("event_id").first()?)?;
                 let chain = self.auth_chain(state);
-                let state = state.iter().cloned().collect();
-                Some(json!({ "pdus": self.jsons(&state), "auth_chain": self.jsons(&chain) }))
+                Some(json!({ "pdus": self.jsons(state), "auth_chain": self.jsons(&chain) }))
             }
             "get_missing_events" => {
                 let of = |name| serde_json::from_value::<Vec<OwnedEventId>>(body.get(name)?.clone()).ok();
                 let (latest, earliest) = (of("latest_events")?, of("earliest_events")?);
                 let limit = body.get("limit").and_then(Value::as_u64).unwrap_or(10);
-                let limit = usize::try_from(limit).ok()?.min(MISSING_MAX);
+                let limit = self.gives.unwrap_or(usize::try_from(limit).ok()?.min(MISSING_MAX));
                 let found = self.before(&latest, &earliest, limit);
                 Some(json!({ "events": self.jsons(&found) }))
             }
             "backfill" => {
                 let from = ids("v");
                 let limit = query().find(|(key, _)| *key == "limit")?.1.parse().ok()?;
-                let mut found: BTreeSet<_> =
+                let mut found: Vec<_> =
                     from.iter().filter(|id| self.pdus.contains_key(*id)).cloned().collect();
-                found.extend(self.before(&from, &[], limit));
+                found.extend(self.before(&from, &[], self.gives.unwrap_or(limit)));
                 Some(json!({ "origin": "puppet", "origin_server_ts": 1, "pdus": self.jsons(&found) }))
             }
             _ => None,
         }
     }
 
-    /// Breadth first along prev events.
-    fn before(&self, of: &[OwnedEventId], without: &[OwnedEventId], limit: usize) -> BTreeSet<OwnedEventId> {
-        let (mut found, mut front) = (BTreeSet::new(), of.to_vec());
+    /// Breadth first along prev events, nearest first.
+    fn before(&self, of: &[OwnedEventId], without: &[OwnedEventId], limit: usize) -> Vec<OwnedEventId> {
+        let (mut found, mut front) = (Vec::new(), of.to_vec());
         while !front.is_empty() {
-            let pdus = front.iter().filter_map(|id| self.pdus.get(id));
-            let mut next: Vec<_> = pdus.flat_map(|pdu| pdu.prev_events.iter().cloned()).collect();
-            next.retain(|id| self.pdus.contains_key(id) && !without.contains(id) && !of.contains(id));
-            next.retain(|id| found.len() < limit && found.insert(id.clone()));
+            let mut next = Vec::new();
+            for id in front.iter().filter_map(|id| self.pdus.get(id)).flat_map(|pdu| &pdu.prev_events) {
+                let known = self.pdus.contains_key(id) && !without.contains(id);
+                if known && found.len() < limit && !of.contains(id) && !found.contains(id) {
+                    found.push(id.clone());
+                    next.push(id.clone());
+                }
+            }
             front = next;
         }
         found
@@ -418,8 +435,8 @@ impl Knowledge {
         chain
     }
 
-    fn jsons(&self, ids: &BTreeSet<OwnedEventId>) -> Vec<Value> {
-        ids.iter().filter_map(|id| self.pdus.get(id)).map(|pdu| json_of(pdu)).collect()
+    fn jsons<'a>(&self, ids: impl IntoIterator<Item = &'a OwnedEventId>) -> Vec<Value> {
+        ids.into_iter().filter_map(|id| self.pdus.get(id)).map(|pdu| json_of(pdu)).collect()
     }
 }
 

@@ -163,7 +163,7 @@ impl<'a> Gap<'a> {
                     continue;
                 }
             };
-            raws.truncate(AT_ONCE);
+            raws.truncate(request.limit);
             let before = self.events.len();
             let Verified { events, keyless } = self.inbound.verified_or_keyless(&raws, &info.rules).await;
             self.note_keyless(&keyless);

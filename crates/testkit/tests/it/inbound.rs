@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use myelin_dag::{NewEvent, Parents, Pdu, SigningKey};
 use myelin_store::tables::{INBOUND_PDUS, VerdictRecord};
 use myelin_testkit::{
-    client::Client,
+    client::{Client, percent},
     env::Sim,
     network::Network,
     puppet::{Place, Puppet, Reply, end_of, json_of, state_of},
@@ -48,16 +48,45 @@ impl Stage {
     }
 
     pub(super) fn with_version(version: &str, sim: &Sim, network: &Network) -> Self {
+        Self::with_room(sim, network, |home, alice| {
+            let body = json!({ "preset": "public_chat", "room_version": version });
+            let room = sim.block_on(alice.post(home, "/_matrix/client/v3/createRoom", &body)).ok();
+            room["room_id"].as_str().unwrap().try_into().unwrap()
+        })
+    }
+
+    fn with_room(sim: &Sim, network: &Network, room: impl FnOnce(&Server, &Client) -> OwnedRoomId) -> Self {
         let name: OwnedServerName = "home.test".try_into().unwrap();
         let home = Server::start_in(network, &name, sim, Default::default());
         let alice = sim.block_on(Client::register(&home, "alice"));
-        let body = json!({ "preset": "public_chat", "room_version": version });
-        let room = sim.block_on(alice.post(&home, "/_matrix/client/v3/createRoom", &body)).ok();
-        let room = room["room_id"].as_str().unwrap().try_into().unwrap();
+        let room = room(&home, &alice);
         let puppet = Puppet::connect(network, "remote.test");
         let stage = Self { home, name, alice, room, puppet };
         stage.joins("bob");
         stage
+    }
+
+    /// In a room that was made on another server, which Alice has joined and has power in.
+    pub(super) fn in_a_room_from_elsewhere(version: &str) -> (Self, Server) {
+        let (sim, network) = (Sim::new(1), Network::default());
+        let origin = Server::start_in(&network, "origin.test".try_into().unwrap(), &sim, Default::default());
+        let owner = sim.block_on(Client::register(&origin, "owner"));
+        let mut users = json!({ "@alice:home.test": 100, owner.user_id.as_str(): 100 });
+        if version == "12" {
+            // Who has made it has more power than any level.
+            users = json!({ "@alice:home.test": 100 });
+        }
+        let body = json!({
+            "preset": "public_chat", "room_version": version, "power_level_content_override": { "users": users },
+        });
+        let made = sim.block_on(owner.post(&origin, "/_matrix/client/v3/createRoom", &body)).ok();
+        let room: OwnedRoomId = made["room_id"].as_str().unwrap().try_into().unwrap();
+        let stage = Self::with_room(&sim, &network, |home, alice| {
+            let path = format!("/_matrix/client/v3/join/{}?via=origin.test", percent(room.as_str()));
+            sim.block_on(alice.post(home, &path, &json!({}))).ok();
+            room
+        });
+        (stage, origin)
     }
 
     pub(super) fn run<F: Future>(&self, future: F) -> F::Output {
@@ -147,9 +176,24 @@ impl Stage {
 
     /// The puppet knows everything that Alice's server has in the room.
     pub(super) fn tells_puppet(&self, before: &Pdu) {
+        self.tells(&self.puppet, [before]);
+    }
+
+    /// A puppet knows that this is the state before each of these.
+    pub(super) fn tells<'a>(&self, puppet: &Puppet, before: impl IntoIterator<Item = &'a Pdu>) {
         let state = self.run(state_of(&self.home.view, &self.room));
-        state.iter().for_each(|pdu| self.puppet.knows(pdu));
-        self.puppet.knows_state(before, state.iter().map(|pdu| pdu.event_id.clone()).collect());
+        state.iter().for_each(|pdu| puppet.knows(pdu));
+        let ids: Vec<_> = state.iter().map(|pdu| pdu.event_id.clone()).collect();
+        before.into_iter().for_each(|pdu| puppet.knows_state(pdu, ids.clone()));
+    }
+
+    /// Alice reads back: a page, and where the next one begins.
+    pub(super) fn reads_back(&self, from: Option<&str>) -> (Vec<Value>, Option<String>) {
+        let from = from.map_or_else(String::new, |from| format!("&from={from}"));
+        let path = format!("/_matrix/client/v3/rooms/{}/messages?dir=b&limit=100{from}", self.room);
+        let page = self.run(self.alice.get(&self.home, &path)).ok();
+        let end = page["end"].as_str().map(ToOwned::to_owned);
+        (page["chunk"].as_array().unwrap().clone(), end)
     }
 }
 

@@ -275,12 +275,6 @@ fn is_rejected(stage: &Stage, pdu: &Pdu) -> bool {
     matches!(stage.verdict(&pdu.event_id), Some(VerdictRecord::Rejected { .. }))
 }
 
-/// Alice reads back.
-fn reads(stage: &Stage) {
-    let path = format!("/_matrix/client/v3/rooms/{}/messages?dir=b&limit=100", stage.room);
-    stage.run(stage.alice.get(&stage.home, &path)).ok();
-}
-
 #[test]
 fn who_was_left_out_of_a_state_is_heard_when_the_truth_comes() {
     let stage = Stage::new();
@@ -302,12 +296,12 @@ fn who_was_left_out_of_a_state_is_heard_when_the_truth_comes() {
 fn the_truth_is_asked_for_by_who_reads_back() {
     let stage = Stage::new();
     let (_, [first, hidden, shown]) = left_out(&stage);
-    reads(&stage);
+    stage.reads_back(None);
     assert!(!stage.shows(&hidden), "nobody knows better");
     stage.puppet.knows(&first);
     stage.puppet.tells_the_truth();
     stage.passes(WHILE);
-    reads(&stage);
+    stage.reads_back(None);
     let shown: Vec<_> = [&first, &hidden, &shown].map(|pdu| stage.place_of(pdu)).into_iter().collect();
     assert!(shown.is_sorted() && shown.iter().all(Option::is_some), "{shown:?}");
 }
@@ -355,7 +349,7 @@ fn a_join_that_a_lie_rejected_counts_when_it_comes_again() {
 fn a_join_that_a_lie_rejected_counts_when_somebody_reads_back() {
     let stage = Stage::new();
     let line = whose_join_was_not_believed(&stage);
-    reads(&stage);
+    stage.reads_back(None);
     is_in_the_room(&stage, &line);
 }
 
@@ -487,6 +481,56 @@ fn what_nobody_asked_for_is_not_kept() {
     assert!(stage.shows(&shown));
     assert_eq!(stage.verdict(&join.event_id), Some(VerdictRecord::Accepted), "it authorises what was said");
     assert!(unasked.iter().all(|pdu| stage.verdict(&pdu.event_id).is_none()));
+}
+
+#[test]
+fn what_is_of_another_room_is_left_out_of_a_gap() {
+    let stage = Stage::new();
+    let [missed, shown] = stage.line(2).try_into().unwrap();
+    let astray = elsewhere(&stage, vec![missed.event_id.clone()]);
+    let events = [json_of(&astray), json_of(&missed)];
+    stage.puppet.says(MISSING, StatusCode::OK, json!({ "events": events }));
+    stage.sends(&[&shown]);
+    stage.passes(WHILE);
+    assert!(stage.shows(&missed) && stage.shows(&shown));
+    assert_eq!(stage.verdict(&astray.event_id), None);
+}
+
+/// Servers may give at most so much for a state; beyond that nothing of it is asked for.
+#[test]
+fn a_state_larger_than_any_room_is_not_asked_for() {
+    for (count, asked_for) in [(300_000, true), (300_001, false)] {
+        let stage = Stage::new();
+        let [hidden, shown] = stage.line(2).try_into().unwrap();
+        stage.puppet.forgets(&hidden.event_id);
+        stage.puppet.says(MISSING, StatusCode::NOT_FOUND, json!({}));
+        let ids: Vec<_> = (0..count).map(|number| format!("${number}")).collect();
+        stage.puppet.says(STATE_IDS, StatusCode::OK, json!({ "pdu_ids": ids, "auth_chain_ids": [] }));
+        stage.sends(&[&shown]);
+        stage.passes(Duration::from_secs(1));
+        let asked = stage.puppet.asked().iter().any(|asked| asked.contains(STATE));
+        assert_eq!(asked, asked_for, "{count}");
+    }
+}
+
+/// A room where a server of today lacks something of yesterday goes on; who gives a part of a state says nothing.
+#[test]
+fn a_state_of_which_more_than_a_few_cannot_be_had_is_not_believed() {
+    for (lacking, believed) in [(1, true), (2, false)] {
+        let stage = Stage::new();
+        let held = stage.run(state_of(&stage.home.view, &stage.room)).len();
+        (held..39 - lacking).for_each(|n| drop(stage.sets("org.example.fact", &n.to_string(), &json!({}))));
+        let [_, hidden, shown] = behind_a_gap(&stage);
+        let state = stage.run(state_of(&stage.home.view, &stage.room));
+        state.iter().for_each(|pdu| stage.puppet.knows(pdu));
+        let gone = (0..lacking).map(|n| format!("$nobody_has_it_{n}").try_into().unwrap());
+        let told: Vec<OwnedEventId> = state.iter().map(|pdu| pdu.event_id.clone()).chain(gone).collect();
+        assert_eq!(told.len(), 39);
+        stage.puppet.knows_state(&hidden, told);
+        stage.sends(&[&shown]);
+        stage.passes(Duration::from_secs(1));
+        assert_eq!(stage.shows(&shown), believed, "{lacking} of 39");
+    }
 }
 
 /// Events that nobody can receive count for themselves only: what else came along is asked about all the same.

@@ -15,6 +15,7 @@ mod inbound;
 mod inbound_circles;
 mod inbound_elsewhere;
 mod inbound_fair;
+mod inbound_gaps;
 mod inbound_lies;
 mod inbound_slow;
 mod keys;
