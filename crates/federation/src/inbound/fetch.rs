@@ -16,6 +16,9 @@ use crate::{Budget, Client, RequestError, uri::segment};
 /// For what one event waits for.
 const SMALL: Budget = Budget { timeout: Duration::from_secs(10), body_size_max: 16 * 1024 * 1024 };
 
+/// For what somebody reads, who does not wait for long: there is to be time to ask another server.
+const HISTORY: Budget = Budget { timeout: Duration::from_secs(8), ..SMALL };
+
 /// Events of a state that are fetched one by one; if more lack, the whole state is.
 pub const ONE_BY_ONE_MAX: usize = 60;
 /// Single events asked for at once.
@@ -144,7 +147,7 @@ pub async fn backfill(
         uri.push_str("&v=");
         uri.push_str(&segment(id.as_str()));
     }
-    let answer: PdusOnly = client.get(server, &uri, Budget::ORDINARY).await?;
+    let answer: PdusOnly = client.get(server, &uri, HISTORY).await?;
     Ok(answer.pdus)
 }
 

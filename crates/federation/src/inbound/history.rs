@@ -199,7 +199,7 @@ impl Inbound {
     }
 
     async fn complete(&self, room: &RoomSnapshot, stretch: Stretch, reach: Reach) -> Result<Progress, Error> {
-        for _ in 0..ROUNDS_MAX {
+        for round in 1..=ROUNDS_MAX {
             let extremities = self.backward_extremities(room.nid(), stretch).await?;
             if extremities.is_empty() {
                 return Ok(Progress::Whole);
@@ -210,7 +210,7 @@ impl Inbound {
             if self.is_paused(room.nid()) {
                 return Ok(Progress::Unavailable);
             }
-            if !self.fetch_history(room, stretch, &extremities).await? {
+            if !self.fetch_history(room, stretch, &extremities, round < ROUNDS_MAX).await? {
                 self.pause(room.nid());
                 return Ok(Progress::Unavailable);
             }
@@ -263,12 +263,13 @@ impl Inbound {
         Ok(extremities.into_iter().take(EXTREMITIES_MAX).collect())
     }
 
-    /// Whether anything new came.
+    /// Whether anything new came. `goes_on`: it is asked for more after that.
     async fn fetch_history(
         &self,
         room: &RoomSnapshot,
         stretch: Stretch,
         extremities: &[OwnedEventId],
+        goes_on: bool,
     ) -> Result<bool, Error> {
         let info = &room.info;
         for server in self.likely_servers(room, &[], SERVERS_MAX).await? {
@@ -285,7 +286,7 @@ impl Inbound {
             let events: Vec<_> = events.filter(|event| event.pdu().room_id == info.room_id).collect();
             let events = self.without_older(events).await?;
             let servers = self.likely_servers(room, &[&server], SERVERS_MAX).await?;
-            if self.receive_history(Gap::new(self, room, servers), stretch.gap, events).await? {
+            if self.receive_history(Gap::new(self, room, servers), stretch.gap, events, goes_on).await? {
                 return Ok(true);
             }
         }
@@ -300,14 +301,7 @@ impl Inbound {
             let event = self.view.events.load_by_id(&event.pdu().event_id).await?;
             held.extend(event.filter(|event| event.order.is_some()).map(|event| event.pdu.event_id.clone()));
         }
-        let by_id: HashMap<_, _> = events.iter().map(|event| (&*event.pdu().event_id, event.pdu())).collect();
-        let mut older: BTreeSet<OwnedEventId> = BTreeSet::new();
-        while let Some(id) = held.pop() {
-            let prev_events = by_id.get(&*id).map(|pdu| pdu.prev_events.clone()).unwrap_or_default();
-            if older.insert(id) {
-                held.extend(prev_events);
-            }
-        }
+        let older = with_ancestors(held, &events);
         Ok(events.into_iter().filter(|event| !older.contains(&event.pdu().event_id)).collect())
     }
 
@@ -316,22 +310,33 @@ impl Inbound {
         mut gap: Gap<'_>,
         place: Option<TimelineOrder>,
         events: Vec<VerifiedPdu>,
+        goes_on: bool,
     ) -> Result<bool, Error> {
         let ordered = in_order(events);
         let mut states = 0;
-        let mut shown = false;
         let mut ready: Vec<VerifiedPdu> = Vec::with_capacity(ordered.len());
         let mut coming: BTreeSet<OwnedEventId> = BTreeSet::new();
-        for event in ordered {
+        let mut put_off: Vec<OwnedEventId> = Vec::new();
+        for event in &ordered {
             let id = event.pdu().event_id.clone();
-            if !self.is_carried(&gap, &event, &coming).await? {
-                if states == STATES_MAX || !gap.bring_state_before(&id).await? {
+            if !self.is_carried(&gap, event, &coming).await? && !gap.is_in_place(&id).await? {
+                if states == STATES_MAX {
+                    put_off.push(id);
+                    continue;
+                }
+                if !gap.bring_state_before(&id).await? {
                     continue;
                 }
                 states += 1;
             }
             coming.insert(id);
-            ready.push(event);
+            ready.push(event.clone());
+        }
+        let mut shown = goes_on && !put_off.is_empty();
+        if shown {
+            // What comes later has its place before what is there by then: what it comes after waits for it.
+            let waiting = with_ancestors(put_off, &ordered);
+            ready.retain(|event| !waiting.contains(&event.pdu().event_id));
         }
         let answers = gap.inbound.rooms.receive_history(gap.room.nid(), place, &ready).await?;
         for (answer, event) in answers.iter().zip(&ready) {
@@ -361,6 +366,19 @@ impl Inbound {
         auth.retain(|id| !coming.contains(id));
         Ok(self.rooms.without_authority(&auth).await?.is_empty())
     }
+}
+
+/// These, and what they come after as far as it is among `events`.
+fn with_ancestors(mut ids: Vec<OwnedEventId>, events: &[VerifiedPdu]) -> BTreeSet<OwnedEventId> {
+    let by_id: HashMap<_, _> = events.iter().map(|event| (&*event.pdu().event_id, event.pdu())).collect();
+    let mut found = BTreeSet::new();
+    while let Some(id) = ids.pop() {
+        let prev_events = by_id.get(&*id).map(|pdu| pdu.prev_events.clone()).unwrap_or_default();
+        if found.insert(id) {
+            ids.extend(prev_events);
+        }
+    }
+    found
 }
 
 /// Parents before children.

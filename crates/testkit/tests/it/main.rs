@@ -16,6 +16,7 @@ mod inbound_circles;
 mod inbound_elsewhere;
 mod inbound_fair;
 mod inbound_gaps;
+mod inbound_history;
 mod inbound_lies;
 mod inbound_slow;
 mod keys;
