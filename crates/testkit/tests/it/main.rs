@@ -22,6 +22,7 @@ mod inbound_slow;
 mod keys;
 mod long_polls;
 mod notices;
+mod numbers;
 mod old_clients;
 mod outside;
 mod pages;
