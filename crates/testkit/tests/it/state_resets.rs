@@ -4,7 +4,7 @@ use std::{io::Write, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use myelin_store::tables::{STATE_RESETS, StateResetRecord};
-use myelin_testkit::puppet::state_of;
+use myelin_testkit::{env::Sim, network::Network, puppet::state_of};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -49,9 +49,13 @@ fn rows(stage: &Stage) -> Vec<StateResetRecord> {
 fn undo_a_ban(stage: &Stage) {
     stage.joins("carol");
     stage.joins("dave");
+    let path = format!("/_matrix/client/v3/rooms/{}/state/m.room.power_levels", stage.room);
+    let current = stage.run(stage.alice.get(&stage.home, &path)).ok();
     let levels = |carol: i64| {
-        let users = json!({ stage.alice.user_id.as_str(): 100, "@bob:remote.test": 100, "@carol:remote.test": carol });
-        json!({ "users": users })
+        let mut levels = current.clone();
+        levels["users"]["@bob:remote.test"] = json!(100);
+        levels["users"]["@carol:remote.test"] = json!(carol);
+        levels
     };
     stage.sets("m.room.power_levels", "", &levels(50));
     let place = stage.end();
@@ -101,6 +105,22 @@ fn operators_see_state_resets() {
         stage.run(stage.alice.get(&stage.home, &path)).ok()["state_resets"].as_array().unwrap().len()
     };
     assert_eq!((count(format!("before={at}")), count(format!("before={}", at + 1))), (0, 1));
+}
+
+/// Also in a room that was made elsewhere, of which this server knows the state when it came.
+#[test]
+fn state_resets_are_seen_in_rooms_of_every_kind() {
+    for version in ["1", "2", "3", "6", "10", "12"] {
+        let made_here = Stage::with_version(version, &Sim::new(1), &Network::default());
+        let (joined, _origin) = Stage::in_a_room_from_elsewhere(version);
+        for (stage, kind) in [(made_here, "made here"), (joined, "joined")] {
+            undo_a_ban(&stage);
+            let rows = rows(&stage);
+            let [reset] = rows.as_slice() else { panic!("{version}, {kind}: {rows:?}") };
+            let seen = (&*reset.state_key, &*reset.kind);
+            assert_eq!(seen, ("@dave:remote.test", "reverted"), "{version}, {kind}");
+        }
+    }
 }
 
 /// Nobody's change was undone: the server was not there when they were made.
