@@ -11,8 +11,8 @@ pub mod sight;
 use std::sync::Arc;
 
 use myelin_core::EventNid;
-use myelin_dag::{AuthChain, StateTree};
-use myelin_rooms::Rooms;
+use myelin_dag::{AuthChain, Pdu, StateTree};
+use myelin_rooms::{Beside, Rooms};
 use myelin_store::tables::SERVER_ROOMS;
 use myelin_view::{Event, RoomSnapshot, View};
 use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName};
@@ -61,7 +61,9 @@ impl Serve {
 
     /// `GET /event/{eventId}`
     pub async fn event(&self, origin: &ServerName, event_id: &EventId) -> Result<String, Error> {
-        let event = self.view.events.load_by_id(event_id).await?.ok_or(Error::UnknownEvent)?;
+        let Some(event) = self.view.events.load_by_id(event_id).await? else {
+            return self.left_out_event(origin, event_id).await;
+        };
         let room = self.view.rooms.load(event.room).await?.ok_or(Error::UnknownEvent)?;
         self.check_access(origin, &room).await?;
         self.check_past(origin, &room, &event).await?;
@@ -79,9 +81,12 @@ impl Serve {
         room_id: &RoomId,
         event_id: &EventId,
     ) -> Result<String, Error> {
-        let (state, chain) = self.state_before(origin, room_id, event_id).await?;
-        let pdus = self.pdus(state.iter().map(|(_, event)| event)).await?;
-        let chain = self.pdus(chain.iter()).await?;
+        let (state, chain, beside) = self.state_before(origin, room_id, event_id).await?;
+        let json = |pdu: Pdu| pdu.json;
+        let mut pdus = self.pdus(state.iter().map(|(_, event)| event)).await?;
+        pdus.extend(beside.state.into_iter().map(json));
+        let mut chain = self.pdus(chain.iter()).await?;
+        chain.extend(beside.auth_chain.into_iter().map(json));
         Ok(format!(r#"{{"auth_chain":[{}],"pdus":[{}]}}"#, chain.join(","), pdus.join(",")))
     }
 
@@ -92,9 +97,12 @@ impl Serve {
         room_id: &RoomId,
         event_id: &EventId,
     ) -> Result<String, Error> {
-        let (state, chain) = self.state_before(origin, room_id, event_id).await?;
-        let pdu_ids = self.event_ids(state.iter().map(|(_, event)| event)).await?;
-        let auth_chain_ids = self.event_ids(chain.iter()).await?;
+        let (state, chain, beside) = self.state_before(origin, room_id, event_id).await?;
+        let id = |pdu: Pdu| pdu.event_id.to_string();
+        let mut pdu_ids = self.event_ids(state.iter().map(|(_, event)| event)).await?;
+        pdu_ids.extend(beside.state.into_iter().map(id));
+        let mut auth_chain_ids = self.event_ids(chain.iter()).await?;
+        auth_chain_ids.extend(beside.auth_chain.into_iter().map(id));
         Ok(json!({ "auth_chain_ids": auth_chain_ids, "pdu_ids": pdu_ids }).to_string())
     }
 
@@ -131,19 +139,33 @@ impl Serve {
         origin: &ServerName,
         room_id: &RoomId,
         event_id: &EventId,
-    ) -> Result<(StateTree, AuthChain), Error> {
+    ) -> Result<(StateTree, AuthChain, Beside), Error> {
         let room = self.room(origin, room_id).await?;
         let event = self.event_of(&room, event_id).await?;
         self.check_past(origin, &room, &event).await?;
         let root = event.state_before.ok_or(Error::UnknownEvent)?;
-        // What a room that is still being completed lacks are members at most, or events nobody can check.
         if room.members_omitted || (event.state_is_partial && !room.partial) {
             return Err(Error::Partial);
         }
         let state = self.view.states.load(root).await?;
         let nids: Vec<EventNid> = state.iter().map(|(_, event)| event).collect();
+        let beside = self.rooms.beside(&room.info, &state).await?;
         let chains = self.rooms.auth_chains(&nids).await?;
-        Ok((state, AuthChain::union(chains.iter().map(|chain| &**chain))))
+        let chain = AuthChain::union(chains.iter().map(|chain| &**chain).chain([&beside.held]));
+        Ok((state, chain, beside))
+    }
+
+    /// What this server could not check others may be able to.
+    async fn left_out_event(&self, origin: &ServerName, event_id: &EventId) -> Result<String, Error> {
+        let mut refused = Error::UnknownEvent;
+        for (room, json) in self.rooms.left_out_event(event_id).await? {
+            let Some(room) = self.view.rooms.load(room).await? else { continue };
+            match self.check_access(origin, &room).await {
+                Ok(()) => return Ok(self.transaction(&[json])),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
     }
 
     async fn auth_chain(&self, room: &RoomSnapshot, event: &Event) -> Result<AuthChain, Error> {

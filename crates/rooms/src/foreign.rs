@@ -11,6 +11,7 @@ mod completion;
 mod invitation;
 mod judge;
 mod known;
+mod left_out;
 mod outside;
 mod stripped;
 mod template;
@@ -24,6 +25,7 @@ pub use self::{
     complete::ProtoEvent,
     completion::{Completion, Given},
     invitation::Invitation,
+    left_out::{Beside, LeftOut},
     outside::Outside,
     template::Template,
     third_party::ThirdPartyInvite,

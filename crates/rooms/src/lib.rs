@@ -54,8 +54,8 @@ pub use self::{
     },
     error::Error,
     foreign::{
-        Adoption, Completion, Given, Invitation, JoinAnswer, Outside, Partial, ProtoEvent, Taken, Template,
-        ThirdPartyInvite,
+        Adoption, Beside, Completion, Given, Invitation, JoinAnswer, LeftOut, Outside, Partial, ProtoEvent,
+        Taken, Template, ThirdPartyInvite,
     },
     outliers::Outliers,
     policy::{NoPolicyServers, PolicyServers, PolicySignatures},

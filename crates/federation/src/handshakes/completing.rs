@@ -2,22 +2,19 @@
 //!
 //! Begun again after a restart, and through another server when one does not help.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, stream};
 use myelin_core::RoomNid;
-use myelin_rooms::{Completion, Error, Given};
-use myelin_store::tables::{KeylessRecord, PartialRoomRecord};
+use myelin_rooms::{Completion, Error, Given, LeftOut};
+use myelin_store::tables::PartialRoomRecord;
 use myelin_view::RoomInfo;
 use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
+use serde_json::value::RawValue;
 
 use super::{
     HandshakeError, Handshakes,
-    given_state::{self, GivenState},
+    given_state::{self, GivenState, Lacking},
 };
 use crate::{Budget, inbound::fetch};
 
@@ -94,33 +91,21 @@ impl Handshakes {
             self.rooms.abandon_partial_room(room, record).await?;
             return Ok(true);
         };
-        let servers = self.servers_of(record, tries);
-        let (info, room_id) = (&snapshot.info, &snapshot.info.room_id);
+        let info = &snapshot.info;
         if record.members_omitted {
-            return self
-                .ask_until(
-                    room_id,
-                    &servers,
-                    |server| self.complete_through(server, info, record),
-                    fails_here,
-                )
-                .await;
+            let servers = self.servers_of(record, tries);
+            let complete = |server| self.complete_through(server, info, record);
+            return self.ask_until(&info.room_id, &servers, complete, fails_here).await;
         }
-        let came = match self.have_keys_come(record).await {
-            true => {
-                let add = |server| self.add_through(server, info, record);
-                self.ask_until(room_id, &servers, add, fails_here).await
-            }
-            false => Ok(false),
-        };
-        if self.awaits_keys(record) || matches!(came, Ok(true)) {
-            return came;
+        if self.have_keys_come(record).await {
+            return self.take_up_left_out(info, record).await;
         }
-        let (state, keyless) = (Vec::new(), Vec::new());
-        self.finish(info, Completion { join: record.join, given: Given::Lacking, state, keyless }).await
+        match self.awaits_keys(record) {
+            true => Ok(false),
+            false => self.finish(info, record, Given::Lacking, Vec::new(), Lacking::default()).await,
+        }
     }
 
-    /// Where only keys lack, nobody is asked for a state before one of them is there.
     async fn have_keys_come(&self, record: &PartialRoomRecord) -> bool {
         let wanted: Vec<_> = record.keyless.iter().filter_map(given_state::wanted).collect();
         self.inbound.keys.bring(&wanted).await;
@@ -160,39 +145,25 @@ impl Handshakes {
         record: &PartialRoomRecord,
     ) -> Result<bool, HandshakeError> {
         let join = self.join_of(record).await?;
-        let GivenState { ids: state, keyless, .. } = self.whole_state(server, info, &join).await?;
+        let GivenState { ids, lacking, .. } = self.whole_state(server, info, &join).await?;
         let given = Given::Whole(server.to_owned());
-        let keyless = self.awaited(record, keyless);
-        let finished = self.finish(info, Completion { join: record.join, given, state, keyless }).await;
+        let finished = self.finish(info, record, given, ids, lacking).await;
         finished.map_err(|error| not_so(server, error))
     }
 
-    /// Of a state that is held but for what could not be checked only that is asked for.
-    async fn add_through(
+    /// A state that is held but for what could not be checked: that was kept as it came.
+    async fn take_up_left_out(
         &self,
-        server: &ServerName,
         info: &RoomInfo,
         record: &PartialRoomRecord,
     ) -> Result<bool, HandshakeError> {
-        let join = self.join_of(record).await?;
-        let of_request = |error| HandshakeError::of_request(server, error);
-        let ids = fetch::state_ids(&self.client, server, &info.room_id, &join, Budget::ORDINARY)
-            .await
-            .map_err(of_request)?;
-        let lacking = self.not_held(ids.pdu_ids.iter().chain(&ids.auth_chain_ids)).await?;
-        let GivenState { keyless, .. } = if lacking.len() > fetch::ONE_BY_ONE_MAX {
-            self.whole_state(server, info, &join).await?
-        } else {
-            let events = fetch::events(&self.client, server, &lacking).await.into_iter();
-            let given: Result<Vec<_>, _> = events.filter_map(Result::transpose).collect();
-            self.take_state(info, &given.map_err(of_request)?, &[]).await?
-        };
-        let lacking: HashSet<_> = self.not_held(&ids.pdu_ids).await?.into_iter().collect();
-        let state = ids.pdu_ids.into_iter().filter(|id| !lacking.contains(id)).collect();
-        let keyless = self.awaited(record, keyless);
-        let finished =
-            self.finish(info, Completion { join: record.join, given: Given::Lacking, state, keyless }).await;
-        finished.map_err(|error| not_so(server, error))
+        let (mut state, mut auth_chain) = (Vec::new(), Vec::new());
+        for LeftOut { json, of_state, .. } in self.rooms.left_out(info.nid, record).await? {
+            let Ok(raw) = RawValue::from_string(json.to_string()) else { continue };
+            if of_state { state.push(raw) } else { auth_chain.push(raw) }
+        }
+        let GivenState { ids, lacking, .. } = self.take_state(info, &state, &auth_chain).await?;
+        self.finish(info, record, Given::Lacking, ids, lacking).await
     }
 
     async fn whole_state(
@@ -206,8 +177,18 @@ impl Handshakes {
         Ok(self.take_state(info, &state.pdus, &state.auth_chain).await?)
     }
 
-    async fn finish(&self, info: &RoomInfo, completion: Completion) -> Result<bool, HandshakeError> {
-        let (events, keys) = (completion.state.len(), completion.keyless.len());
+    async fn finish(
+        &self,
+        info: &RoomInfo,
+        record: &PartialRoomRecord,
+        given: Given,
+        state: Vec<OwnedEventId>,
+        lacking: Lacking,
+    ) -> Result<bool, HandshakeError> {
+        let lacking = if self.awaits_keys(record) { lacking } else { Lacking::default() };
+        let Lacking { keyless, left_out } = lacking;
+        let (events, keys) = (state.len(), keyless.len());
+        let completion = Completion { join: record.join, given, state, keyless, left_out };
         let done = self.rooms.complete_room(info.nid, &completion).await?;
         if done {
             tracing::info!(room_id = %info.room_id, events, keys, "more of a partially joined room is here");
@@ -215,24 +196,10 @@ impl Handshakes {
         Ok(done && keys == 0)
     }
 
-    fn awaited(&self, record: &PartialRoomRecord, keyless: Vec<KeylessRecord>) -> Vec<KeylessRecord> {
-        if self.awaits_keys(record) { keyless } else { Vec::new() }
-    }
-
     async fn join_of(&self, record: &PartialRoomRecord) -> Result<OwnedEventId, Error> {
         let join = self.view.events.load(record.join).await?;
         let join = join.ok_or_else(|| Error::BadState("The join is gone.".to_owned()))?;
         Ok(join.pdu.event_id.clone())
-    }
-
-    async fn not_held<'a>(
-        &self,
-        ids: impl IntoIterator<Item = &'a OwnedEventId>,
-    ) -> Result<Vec<OwnedEventId>, Error> {
-        let ids: BTreeSet<_> = ids.into_iter().cloned().collect();
-        let ids: Vec<_> = ids.into_iter().collect();
-        let held = self.view.interner.lookup_events(&ids).await?;
-        Ok(ids.into_iter().filter(|id| !held.contains_key(id)).collect())
     }
 }
 

@@ -7,7 +7,6 @@ use myelin_dag::{
     checks::{RawPdu, VerifiedPdu},
 };
 use myelin_rooms::{Adoption, Error, Join, MembershipChange, Partial, ProtoEvent, Sender};
-use myelin_store::tables::KeylessRecord;
 use myelin_view::{RoomInfo, RoomSnapshot};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, RoomVersionId, ServerName,
@@ -16,7 +15,11 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{HandshakeError, Handshakes, given_state::GivenState, route::QUICK};
+use super::{
+    HandshakeError, Handshakes,
+    given_state::{GivenState, Lacking},
+    route::QUICK,
+};
 use crate::{Budget, uri::segment};
 
 /// How long somebody waits for a join, which goes on after that: reverse proxies wait for three minutes.
@@ -178,12 +181,12 @@ impl Handshakes {
         join: VerifiedPdu,
     ) -> Result<(), HandshakeError> {
         let failed = |reason: &str| HandshakeError::failed(server, reason);
-        let GivenState { ids: state, keyless, missing } =
+        let GivenState { ids: state, lacking, missing } =
             self.take_state(info, &answer.state, &answer.auth_chain).await?;
         if missing > 0 {
             tracing::warn!(room_id = %info.room_id, %server, missing, "a state without all that authorises it");
         }
-        let partial = partial(server, &answer, keyless);
+        let partial = partial(server, &answer, lacking);
         let verdict = self.rooms.adopt(info, &Adoption { state, join, partial }).await;
         match verdict.map_err(|error| match error {
             Error::BadState(reason) => failed(&reason),
@@ -274,7 +277,8 @@ impl Handshakes {
 }
 
 /// What of the state is still to come: members that were left out, and what nobody's keys are there for yet.
-fn partial(server: &ServerName, answer: &Joined, keyless: Vec<KeylessRecord>) -> Option<Partial> {
+fn partial(server: &ServerName, answer: &Joined, lacking: Lacking) -> Option<Partial> {
+    let Lacking { keyless, left_out } = lacking;
     let members_omitted = answer.members_omitted;
     if !members_omitted && keyless.is_empty() {
         return None;
@@ -283,7 +287,7 @@ fn partial(server: &ServerName, answer: &Joined, keyless: Vec<KeylessRecord>) ->
     let silent = keyless.iter().filter_map(|record| record.server.as_str().try_into().ok());
     let servers: BTreeSet<OwnedServerName> = named.iter().cloned().chain(silent).collect();
     let servers = servers.into_iter().collect();
-    Some(Partial { resident: server.to_owned(), servers, keyless, members_omitted })
+    Some(Partial { resident: server.to_owned(), servers, keyless, members_omitted, left_out })
 }
 
 pub(super) fn send_uri(what: &str, room_id: &ruma::RoomId, event_id: &OwnedEventId) -> String {

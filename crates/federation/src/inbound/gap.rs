@@ -18,7 +18,7 @@ use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use super::{
     Inbound,
     fetch::{MissingEvents, missing_events},
-    verification::Verified,
+    verification::{KeylessPdu, Verified},
 };
 use crate::keys::Wanted;
 
@@ -118,9 +118,9 @@ impl<'a> Gap<'a> {
         }
     }
 
-    pub(super) fn note_keyless(&mut self, keyless: &[Wanted]) {
+    pub(super) fn note_keyless(&mut self, keyless: &[KeylessPdu]) {
         let now_ms = self.inbound.view.env.now_ms();
-        for Wanted { server, .. } in keyless {
+        for Wanted { server, .. } in keyless.iter().flat_map(|pdu| &pdu.wanted) {
             self.keyless = true;
             self.awaits_keys |= self.inbound.keyless.is_awaited(server, now_ms);
         }

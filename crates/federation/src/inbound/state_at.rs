@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use myelin_dag::checks::{FormedPdu, VerifiedPdu};
 use myelin_rooms::{Error, Incoming, Placing};
+use myelin_store::tables::PARTIAL_ROOMS;
 use ruma::{EventId, OwnedEventId, ServerName};
 use serde_json::value::RawValue;
 
@@ -130,7 +131,7 @@ impl Gap<'_> {
             tracing::info!(%server, event = %id, lacking, "a state has to wait");
             return Ok(Told::Nothing);
         }
-        if lacking > state.pdu_ids.len() / LACKING_ONE_IN {
+        if lacking > state.pdu_ids.len() / LACKING_ONE_IN + self.left_out().await? {
             tracing::info!(%server, event = %id, lacking, "a state cannot be had completely");
             return Ok(Told::Nothing);
         }
@@ -227,6 +228,12 @@ impl Gap<'_> {
             tracing::debug!(%id, reason, "an outlier is rejected");
         }
         Ok(())
+    }
+
+    /// How many events the room does without as it is.
+    async fn left_out(&self) -> Result<usize, Error> {
+        let partial = self.inbound.view.store.get(&PARTIAL_ROOMS, &self.room.nid()).await?;
+        Ok(partial.map_or(0, |partial| partial.left_out.len()))
     }
 
     async fn without_authority(&self, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>, Error> {

@@ -1,9 +1,12 @@
 //! Signatures of PDUs, with the keys for many of them brought at once.
 
-use std::{collections::BTreeMap, future::poll_fn, task::Poll};
+use std::{collections::BTreeMap, future::poll_fn, sync::Arc, task::Poll};
 
-use myelin_dag::checks::{Dropped, FormedPdu, RawPdu, SignatureError, VerifiedPdu};
-use ruma::{OwnedServerName, room_version_rules::RoomVersionRules, signatures::PublicKeyMap};
+use myelin_dag::{
+    Pdu,
+    checks::{Dropped, FormedPdu, RawPdu, SignatureError, VerifiedPdu},
+};
+use ruma::{OwnedEventId, OwnedServerName, room_version_rules::RoomVersionRules, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
 
 use super::Inbound;
@@ -63,23 +66,27 @@ impl Inbound {
         self.verified_or_keyless(raws, rules).await.events
     }
 
-    /// The same, and the keys that could not be had: what they signed may be as good as the rest.
+    /// The same, and what could not be checked for want of keys: it may be as good as the rest.
     pub async fn verified_or_keyless(&self, raws: &[Box<RawValue>], rules: &RoomVersionRules) -> Verified {
         self.verify_formed(formed(raws, rules).await, rules).await
     }
 
     pub(super) async fn verify_formed(&self, formed: Vec<FormedPdu>, rules: &RoomVersionRules) -> Verified {
         let wanted: Vec<_> = formed.iter().map(|formed| wanted(formed, rules)).collect();
+        let names: Vec<_> = formed.iter().map(FormedPdu::claims).map(named).collect();
         self.keys.bring(&together(&wanted)).await;
         let outcomes = self.verify_with(formed, &wanted, rules).await;
         let mut verified = Verified::default();
-        for (outcome, wanted) in outcomes.into_iter().zip(wanted) {
+        for (outcome, ((event_id, json), mut wanted)) in
+            outcomes.into_iter().zip(names.into_iter().zip(wanted))
+        {
             match outcome {
                 Ok(event) => verified.events.push(event),
                 Err(error) => {
                     tracing::debug!(%error, "a fetched PDU is dropped");
-                    let server = keyless(&error);
-                    verified.keyless.extend(wanted.into_iter().filter(|key| Some(&key.server) == server));
+                    let Some(server) = keyless(&error) else { continue };
+                    wanted.retain(|key| key.server == *server);
+                    verified.keyless.push(KeylessPdu { event_id, json, wanted });
                 }
             }
         }
@@ -122,8 +129,20 @@ async fn let_others_run() {
 #[derive(Default)]
 pub struct Verified {
     pub events: Vec<VerifiedPdu>,
-    /// Of each event that one.
-    pub keyless: Vec<Wanted>,
+    pub keyless: Vec<KeylessPdu>,
+}
+
+/// An event that could not be checked.
+pub struct KeylessPdu {
+    pub event_id: OwnedEventId,
+    /// As it travels.
+    pub json: Arc<str>,
+    /// The keys of one server, which were not to be had.
+    pub wanted: Vec<Wanted>,
+}
+
+fn named(claims: &Pdu) -> (OwnedEventId, Arc<str>) {
+    (claims.event_id.clone(), claims.json.clone())
 }
 
 /// The server for whose keys alone an event could not be checked.

@@ -19,7 +19,7 @@ use myelin_store::{
 use myelin_view::{Event, RoomInfo, RoomSnapshot};
 use ruma::{OwnedEventId, OwnedServerName, events::TimelineEventType};
 
-use super::judge::Judged;
+use super::{judge::Judged, left_out::LeftOut};
 use crate::{
     Error, Rooms,
     writer::{Change, Command, Draft, member_id},
@@ -48,6 +48,7 @@ pub struct Partial {
     /// Keys that were not to be had: what they signed is left out.
     pub keyless: Vec<KeylessRecord>,
     pub members_omitted: bool,
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Partial {
@@ -60,6 +61,7 @@ impl Partial {
             since_ms,
             keyless: self.keyless.clone(),
             members_omitted: self.members_omitted,
+            left_out: LeftOut::ids(&self.left_out),
         }
     }
 }
@@ -180,14 +182,16 @@ impl Command for Adopt<'_> {
         draft.go_on_from(&unheard, joined_at).await?;
         // The last word is not that of the event: what was just written is read again.
         let position = draft.batch.log(&LogEntry::Completed { room });
-        match &self.adoption.partial {
-            Some(partial) => {
-                let record = partial.record(join, draft.rooms().view().env.now_ms());
-                draft.batch.put(&PARTIAL_ROOMS, &room, &record);
-                draft.expect_servers(&record, position);
-            }
-            // Of a join before this one, which was left before the room was complete.
-            None => draft.batch.delete(&PARTIAL_ROOMS, &room),
+        // Of a join before this one, which was left before the room was complete.
+        if let Some(before) = draft.rooms().view().store.get(&PARTIAL_ROOMS, &room).await? {
+            draft.batch.delete(&PARTIAL_ROOMS, &room);
+            draft.leave_out(&before.left_out, &[]);
+        }
+        if let Some(partial) = &self.adoption.partial {
+            let record = partial.record(join, draft.rooms().view().env.now_ms());
+            draft.batch.put(&PARTIAL_ROOMS, &room, &record);
+            draft.leave_out(&[], &partial.left_out);
+            draft.expect_servers(&record, position);
         }
         Ok(Verdict::Accepted)
     }

@@ -7,6 +7,7 @@ use myelin_core::EventNid;
 use myelin_dag::{AuthChain, Pdu, StateTree, checks::missing_auth_events};
 use myelin_store::tables::EVENTS;
 use myelin_view::RoomInfo;
+use ruma::events::TimelineEventType;
 
 use crate::{Error, Rooms};
 
@@ -38,16 +39,21 @@ impl Rooms {
         let state =
             if omit_members { self.without_most_members(state_before, join).await? } else { all.clone() };
         let members_omitted = state.len() < all.len();
+        let mut beside = self.beside(info, state_before).await?;
+        if members_omitted {
+            beside.state.retain(|pdu| pdu.event_type != TimelineEventType::RoomMember);
+        }
         let auth = missing_auth_events(join, &info.rules, |_| false);
         let auth: Vec<_> = self.view.interner.lookup_events(&auth).await?.into_values().collect();
         let roots: Vec<_> = state.iter().chain(&auth).copied().collect();
         let mut chain = self.union_of_chains(&roots).await?;
         chain.extend(auth);
+        chain.extend(beside.held.iter());
         if omit_members {
             state.iter().for_each(|nid| _ = chain.remove(nid));
         }
-        let state = self.json_array(state.into_iter()).await?;
-        let auth_chain = self.json_array(chain.into_iter()).await?;
+        let state = self.json_array(state.into_iter(), &beside.state).await?;
+        let auth_chain = self.json_array(chain.into_iter(), &beside.auth_chain).await?;
         Ok(JoinAnswer { state, auth_chain, members_omitted })
     }
 
@@ -80,17 +86,26 @@ impl Rooms {
         Ok(union.iter().collect())
     }
 
-    pub(super) async fn json_array(&self, events: impl Iterator<Item = EventNid>) -> Result<String, Error> {
+    /// Of events that are held, and of others.
+    pub(super) async fn json_array(
+        &self,
+        events: impl Iterator<Item = EventNid>,
+        others: &[Pdu],
+    ) -> Result<String, Error> {
         let nids: Vec<_> = events.collect();
         let mut text = String::from("[");
+        let mut push = |json: &str| {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            text.push_str(json);
+        };
         for page in nids.chunks(PAGE) {
             for row in self.view.store.multi_get(&EVENTS, page).await?.into_iter().flatten() {
-                if text.len() > 1 {
-                    text.push(',');
-                }
-                text.push_str(&row.value.json);
+                push(&row.value.json);
             }
         }
+        others.iter().for_each(|pdu| push(&pdu.json));
         text.push(']');
         Ok(text)
     }

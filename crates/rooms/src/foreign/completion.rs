@@ -8,7 +8,7 @@ mod likeness;
 mod replay;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -17,14 +17,14 @@ use myelin_dag::StateTree;
 use myelin_store::{
     log::LogEntry,
     tables::{
-        CURRENT_STATES, CurrentStateRecord, KeylessRecord, Membership, PARTIAL_ROOMS, PartialRoomRecord,
-        USER_STREAM, UserChange,
+        CURRENT_STATES, CurrentStateRecord, KeylessRecord, LEFT_OUT, Membership, PARTIAL_ROOMS,
+        PartialRoomRecord, USER_STREAM, UserChange,
     },
 };
 use myelin_view::Event;
 use ruma::{OwnedEventId, OwnedServerName};
 
-use super::adopt::HeldState;
+use super::{adopt::HeldState, left_out::LeftOut};
 use crate::{
     Error, Rooms,
     writer::{Change, Command, Draft, member_id},
@@ -43,13 +43,15 @@ pub struct Completion {
     pub state: Vec<OwnedEventId>,
     /// What was signed with these keys is still to come.
     pub keyless: Vec<KeylessRecord>,
+    /// This, for want of them.
+    pub left_out: Vec<LeftOut>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Given {
     /// The whole state, by this server.
     Whole(OwnedServerName),
-    /// Beside what is held.
+    /// Beside what is held: some of what was left out.
     Lacking,
 }
 
@@ -67,7 +69,7 @@ impl Rooms {
     pub async fn complete_room(&self, room: RoomNid, completion: &Completion) -> Result<bool, Error> {
         for _ in 0..ATTEMPTS_MAX {
             let Some(record) = self.awaiting(room, completion).await? else { return Ok(false) };
-            let state = self.complete_state(room, &record, completion).await?;
+            let state = self.complete_state(&record, completion).await?;
             match self.run(room, &Complete { state, completion }).await {
                 Err(Error::Busy) => {}
                 Err(error) => return Err(error),
@@ -93,7 +95,6 @@ impl Rooms {
 
     async fn complete_state(
         &self,
-        room: RoomNid,
         record: &PartialRoomRecord,
         completion: &Completion,
     ) -> Result<HeldState, Error> {
@@ -101,18 +102,15 @@ impl Rooms {
         if completion.given != Given::Lacking {
             return Ok(given);
         }
-        let info = self.view.interner.room_info(room).await?;
-        let info = info.ok_or_else(|| Error::damaged("a room without a name"))?;
-        let held = self.state_before_join(completion.join).await?;
+        let held = self.state_before_join(record.join).await?;
         let nids: Vec<EventNid> = held.iter().map(|(_, event)| event).collect();
         let mut state = self.state_out_of(&nids).await?;
-        let new: Vec<_> = given.tree.iter().filter(|(key, _)| held.get(*key).is_none()).collect();
-        let nids: Vec<EventNid> = new.iter().map(|(_, event)| *event).collect();
-        let lacked = self.lacked(&nids, &record.keyless, &info.rules).await?;
-        for (key, event) in new.into_iter().filter(|(_, event)| lacked.contains(event)) {
+        let mut new = HashSet::new();
+        for (key, event) in given.tree.iter().filter(|(key, _)| held.get(*key).is_none()) {
             state.tree = state.tree.insert(key, event);
+            new.insert(event);
         }
-        state.members.extend(given.members.into_iter().filter(|(_, event)| lacked.contains(event)));
+        state.members.extend(given.members.into_iter().filter(|(_, event)| new.contains(event)));
         Ok(state)
     }
 
@@ -128,6 +126,7 @@ impl Rooms {
         // Who has come back meanwhile wants it.
         batch.require_equal(&PARTIAL_ROOMS, &room, record);
         batch.delete(&PARTIAL_ROOMS, &room);
+        record.left_out.iter().for_each(|id| batch.delete(&LEFT_OUT, &(id.clone(), room)));
         batch.log(&LogEntry::Completed { room });
         match self.view.store.commit(batch).await {
             Ok(_) => Ok(()),
@@ -161,8 +160,9 @@ impl Command for Complete<'_> {
         draft.go_on_from(&unheard, position).await?;
         if completion.keyless.is_empty() {
             draft.batch.delete(&PARTIAL_ROOMS, &room);
+            draft.leave_out(&record.left_out, &[]);
         } else {
-            draft.go_on_waiting(&record, &completion.keyless, position);
+            draft.go_on_waiting(&record, completion, position);
         }
         if record.members_omitted {
             draft.tell_of_completion();
@@ -173,12 +173,15 @@ impl Command for Complete<'_> {
 
 impl Draft<'_> {
     /// The members are here, but not those whose servers' keys are not.
-    fn go_on_waiting(&mut self, record: &PartialRoomRecord, keyless: &[KeylessRecord], position: Position) {
+    fn go_on_waiting(&mut self, record: &PartialRoomRecord, completion: &Completion, position: Position) {
+        let Completion { keyless, left_out, .. } = completion;
         let servers: BTreeSet<String> = keyless.iter().map(|key| key.server.clone()).collect();
+        self.leave_out(&record.left_out, left_out);
         let record = PartialRoomRecord {
             servers: servers.into_iter().collect(),
-            keyless: keyless.to_vec(),
+            keyless: keyless.clone(),
             members_omitted: false,
+            left_out: LeftOut::ids(left_out),
             ..record.clone()
         };
         self.batch.put(&PARTIAL_ROOMS, &self.room.nid(), &record);

@@ -32,6 +32,6 @@ impl Rooms {
             let key = self.view.interner.lookup_state_key(event_type, state_key).await?;
             events.extend(key.and_then(|key| room.current_state.get(key)));
         }
-        self.json_array(events.into_iter()).await
+        self.json_array(events.into_iter(), &[]).await
     }
 }

@@ -161,6 +161,8 @@ tables! {
     PARTIAL_ROOMS = 43 "partial_rooms": RoomNid => PartialRoomRecord;
     /// The live events that do not join on to what stands before them in the timeline, because this server was away.
     GAPS = 44 "gaps": (RoomNid, TimelineOrder) => EventNid;
+    /// What a partially joined room lacks for want of keys, as it was given: (event id, room).
+    LEFT_OUT = 45 "left_out": (String, RoomNid) => LeftOutRecord;
 
     // What is received from other servers.
     /// Redactions that came before what they redact, by its room and event id.

@@ -209,8 +209,20 @@ pub struct PartialRoomRecord {
     pub keyless: Vec<KeylessRecord>,
     /// Whether members were left out; else the state was all there but for what `keyless` signed.
     pub members_omitted: bool,
+    /// Events that were given and are not held, for want of these keys ([`LEFT_OUT`](super::LEFT_OUT)).
+    pub left_out: Vec<String>,
 }
 impl Record for PartialRoomRecord {}
+
+/// A PDU that nobody vouches for: its signature cannot be checked yet, or that of what authorises it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOutRecord {
+    /// As it travels.
+    pub json: String,
+    /// Part of the state; else of what authorises that.
+    pub of_state: bool,
+}
+impl Record for LeftOutRecord {}
 
 /// By which something was signed that cannot be checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

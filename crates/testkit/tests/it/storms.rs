@@ -49,7 +49,7 @@ fn fixed_seeds_of_every_kind() {
 
 #[test]
 fn fixed_seeds_with_liars_everywhere() {
-    for seed in [80_098, 80_245, 80_261, 80_299] {
+    for seed in [80_098, 80_245, 80_261, 80_296, 80_299, 90_287] {
         Storm::run(seed, Options { versions: EVERY_VERSION, breadth: Breadth::Full, ..OPTIONS });
     }
 }
