@@ -6,6 +6,8 @@ mod listener;
 mod pace;
 mod patience;
 mod summary;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 use std::{sync::Arc, time::Duration};

@@ -158,8 +158,9 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_HEAD_TIMEOUT)
-        .max_buf_size(HEAD_SIZE_MAX)
-        .pipeline_flush(true);
+        // Not `pipeline_flush`: with it hyper takes in all of a body that is ready, however little of it has been sent,
+        // and keeps back what it answers to a head that is too large.
+        .max_buf_size(HEAD_SIZE_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -3,6 +3,7 @@
 mod chat;
 mod doctor;
 mod first_start;
+mod limits;
 mod media;
 mod notices;
 mod postgres;
