@@ -7,6 +7,7 @@ use futures::{FutureExt, future::join_all};
 use myelin_core::RoomNid;
 use myelin_dag::checks::{FormedPdu, RawPdu};
 use myelin_rooms::{EXTREMITIES_MAX, Error, Incoming, Received};
+use myelin_store::Batch;
 use myelin_view::RoomSnapshot;
 use ruma::{RoomId, ServerName};
 use serde::Deserialize;
@@ -64,6 +65,7 @@ impl Inbound {
     ) -> Result<BTreeMap<String, InRoom>, TransactionError> {
         let mut rooms: BTreeMap<String, InRoom> = BTreeMap::new();
         let until_ms = self.view.env.now_ms() + OUTSIDE_BUDGET_MS;
+        let mut arriving = Batch::new();
         for raw in pdus {
             let Some(room_id) = room_id(raw) else { continue };
             let Ok(room_id) = <&RoomId>::try_from(room_id.as_str()) else { continue };
@@ -72,7 +74,9 @@ impl Inbound {
                 continue;
             }
             if !rooms.contains_key(room_id.as_str()) {
-                let Some(room) = self.room_for(origin, room_id, raw).await? else { continue };
+                let Some(room) = self.room_for(origin, room_id, raw, &mut arriving).await? else {
+                    continue;
+                };
                 rooms.insert(room_id.to_string(), InRoom { room, pdus: Vec::new() });
             }
             let Some(in_room) = rooms.get_mut(room_id.as_str()) else { continue };
@@ -80,6 +84,9 @@ impl Inbound {
                 Ok(formed) => in_room.pdus.push((formed, raw.clone())),
                 Err(error) => tracing::debug!(%origin, %room_id, %error, "a PDU is not an event"),
             }
+        }
+        if !arriving.is_empty() {
+            self.view.store.commit(arriving).await.map_err(storage)?;
         }
         for in_room in rooms.values_mut() {
             if let Some(refused) = self.refusal(origin, &in_room.room).await? {
@@ -97,12 +104,13 @@ impl Inbound {
         origin: &ServerName,
         room_id: &RoomId,
         raw: &RawValue,
+        arriving: &mut Batch,
     ) -> Result<Option<Arc<RoomSnapshot>>, TransactionError> {
         let room = self.view.room_by_id(room_id).await.map_err(storage)?;
         if room.as_ref().is_some_and(|room| !room.local_joined.is_empty()) {
             return Ok(room);
         }
-        if self.arriving.hold(room_id, origin, raw) {
+        if self.hold_arriving(room_id, origin, raw, arriving).await.map_err(storage)? {
             return Ok(None);
         }
         // The join may have come to its end just now.

@@ -122,7 +122,7 @@ impl Inbound {
             rooms.insert(room);
         }
         rooms.into_iter().for_each(|room| self.work_on(room));
-        Ok(())
+        self.resume_arriving().await
     }
 
     fn work_on(self: &Arc<Self>, room: RoomNid) {

@@ -16,6 +16,15 @@ pub struct InboundPduRecord {
 }
 impl Record for InboundPduRecord {}
 
+/// A PDU that was acknowledged before its room was here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArrivingPduRecord {
+    pub origin: String,
+    /// The PDU as it was brought.
+    pub json: String,
+}
+impl Record for ArrivingPduRecord {}
+
 /// What a repeated transaction is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboundTransactionRecord {

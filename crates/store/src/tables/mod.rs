@@ -246,6 +246,8 @@ tables! {
     INBOUND_PDUS = 90 "inbound_pdus": (RoomNid, String, String) => InboundPduRecord;
     /// The newest transaction of a server and the answer it got.
     INBOUND_TRANSACTIONS = 91 "inbound_transactions": String => InboundTransactionRecord;
+    /// PDUs of rooms that are being joined, acknowledged before that is done: (room id, number in the order of arrival).
+    ARRIVING_PDUS = 92 "arriving_pdus": (String, u64) => ArrivingPduRecord;
 
     // Push.
     /// What the shared push rules notify of, by room; nothing is written per recipient. Written with the event.

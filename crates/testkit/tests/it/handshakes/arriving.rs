@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use futures::future::join;
+use futures::future::{Either, join, pending, select};
 use http::{Method, StatusCode};
 use myelin_dag::Pdu;
+use myelin_store::tables::ARRIVING_PDUS;
 use myelin_testkit::{
     client::percent,
     puppet::{Puppet, end_of},
@@ -20,25 +21,32 @@ use crate::inbound::{accepted, after, event};
 /// Alice as soon as her server has let Bob in.
 fn joins_over_a_thin_wire(world: &World, (alice, bob): (&User, &User), room: &Room, says: Option<&str>) {
     world.change_faults(|faults| faults.bytes_per_second = Some(2_000));
-    let path = format!("join/{}?server_name={}", percent(&room.id), room.via);
-    let joining = bob.request(Method::POST, &path, Some(json!({})));
     let speaking = async {
-        let Some(body) = says else { return };
-        let members = format!("rooms/{}/joined_members", percent(&room.id));
-        loop {
-            let answer = alice.request(Method::GET, &members, None).await.expect("the server is on").ok();
-            if answer["joined"].get(&bob.id).is_some() {
-                break;
-            }
-            world.env().clock.sleep(Duration::from_millis(50)).await;
+        if let Some(body) = says {
+            speaks_when_joined(world, (alice, bob), room, body).await;
         }
-        let path = format!("rooms/{}/send/m.room.message/1", percent(&room.id));
-        let message = json!({ "msgtype": "m.text", "body": body });
-        alice.request(Method::PUT, &path, Some(message)).await.expect("the server is on").ok();
     };
-    let (joined, ()) = world.run(join(joining, speaking));
+    let (joined, ()) = world.run(join(bob.request(Method::POST, &joins(room), Some(json!({}))), speaking));
     joined.expect("the server is on").ok();
     world.heal();
+}
+
+fn joins(room: &Room) -> String {
+    format!("join/{}?server_name={}", percent(&room.id), room.via)
+}
+
+async fn speaks_when_joined(world: &World, (alice, bob): (&User, &User), room: &Room, body: &str) {
+    let members = format!("rooms/{}/joined_members", percent(&room.id));
+    loop {
+        let answer = alice.request(Method::GET, &members, None).await.expect("the server is on").ok();
+        if answer["joined"].get(&bob.id).is_some() {
+            break;
+        }
+        world.env().clock.sleep(Duration::from_millis(50)).await;
+    }
+    let path = format!("rooms/{}/send/m.room.message/1", percent(&room.id));
+    let message = json!({ "msgtype": "m.text", "body": body });
+    alice.request(Method::PUT, &path, Some(message)).await.expect("the server is on").ok();
 }
 
 #[test]
@@ -50,6 +58,39 @@ fn a_message_that_overtakes_the_answer_to_a_join_is_seen() {
     bob.sees_invite(&room);
     joins_over_a_thin_wire(&world, (&alice, &bob), &room, Some("hi"));
     bob.sees(&room, "hi");
+}
+
+/// It is acknowledged, so it does not come again.
+#[test]
+fn a_message_that_overtakes_the_answer_to_a_join_survives_a_crash() {
+    let world = World::new(1).servers(["a.test", "b.test"]);
+    let (alice, bob) = (world.user("@alice:a.test"), world.user("@bob:b.test"));
+    let room = alice.creates_public_room();
+    world.change_faults(|faults| faults.bytes_per_second = Some(2_000));
+    let server = world.server("b.test").expect("it is on");
+    let store = &server.view.store;
+    let held = async || store.read().all(&ARRIVING_PDUS, 10).await.expect("readable").len();
+    let joined_with_something_held = async {
+        speaks_when_joined(&world, (&alice, &bob), &room, "hi").await;
+        let id = room.id.as_str().try_into().expect("a room id");
+        loop {
+            let here = server.view.room_by_id(id).await.expect("readable");
+            if here.is_some_and(|here| !here.local_joined.is_empty()) {
+                return held().await;
+            }
+            world.env().clock.sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let path = joins(&room);
+    let joining = join(bob.request(Method::POST, &path, Some(json!({}))), pending::<()>());
+    let caught = world.run(select(Box::pin(joining), Box::pin(joined_with_something_held)));
+    let Either::Right((held, _)) = caught else { unreachable!("the other one is pending") };
+    assert_eq!(held, 1, "it was written when it was acknowledged");
+    world.restart("b.test");
+    world.heal();
+    bob.sees(&room, "hi");
+    let store = &world.server("b.test").expect("it is on").view.store;
+    assert!(world.run(store.read().all(&ARRIVING_PDUS, 10)).expect("readable").is_empty());
 }
 
 /// They are sent at once to a server that comes in.
