@@ -21,7 +21,7 @@ use myelin_view::{Event, RoomSnapshot};
 use parking_lot::Mutex;
 use ruma::{EventId, OwnedEventId, RoomId};
 
-use super::{Inbound, fetch, gap::Gap};
+use super::{Inbound, fetch, gap::Gap, verification::Verified};
 
 /// Events asked for at a time.
 const AT_ONCE: usize = 100;
@@ -39,6 +39,8 @@ const STATES_MAX: usize = 5;
 const BUDGET: Duration = Duration::from_secs(20);
 /// How long nobody is asked again after history could not be had.
 const PAUSE_MS: u64 = 60_000;
+/// The same where it came, and lacks keys that may be there soon.
+const KEYS_PAUSE_MS: u64 = 10_000;
 
 #[derive(Default)]
 pub struct Backfills {
@@ -95,6 +97,15 @@ enum Progress {
     Unavailable,
     /// There was no time for all of it.
     Unfinished,
+}
+
+/// What came of asking for history.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fetched {
+    News,
+    /// Some came that cannot be checked yet.
+    AwaitsKeys,
+    Nothing,
 }
 
 impl Reach {
@@ -210,10 +221,13 @@ impl Inbound {
             if self.is_paused(room.nid()) {
                 return Ok(Progress::Unavailable);
             }
-            if !self.fetch_history(room, stretch, &extremities, round < ROUNDS_MAX).await? {
-                self.pause(room.nid());
-                return Ok(Progress::Unavailable);
-            }
+            let pause_ms = match self.fetch_history(room, stretch, &extremities, round < ROUNDS_MAX).await? {
+                Fetched::News => continue,
+                Fetched::AwaitsKeys => KEYS_PAUSE_MS,
+                Fetched::Nothing => PAUSE_MS,
+            };
+            self.pause(room.nid(), pause_ms);
+            return Ok(Progress::Unavailable);
         }
         let short = self.is_short(room.nid(), stretch, reach).await?;
         Ok(if short { Progress::Unfinished } else { Progress::Enough })
@@ -223,11 +237,11 @@ impl Inbound {
         self.backfills.paused.lock().get(&room).is_some_and(|until_ms| self.view.env.now_ms() < *until_ms)
     }
 
-    fn pause(&self, room: RoomNid) {
+    fn pause(&self, room: RoomNid, pause_ms: u64) {
         let now_ms = self.view.env.now_ms();
         let mut paused = self.backfills.paused.lock();
         paused.retain(|_, until_ms| *until_ms > now_ms);
-        paused.insert(room, now_ms + PAUSE_MS);
+        paused.insert(room, now_ms + pause_ms);
     }
 
     fn forget_under_way(&self, room: RoomNid) {
@@ -263,15 +277,16 @@ impl Inbound {
         Ok(extremities.into_iter().take(EXTREMITIES_MAX).collect())
     }
 
-    /// Whether anything new came. `goes_on`: it is asked for more after that.
+    /// `goes_on`: it is asked for more after that.
     async fn fetch_history(
         &self,
         room: &RoomSnapshot,
         stretch: Stretch,
         extremities: &[OwnedEventId],
         goes_on: bool,
-    ) -> Result<bool, Error> {
+    ) -> Result<Fetched, Error> {
         let info = &room.info;
+        let mut fetched = Fetched::Nothing;
         for server in self.likely_servers(room, &[], SERVERS_MAX).await? {
             let answer = fetch::backfill(&self.client, &server, &info.room_id, extremities, AT_ONCE).await;
             let mut raws = match answer {
@@ -282,15 +297,21 @@ impl Inbound {
                 }
             };
             raws.truncate(AT_ONCE * 2);
-            let events = self.verified(&raws, &info.rules).await.into_iter();
-            let events: Vec<_> = events.filter(|event| event.pdu().room_id == info.room_id).collect();
+            let Verified { events, keyless } = self.verified_or_keyless(&raws, &info.rules).await;
+            let events: Vec<_> =
+                events.into_iter().filter(|event| event.pdu().room_id == info.room_id).collect();
             let events = self.without_older(events).await?;
             let servers = self.likely_servers(room, &[&server], SERVERS_MAX).await?;
-            if self.receive_history(Gap::new(self, room, servers), stretch.gap, events, goes_on).await? {
-                return Ok(true);
+            let mut gap = Gap::new(self, room, servers);
+            gap.note_keyless(&keyless);
+            if gap.awaits_keys {
+                fetched = Fetched::AwaitsKeys;
+            }
+            if self.receive_history(gap, stretch.gap, events, goes_on).await? {
+                return Ok(Fetched::News);
             }
         }
-        Ok(false)
+        Ok(fetched)
     }
 
     /// Servers give so many events, and so may go back past what was missing: what comes before an event that is in the
@@ -305,6 +326,7 @@ impl Inbound {
         Ok(events.into_iter().filter(|event| !older.contains(&event.pdu().event_id)).collect())
     }
 
+    /// Whether anything new came.
     async fn receive_history(
         &self,
         mut gap: Gap<'_>,

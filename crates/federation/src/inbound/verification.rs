@@ -61,12 +61,8 @@ impl Inbound {
         outcomes
     }
 
-    /// Those of some PDUs, fetched because they were missing, that are events with the signatures they need.
-    pub async fn verified(&self, raws: &[Box<RawValue>], rules: &RoomVersionRules) -> Vec<VerifiedPdu> {
-        self.verified_or_keyless(raws, rules).await.events
-    }
-
-    /// The same, and what could not be checked for want of keys: it may be as good as the rest.
+    /// Those of some PDUs, fetched because they were missing, that are events with the signatures they need; and what
+    /// could not be checked for want of keys: it may be as good as the rest.
     pub async fn verified_or_keyless(&self, raws: &[Box<RawValue>], rules: &RoomVersionRules) -> Verified {
         self.verify_formed(formed(raws, rules).await, rules).await
     }

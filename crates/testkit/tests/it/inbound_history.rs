@@ -12,7 +12,7 @@ use myelin_testkit::{
 };
 use serde_json::{Value, json};
 
-use super::inbound::{Stage, accepted, after};
+use super::inbound::{Stage, accepted, after, event};
 
 const MISSING: &str = "/_matrix/federation/v1/get_missing_events";
 const BACKFILL: &str = "/_matrix/federation/v1/backfill/";
@@ -107,6 +107,31 @@ fn what_nobody_has_is_not_asked_for_again_at_once() {
     stage.passes(Duration::from_secs(61));
     stage.reads_back(None);
     assert!(line.iter().all(|pdu| stage.shows(pdu)));
+}
+
+/// Who has changed their keys is not asked for them anew at once.
+#[test]
+fn what_lacks_a_key_is_asked_for_again_soon() {
+    const KEYS: &str = "/_matrix/key/";
+    let stage = Stage::new();
+    let third = Puppet::connect(stage.puppet.network(), "third.test");
+    third.says(KEYS, StatusCode::NOT_FOUND, json!({}));
+    let carol = third.user("carol");
+    let join = event(carol.as_str(), "m.room.member", Some(carol.as_str()), &json!({ "membership": "join" }));
+    let join = stage.run(third.makes_in(&stage.home.view, &stage.room, join, stage.end()));
+    stage.puppet.knows(&join);
+    let far_end = stage.message_at("far end", after(&join));
+    let last = stage.message_at("last", after(&far_end));
+    is_missed(&stage, &[join.clone(), far_end.clone(), last]);
+    stage.reads_back(None);
+    assert!(stage.shows(&far_end) && !stage.shows(&join));
+    third.says_no_more(KEYS);
+    let before = asked(&stage.puppet, BACKFILL);
+    stage.reads_back(None);
+    assert_eq!(asked(&stage.puppet, BACKFILL), before, "soon, but not at once");
+    stage.passes(Duration::from_secs(11));
+    stage.reads_back(None);
+    assert!(stage.shows(&join), "{:?}", third.asked());
 }
 
 /// Eight branches come together, and nobody has what is before any of them: only states are told.
