@@ -180,8 +180,8 @@ impl Draft<'_> {
             return Ok(Received::Dropped(AFTER_ANOTHER_ROOM.to_owned()));
         }
         let state_before = self.state_after_all(&prev).await?;
-        let told = held.filter(|held| is_provisional(held));
-        if let Some(held) = &told
+        let told = held.as_ref().filter(|held| is_provisional(held));
+        if let Some(held) = told
             && held.accepted()
             && held.state_before == Some(state_before.root())
         {
@@ -190,8 +190,8 @@ impl Draft<'_> {
         let (pdu, verdict) = self.judge(incoming, &auth, &state_before, partial).await?;
         let auth = links(&auth, self.room.nid());
         match told {
-            Some(held) => self.take_again(&held, pdu, &verdict, state_before, &auth).await?,
-            None => drop(self.take(pdu, &verdict, state_before, &auth, None).await?),
+            Some(told) => self.take_again(told, pdu, &verdict, state_before, &auth).await?,
+            None => drop(self.take_as(held.as_deref(), pdu, &verdict, state_before, &auth, None).await?),
         }
         Ok(Received::Stored(verdict))
     }

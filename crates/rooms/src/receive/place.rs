@@ -188,7 +188,7 @@ impl Draft<'_> {
     ) -> Result<(), Error> {
         self.rejects_held |= verdict.is_rejected() != held.is_rejected();
         if verdict.is_accepted() && !self.is_passed(held).await? {
-            return self.take(pdu, verdict, state_before, auth, None).await.map(drop);
+            return self.take_as(Some(held), pdu, verdict, state_before, auth, None).await.map(drop);
         }
         // What counted goes on counting; those who read back see it.
         let record = match verdict {

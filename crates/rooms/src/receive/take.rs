@@ -19,7 +19,6 @@ use crate::{Error, writer::Draft};
 const PASSED_MAX: usize = 1_000;
 
 impl Draft<'_> {
-    /// An event that is held as an outlier keeps its number.
     pub(crate) async fn take(
         &mut self,
         pdu: Pdu,
@@ -28,9 +27,22 @@ impl Draft<'_> {
         auth: &[EventNid],
         sent_by: Option<SentBy>,
     ) -> Result<Arc<Event>, Error> {
-        let outlier = self.find(&pdu.event_id).await?;
-        self.rejects_held |= verdict.is_rejected() && outlier.as_ref().is_some_and(|held| held.accepted());
-        let outlier = outlier.map(|held| held.nid);
+        let held = self.find(&pdu.event_id).await?;
+        self.take_as(held.as_deref(), pdu, verdict, state_before, auth, sent_by).await
+    }
+
+    /// An event that is `held` as an outlier keeps its number.
+    pub(super) async fn take_as(
+        &mut self,
+        held: Option<&Event>,
+        pdu: Pdu,
+        verdict: &Verdict,
+        state_before: StateTree,
+        auth: &[EventNid],
+        sent_by: Option<SentBy>,
+    ) -> Result<Arc<Event>, Error> {
+        self.rejects_held |= verdict.is_rejected() && held.is_some_and(Event::accepted);
+        let outlier = held.map(|held| held.nid);
         let view = self.rooms().view.clone();
         let nid = match outlier {
             Some(nid) => nid,
