@@ -1,6 +1,8 @@
 //! What was there before the index: events from the newest number downwards, then members, then accounts, a page at a time.
 //! How far it is lies in the index, so a restart goes on where the last commit was.
 
+use std::sync::Arc;
+
 use myelin_core::{EventNid, RoomNid, UserNid};
 use myelin_store::{
     Direction,
@@ -46,7 +48,7 @@ impl Search {
             }
             let Some(info) = self.view.interner.room_info(record.room).await? else { continue };
             // Not through the cache: it is for what people read now.
-            let event = Event::from_row(nid, row, &info)?;
+            let event = Arc::new(Event::from_row(nid, row, &info)?);
             self.take_in_event(writing, &event).await?;
         }
         Ok(())

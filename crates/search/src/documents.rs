@@ -60,9 +60,13 @@ pub fn concerns(event: &Event) -> Concerns {
 
 impl Search {
     /// The event of that id, if it is in the same room.
-    pub(crate) async fn neighbour(&self, event: &Event, id: &EventId) -> Result<Option<Arc<Event>>, Error> {
+    pub(crate) async fn neighbour(
+        &self,
+        event: &Arc<Event>,
+        id: &EventId,
+    ) -> Result<Option<Arc<Event>>, Error> {
         if event.pdu.event_id == id {
-            return Ok(self.view.events.load(event.nid).await?);
+            return Ok(Some(event.clone()));
         }
         let found = self.view.events.load_by_id(id).await?;
         Ok(found.filter(|found| found.room == event.room))

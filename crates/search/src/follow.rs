@@ -209,7 +209,7 @@ impl Search {
         Ok(())
     }
 
-    pub(crate) async fn take_in_event(&self, writing: &mut Writing, event: &Event) -> Result<(), Error> {
+    pub(crate) async fn take_in_event(&self, writing: &mut Writing, event: &Arc<Event>) -> Result<(), Error> {
         let now_ms = self.view.env.now_ms();
         match concerns(event) {
             Concerns::Nothing => return Ok(()),

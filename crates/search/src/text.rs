@@ -53,6 +53,10 @@ pub type Placed = (usize, String);
 
 /// Small letters without accents, in one width.
 pub fn fold(text: &str) -> String {
+    // Most texts: nothing in them has another form than its small letter.
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     let plain = text.nfkd().filter(|c| !within(ACCENTS, *c)).flat_map(char::to_lowercase);
     // Some small letters come with a mark of their own.
     plain.filter(|c| !within(ACCENTS, *c)).nfc().collect()
@@ -169,6 +173,13 @@ mod tests {
         ] {
             assert_eq!(fold(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn plain_text_is_folded_as_any_other() {
+        let ascii: String = (0..128_u8).map(char::from).collect();
+        let others = "\u{3b1}";
+        assert_eq!(format!("{}{others}", fold(&ascii)), fold(&format!("{ascii}{others}")));
     }
 
     #[test]
