@@ -25,7 +25,7 @@ pub use self::{
     format::{FormedPdu, RawPdu},
     policy_server::{check_policy_server, policy_of, with_signature},
     room_state::AuthorizedPdu,
-    signatures::{SignatureError, VerifiedPdu, key_ids, servers_to_sign},
+    signatures::{SignatureError, VerifiedPdu, VerifyingKeys, servers_to_sign},
 };
 use crate::ReceiveError;
 

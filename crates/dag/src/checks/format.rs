@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ruma::{EventId, OwnedServerName, room_version_rules::RoomVersionRules};
 use serde_json::value::RawValue;
 
-use super::{Dropped, key_ids, servers_to_sign};
+use super::{Dropped, servers_to_sign, signatures::key_ids_of};
 use crate::{Pdu, pdu::receive_signed};
 
 /// Bytes that somebody calls a PDU.
@@ -47,9 +47,8 @@ impl FormedPdu {
         &self,
         rules: &RoomVersionRules,
     ) -> Result<BTreeMap<OwnedServerName, Vec<String>>, Dropped> {
-        let mut claimed = key_ids(&self.pdu.json);
         let wanted = self.signing_servers(rules)?.into_iter().map(|server| {
-            let ids = claimed.remove(&server).unwrap_or_default();
+            let ids = key_ids_of(&self.pdu.json, &server);
             (server, ids)
         });
         Ok(wanted.collect())

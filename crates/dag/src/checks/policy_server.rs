@@ -11,7 +11,7 @@ use ruma::{
 
 use serde_json::{Value, json};
 
-use super::signatures::{VerifiedPdu, verify_one};
+use super::signatures::{VerifiedPdu, VerifyingKeys, verify_one};
 use crate::{
     Pdu, Rejection,
     canonical::{Outline, canonicalize_for},
@@ -38,7 +38,7 @@ pub fn check_policy_server(
     let keys = key.map(|key| (POLICY_SERVER_ED25519_SIGNING_KEY_ID.to_owned(), key)).into_iter().collect();
     let keys = BTreeMap::from([(policy.via.to_string(), keys)]);
     let signed = signed_text(&Outline::of(&pdu.json), &rules.redaction);
-    let verified = verify_one(&pdu.json, &signed, &policy.via, &keys);
+    let verified = verify_one(&pdu.json, &signed, &policy.via, &VerifyingKeys::of(&keys));
     verified
         .map_err(|error| Rejection { reason: format!("no valid signature of the policy server: {error}") })
 }

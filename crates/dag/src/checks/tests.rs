@@ -3,6 +3,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use ruma::{
     EventId, RoomVersionId,
     events::StateEventType,
+    serde::Base64,
+    server_name,
     signatures::{PublicKeyMap, PublicKeySet},
 };
 use serde_json::{
@@ -291,15 +293,33 @@ fn a_wrong_signature_counts_even_beside_a_good_one() {
 }
 
 #[test]
-fn key_ids_are_read_from_any_signed_object() {
-    let json = r#" { "signatures": { "b.org": { "ed25519:2": "x", "ed25519:1": {}, "rsa:1": "" }, "a.org": 1, "not a server": {} } } "#;
-    let ids: Vec<_> = key_ids(json).into_iter().map(|(server, ids)| (server.to_string(), ids)).collect();
-    let expected = [
-        ("a.org".to_owned(), vec![]),
-        ("b.org".to_owned(), vec!["ed25519:1".to_owned(), "ed25519:2".to_owned()]),
-    ];
-    assert_eq!(ids, expected);
-    for none in ["{}", "[]", "{", r#"{"signatures":1}"#] {
-        assert!(key_ids(none).is_empty());
+fn what_is_said_to_be_a_key_and_is_none_verifies_nothing() {
+    let mut room = SampleRoom::new(&RoomVersionId::V12);
+    let pdu = room.send("alice", "m.room.message", None, json!({ "body": "hi" }));
+    let raw = raw(&pdu, |_| ());
+    for none in [vec![], vec![1; 31], vec![2; 32]] {
+        let mut keys = keys(&room);
+        keys.get_mut("example.org").unwrap().values_mut().for_each(|key| *key = Base64::new(none.clone()));
+        let verified = RawPdu(&raw).check_format(&room.rules).unwrap().verify(&keys, &room.rules);
+        assert!(matches!(verified, Err(Dropped::Signature(SignatureError::Wrong { .. }))), "{none:?}");
+    }
+}
+
+#[test]
+fn wanted_are_the_keys_by_which_the_server_of_the_sender_says_that_it_signed() {
+    let mut room = SampleRoom::new(&RoomVersionId::V12);
+    let pdu = room.send("alice", "m.room.message", None, json!({ "body": "hi" }));
+    for (signatures, expected) in [
+        (json!({ "b.org": { "ed25519:3": "x" } }), vec![]),
+        (json!({ "example.org": 1 }), vec![]),
+        (
+            json!({ "example.org": { "ed25519:2": "x", "ed25519:1": {}, "rsa:1": "" } }),
+            vec!["ed25519:1", "ed25519:2"],
+        ),
+    ] {
+        let raw = raw(&pdu, |v| v["signatures"] = signatures.clone());
+        let wanted = RawPdu(&raw).check_format(&room.rules).unwrap().wanted_keys(&room.rules).unwrap();
+        assert_eq!(wanted.len(), 1);
+        assert_eq!(wanted[server_name!("example.org")], expected, "{signatures}");
     }
 }

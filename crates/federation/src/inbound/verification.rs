@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::poll_fn, sync::Arc, task::Poll};
 
 use myelin_dag::{
     Pdu,
-    checks::{Dropped, FormedPdu, RawPdu, SignatureError, VerifiedPdu},
+    checks::{Dropped, FormedPdu, RawPdu, SignatureError, VerifiedPdu, VerifyingKeys},
 };
 use ruma::{OwnedEventId, OwnedServerName, room_version_rules::RoomVersionRules, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
@@ -45,6 +45,7 @@ impl Inbound {
         rules: &RoomVersionRules,
     ) -> Vec<Result<VerifiedPdu, Dropped>> {
         let keys = self.keys.at_hand(&together(wanted)).await;
+        let verifying = VerifyingKeys::of(&keys);
         let mut outcomes = Vec::with_capacity(formed.len());
         for (index, (formed, wanted)) in formed.into_iter().zip(wanted).enumerate() {
             if index % IN_ONE_GO == IN_ONE_GO - 1 {
@@ -52,7 +53,7 @@ impl Inbound {
             }
             let served = wanted.iter().all(|wanted| is_served(wanted, &keys));
             outcomes.push(if served {
-                formed.verify(&keys, rules)
+                formed.verify_with(&verifying, rules)
             } else {
                 // What is valid for all is less than what is valid for each.
                 formed.verify(&self.keys.at_hand(wanted).await, rules)
