@@ -43,6 +43,12 @@ impl AuthSet {
         self.events().map(|event| &*event.pdu).find(|pdu| pdu.event_id == id)
     }
 
+    /// Whether these events are all that is in it, and all of them are.
+    pub fn consists_of(&self, events: &[Arc<Event>]) -> bool {
+        let is_among = |entry: &Arc<Event>| events.iter().any(|event| event.nid == entry.nid);
+        self.entries.len() == events.len() && self.events().all(is_among)
+    }
+
     fn listed(&self) -> impl Iterator<Item = &Arc<Event>> {
         let implied =
             |event_type: &StateEventType| self.create_is_implied && *event_type == StateEventType::RoomCreate;

@@ -1,6 +1,6 @@
 //! Check 4: authorised by its own auth events.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use ruma::{EventId, OwnedEventId, events::StateEventType, room_version_rules::RoomVersionRules};
 
@@ -49,13 +49,16 @@ fn check(
 ) -> Result<(), Rejection> {
     authorize_by_auth_events(rules, pdu, &fetch_event)?;
     let ids = pdu.auth_events.iter().cloned().chain(implied_create_event(pdu, rules));
-    let state: HashMap<_, _> = ids.filter_map(|id| fetch_event(&id)).filter_map(keyed).collect();
+    // The last one of a kind counts, though there is one of each by the rules above.
+    let state: Vec<_> = ids.filter_map(|id| fetch_event(&id)).filter_map(typed).collect();
     authorize_by_state(rules, pdu, |event_type, state_key| {
-        state.get(&(event_type.clone(), state_key.to_owned())).cloned()
+        let is_such = |held: &&(StateEventType, Arc<Pdu>)| {
+            held.0 == *event_type && held.1.state_key.as_deref() == Some(state_key)
+        };
+        state.iter().rfind(is_such).map(|(_, pdu)| &**pdu)
     })
 }
 
-fn keyed(pdu: Arc<Pdu>) -> Option<((StateEventType, String), Arc<Pdu>)> {
-    let state_key = pdu.state_key.clone()?;
-    Some(((pdu.event_type.to_string().into(), state_key), pdu))
+fn typed(pdu: Arc<Pdu>) -> Option<(StateEventType, Arc<Pdu>)> {
+    pdu.is_state().then(|| (pdu.event_type.to_string().into(), pdu))
 }

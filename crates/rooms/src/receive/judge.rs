@@ -1,11 +1,11 @@
 //! Checks 4 to 7 on a PDU whose ancestors are held: by its auth events, by the state before it, by the current state,
 //! and by the room's policy server.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use myelin_dag::{Pdu, StateTree, Verdict, auth_types, state_tree::NodeHash};
 use myelin_view::Event;
-use ruma::events::StateEventType;
+use ruma::{EventId, events::StateEventType};
 
 use super::Incoming;
 use crate::{Error, writer::Draft};
@@ -54,8 +54,9 @@ impl Draft<'_> {
         states: States<'_>,
     ) -> Result<(Pdu, Verdict), Error> {
         let rules = &self.room.info.rules;
-        let by_id: HashMap<_, _> = auth.iter().map(|event| (&*event.pdu.event_id, &event.pdu)).collect();
-        let authorized = incoming.pdu.clone().authorize(rules, |id| by_id.get(id).map(|pdu| (*pdu).clone()));
+        let by_id =
+            |id: &EventId| auth.iter().map(|event| &event.pdu).find(|pdu| pdu.event_id == id).cloned();
+        let authorized = incoming.pdu.clone().authorize(rules, by_id);
         let authorized = match authorized {
             Ok(authorized) => authorized,
             Err(unauthorized) => {
@@ -68,10 +69,14 @@ impl Draft<'_> {
         // What has passed so far is well-formed, and so has types.
         let types = auth_types(rules, kind, &pdu.sender, key, &pdu.content).unwrap_or_default();
         let before = self.auth_set(types.clone(), states.before).await?;
+        let at_head = states.before.root() == states.current.root();
+        if at_head && before.consists_of(auth) {
+            return Ok(authorized.judge_by_same());
+        }
         let before = |event_type: &StateEventType, key: &str| {
             before.state(event_type, key).or_else(|| states.partial.then(|| member(auth, event_type, key))?)
         };
-        if states.before.root() == states.current.root() {
+        if at_head {
             return Ok(authorized.judge_at_head(rules, before));
         }
         let current = self.auth_set(types, states.current).await?;
