@@ -47,10 +47,15 @@ pub struct SignedParts<'a> {
 impl SignedParts<'_> {
     /// The canonical JSON that is signed.
     pub fn message(&self) -> String {
-        let content = self.content.map(|content| format!(r#""content":{content},"#)).unwrap_or_default();
         let [destination, method, origin, uri] =
             [self.destination.as_str(), self.method, self.origin.as_str(), self.uri].map(Value::from);
-        format!(r#"{{{content}"destination":{destination},"method":{method},"origin":{origin},"uri":{uri}}}"#)
+        let about =
+            format!(r#""destination":{destination},"method":{method},"origin":{origin},"uri":{uri}}}"#);
+        match self.content {
+            // Transactions are large: each byte is copied once.
+            Some(content) => [r#"{"content":"#, content, ",", &about].concat(),
+            None => format!("{{{about}"),
+        }
     }
 
     /// Whether `sig` is the signature of this request by an ed25519 key.

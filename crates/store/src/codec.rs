@@ -192,6 +192,7 @@ const ESCAPED_NUL: u8 = 0xff;
 
 impl KeyPart for String {
     fn encode(&self, out: &mut Stamped) {
+        out.bytes.reserve(self.len() + 2);
         for byte in self.bytes() {
             out.bytes.push(byte);
             if byte == 0 {

@@ -51,6 +51,7 @@ impl<F: Fn(&[u8]) -> Result<Option<Bytes>, Error>> Group<F> {
         }
         self.position = self.position.max(batch.raise_to.unwrap_or_default());
         let first = self.position.next();
+        self.rows.reserve(batch.writes.len() + batch.entries.len());
         for write in batch.writes {
             self.write(write, first);
         }
