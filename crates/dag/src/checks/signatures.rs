@@ -1,5 +1,6 @@
 //! Checks 2 and 3: the signatures of all servers that must have signed, and the content hash. An event whose content
-//! does not match its hash is taken in its redacted form, which is what the signatures are over.
+//! does not match its hash is taken in its redacted form, which is what the signatures are over. A server ACL is not taken
+//! then: whoever relays one could shut everybody out by spoiling it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,6 +112,10 @@ impl FormedPdu {
     fn check_hash(self, rules: &RoomVersionRules) -> Result<VerifiedPdu, ReceiveError> {
         if content_matches(&self.pdu.json) {
             return Ok(VerifiedPdu { pdu: self.pdu, redacted: false });
+        }
+        // In its redacted form it shuts every server out of the room, the one that could bring the whole first of all.
+        if self.pdu.is_state_of("m.room.server_acl", "") {
+            return Err(ReceiveError::Spoilt);
         }
         let json = redact(&self.pdu, rules);
         Ok(VerifiedPdu { pdu: Pdu::parse(json, self.pdu.event_id, rules)?, redacted: true })

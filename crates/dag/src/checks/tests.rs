@@ -97,6 +97,17 @@ fn content_that_does_not_match_its_hash_is_removed() {
 }
 
 #[test]
+fn a_spoilt_server_acl_is_dropped() {
+    let mut room = room_with_bob(&RoomVersionId::V12);
+    let acl = room.send("alice", "m.room.server_acl", Some(""), json!({ "allow": ["*"] }));
+    let spoilt = raw(&acl, |v| v["content"] = json!({}));
+    assert!(matches!(verify(&room, &spoilt), Err(Dropped::Format(ReceiveError::Spoilt))));
+    assert!(!verify(&room, &raw(&acl, |_| {})).unwrap().is_redacted());
+    let other = room.send("alice", "m.room.server_acl", Some("other"), json!({ "allow": ["*"] }));
+    assert!(verify(&room, &raw(&other, |v| v["content"] = json!({}))).unwrap().is_redacted());
+}
+
+#[test]
 fn auth_events_that_are_not_known_are_named() {
     for (version, count) in [(RoomVersionId::V11, 3), (RoomVersionId::V12, 3)] {
         let mut room = room_with_bob(&version);

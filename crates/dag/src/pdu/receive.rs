@@ -36,6 +36,8 @@ pub enum ReceiveError {
     Format(&'static str),
     #[error("the PDU has no event id: {0}")]
     EventId(#[from] IdParseError),
+    #[error("the content of the PDU does not match its hash")]
+    Spoilt,
     #[error(transparent)]
     Parse(#[from] ParseError),
 }

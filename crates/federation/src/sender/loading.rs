@@ -227,7 +227,10 @@ impl Sender {
         pdu: &PendingPdu,
         event: &Event,
     ) -> Result<Arc<str>, Error> {
-        if !pdu.targeted || event.pdu.event_type == TimelineEventType::RoomMember {
+        // It may be in the room after all; who holds a server ACL redacted lets nobody take part there.
+        let whole = event.pdu.event_type == TimelineEventType::RoomMember
+            || event.pdu.is_state_of("m.room.server_acl", "");
+        if !pdu.targeted || whole {
             return Ok(event.pdu.json.clone());
         }
         let room = self.view.rooms.load(event.room).await?;
