@@ -21,6 +21,7 @@ use super::{
     receipts::{self, Receipt},
     transaction::{self, EDUS_MAX, PDUS_MAX, PendingPdu, SIZE_MAX, Told, Transaction},
 };
+use crate::serve::sight::is_hidden_from_nobody;
 
 /// EDUs from the outbox in one transaction; the others keep some room.
 const OUTBOX_MAX: usize = 80;
@@ -227,9 +228,9 @@ impl Sender {
         pdu: &PendingPdu,
         event: &Event,
     ) -> Result<Arc<str>, Error> {
-        // It may be in the room after all; who holds a server ACL redacted lets nobody take part there.
-        let whole = event.pdu.event_type == TimelineEventType::RoomMember
-            || event.pdu.is_state_of("m.room.server_acl", "");
+        // It may be in the room after all.
+        let whole =
+            event.pdu.event_type == TimelineEventType::RoomMember || is_hidden_from_nobody(&event.pdu);
         if !pdu.targeted || whole {
             return Ok(event.pdu.json.clone());
         }

@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use myelin_core::{StateKeyNid, TimelineOrder};
 use myelin_dag::{
+    Pdu,
     redaction::redact,
     state_tree::NodeHash,
     visibility::{may_see, may_see_visibility_change},
@@ -14,7 +15,10 @@ use myelin_store::tables::SERVER_ROOMS;
 use myelin_view::{Error, Event, RoomSnapshot, View};
 use ruma::{
     ServerName, UserId,
-    events::room::{history_visibility::HistoryVisibility, member::MembershipState},
+    events::{
+        TimelineEventType,
+        room::{history_visibility::HistoryVisibility, member::MembershipState},
+    },
 };
 
 const MEMBER: &str = "m.room.member";
@@ -93,8 +97,7 @@ impl<'v> Sight<'v> {
         if self.is_own_membership(event) {
             return Ok(Look::Seen);
         }
-        // Who holds it redacted lets nobody take part in the room, itself included.
-        if event.pdu.is_state_of("m.room.server_acl", "") {
+        if is_hidden_from_nobody(&event.pdu) {
             return Ok(Look::Seen);
         }
         let sent_ms = u64::from(event.pdu.origin_server_ts.get());
@@ -187,6 +190,12 @@ impl<'v> Sight<'v> {
 async fn end_of_part(view: &View, room: &RoomSnapshot, server: &ServerName) -> Result<TimelineOrder, Error> {
     let row = view.store.get(&SERVER_ROOMS, &(server.to_string(), room.nid())).await?;
     Ok(row.map_or(TimelineOrder::MIN, |row| row.position.into()))
+}
+
+/// Who holds a server ACL redacted lets nobody take part in the room, itself included; and who holds a redaction so knows not
+/// what it redacts, and in room versions 1 and 2 rejects it.
+pub fn is_hidden_from_nobody(pdu: &Pdu) -> bool {
+    pdu.event_type == TimelineEventType::RoomRedaction || pdu.is_state_of("m.room.server_acl", "")
 }
 
 fn visibility_of(event: &Event) -> HistoryVisibility {

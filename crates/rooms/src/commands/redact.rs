@@ -7,7 +7,8 @@ use myelin_dag::{NewEvent, redaction::redact};
 use myelin_store::tables::{EVENTS, RELATIONS, SentBy};
 use myelin_view::Event;
 use ruma::{
-    EventId, OwnedEventId, RoomId, events::TimelineEventType, state_res::events::RoomPowerLevelsIntField,
+    EventId, OwnedEventId, RoomId, events::TimelineEventType, room_version_rules::RoomVersionRules,
+    state_res::events::RoomPowerLevelsIntField,
 };
 use serde_json::{
     Map, Value,
@@ -118,7 +119,8 @@ impl Command for Redact<'_> {
 impl Redact<'_> {
     async fn check_rights(&self, draft: &Draft<'_>) -> Result<(), Error> {
         let kind = &self.target.pdu.event_type;
-        if matches!(kind, TimelineEventType::RoomCreate | TimelineEventType::RoomServerAcl) {
+        let never = matches!(kind, TimelineEventType::RoomCreate | TimelineEventType::RoomServerAcl);
+        if never || breaks_authorisation(kind, &draft.room.info.rules) {
             return Err(Error::Forbidden(format!("{kind} events cannot be redacted: the room would break.")));
         }
         if self.target.sender == self.sender.user {
@@ -142,6 +144,12 @@ impl Redact<'_> {
     }
 }
 
+/// Whether the redacted form says something else on what is allowed. Who applied the redaction would judge otherwise than
+/// who has not got it; up to version 10 power levels lose who may invite (room version 11, "Redactions").
+pub(crate) fn breaks_authorisation(kind: &TimelineEventType, rules: &RoomVersionRules) -> bool {
+    *kind == TimelineEventType::RoomPowerLevels && !rules.redaction.keep_room_power_levels_invite
+}
+
 impl Draft<'_> {
     /// Puts the redacted form in the place of the target. The first redaction counts.
     pub(crate) async fn apply_redaction(&mut self, target: EventNid, by: EventNid) -> Result<(), Error> {
@@ -152,6 +160,9 @@ impl Draft<'_> {
         let row = self.stored(target).await?;
         let Some(mut row) = row.filter(|row| row.value.redacted_by.is_none()) else { return Ok(()) };
         let before = Event::from_row(target, row.clone(), &info)?;
+        if breaks_authorisation(&before.pdu.event_type, &info.rules) {
+            return Ok(());
+        }
         let json = redact(&before.pdu, &info.rules);
         row.value.json = json.to_string();
         row.value.redacted_by = Some(by);

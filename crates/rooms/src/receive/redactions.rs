@@ -15,7 +15,7 @@ use ruma::{
 };
 
 use super::is_provisional;
-use crate::{Error, writer::Draft};
+use crate::{Error, commands::redact::breaks_authorisation, writer::Draft};
 
 /// Redactions by users without the power to redact that are kept for one target that is not there.
 const EARLY_MAX: usize = 20;
@@ -109,6 +109,9 @@ impl Draft<'_> {
             return Ok(target);
         }
         let rules = &self.room.info.rules;
+        if breaks_authorisation(&target.pdu.event_type, rules) {
+            return Ok(target);
+        }
         let pdu = Pdu::parse(redact(&target.pdu, rules), target.pdu.event_id.clone(), rules);
         let pdu = pdu.map_err(|error| Error::damaged(error.to_string()))?;
         Ok(Arc::new(target.redacted(Arc::new(pdu), by.nid)))
